@@ -1,0 +1,126 @@
+"""The application: commands in pipeline order, and the one place where exceptions become exit statuses.
+
+0 all done; 1 failure, or every input skipped, or an extra not installed; 2 usage, or a missing path; 3 finished, but some
+inputs were skipped; 4 wrong kind of file, newer schema, or another front end; 130 and 143 on SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import Annotated
+
+import typer
+import typer.completion
+import typer.core
+
+from soundssl import SoundsslError, __version__
+from soundssl.commands import embed, evaluate, featurize, sample_triplets, train
+
+# Pipeline order, under the headings of --help.
+COMMANDS = {
+    "Sound to features": {"featurize": featurize.featurize, "sample-triplets": sample_triplets.sample_triplets},
+    "Features to embeddings": {"train": train.train, "embed": embed.embed},
+    "Measure": {"evaluate": evaluate.app},
+}
+
+
+class Headed(typer.core.TyperGroup):
+    """List commands under their headings also where help is plain text."""
+
+    def format_commands(self, ctx, formatter) -> None:
+        """Write one section a heading."""
+        for heading, commands in COMMANDS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name, self.get_command(ctx, name).get_short_help_str(100)) for name in commands])
+
+
+def _plain() -> bool:
+    return not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
+
+
+app = typer.Typer(
+    name="soundssl",
+    cls=Headed,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None if _plain() else "rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        typer.echo(f"soundssl {__version__}")
+        raise typer.Exit
+
+
+def _show_completion(shell: str | None) -> None:
+    if shell:
+        if shell not in ("bash", "zsh", "fish", "powershell"):
+            raise typer.BadParameter("choose bash, zsh, fish or powershell")
+        typer.echo(typer.completion.get_completion_script(prog_name="soundssl", complete_var=COMPLETE, shell=shell))
+        raise typer.Exit
+
+
+COMPLETE = "_SOUNDSSL_COMPLETE"
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    completion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SHELL",
+            callback=_show_completion,
+            is_eager=True,
+            help='Print the completion script of bash, zsh, fish or powershell: eval "$(soundssl --completion bash)".',
+        ),
+    ] = None,
+) -> None:
+    """From a folder of unlabelled video or sound to a sound recogniser with a handful of labels.
+
+    Eight tools that read and write HDF5 and NPY files. In one line each:
+
+    soundssl featurize videos/ -o features.h5
+
+    soundssl sample-triplets features.h5 -o triplets.h5
+
+    soundssl train features.h5 --triplets triplets.h5 -o model.safetensors
+
+    soundssl embed features.h5 -m model.safetensors -o embeddings.h5
+
+    soundssl evaluate retrieval embeddings.h5 --labels labels.h5
+    """
+
+
+for _heading, _commands in COMMANDS.items():
+    for _name, _command in _commands.items():
+        if isinstance(_command, typer.Typer):
+            app.add_typer(_command, name=_name, rich_help_panel=_heading)
+        else:
+            app.command(_name, rich_help_panel=_heading)(_command)
+
+
+def _terminate(number, frame) -> None:
+    raise SystemExit(128 + number)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status; every error is one line on standard error."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
+    except (SoundsslError, ValueError, OSError, MemoryError) as error:
+        if os.environ.get("SOUNDSSL_DEBUG"):
+            raise
+        name = next((word for word in arguments if not word.startswith("-")), "")
+        fact = " ".join((str(error) or type(error).__name__).split())
+        typer.echo(f"soundssl {name}: {fact}", err=True)
+        raise SystemExit(getattr(error, "status", 1)) from None

@@ -1,0 +1,128 @@
+"""soundssl embed: features and a model to one vector a window."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soundssl.commands import terminal
+from soundssl.commands.options import (
+    BatchSize,
+    Device,
+    Force,
+    Hop,
+    NoClobber,
+    NoProvenance,
+    Precision,
+    Quiet,
+    Split,
+    Threads,
+    beside,
+    words,
+)
+
+
+def embed(
+    features: Annotated[Path, typer.Argument(help="Features file written by featurize.")],
+    model: Annotated[Path, typer.Option("-m", "--model", help="Model file written by train.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write: .h5 with times and clips, .npy the bare matrix, - the matrix on standard output. Default: STEM.embeddings.h5.",
+        ),
+    ] = None,
+    hop: Hop = 0.96,
+    store: Annotated[str, typer.Option(help="Number type of the stored vectors: float32 or float16.")] = "float32",
+    split: Split = None,
+    batch_size: BatchSize = 256,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    force: Force = False,
+    no_clobber: NoClobber = False,
+    no_provenance: NoProvenance = False,
+    quiet: Quiet = False,
+) -> None:
+    """Map every window to a vector, with the time at which it starts.
+
+    A window takes as many frames as the model was trained on (0.96 s); an incomplete last one is dropped.
+
+    Examples:
+
+    soundssl embed features.h5 -m model.safetensors -o embeddings.h5
+
+    soundssl embed features.h5 -m model.safetensors --hop 0.48 -o - > embeddings.npy
+    """
+    from soundssl import device as hardware
+    from soundssl import files, models
+
+    if store not in ("float16", "float32"):
+        raise typer.BadParameter("choose float32 or float16", param_hint="--store")
+    implied, output = output is None, output or beside(features, "embeddings")
+    if str(output) == "-" and sys.stdout.isatty():
+        raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
+    files.guard(output, no_clobber)
+    source, trained = files.Features(features), files.read_model(model)
+    source.check_front_end(trained.config["front_end"], model)
+    inputs = [
+        files.identity("features", features, source.attributes),
+        files.identity("model", model, trained.attributes),
+    ]
+    made_from = files.digest("embeddings", inputs, hop, store, split, precision)
+    if terminal.done_before("embed", output, made_from, force, quiet, implied):
+        return
+    length, step = trained.config["frames"], source.frames_of(hop)
+    clips = source.clips.in_splits(words(split), features)
+    count = len(source.grid(length, step, clips)[0])
+    if not count:
+        raise files.FormatError(f"{files.text(features)} has no window of {length} frames to embed")
+    with (
+        hardware.start(device, precision, threads) as accelerator,
+        terminal.progress("embed", count, "windows", quiet) as advance,
+    ):
+        terminal.say("embed", accelerator.reason, quiet)
+        network = accelerator.place(models.restore(trained.config, trained.tensors)).eval()
+
+        def batches():
+            for windows in source.windows(length, step, batch_size, clips):
+                vectors = accelerator.run(network, windows.frames)
+                if trained.config["unit_length"]:
+                    vectors /= (vectors**2).sum(1, keepdims=True) ** 0.5 + 1e-12
+                yield vectors.astype(store), windows
+                advance(len(vectors))
+
+        if output.suffix == ".npy" or str(output) == "-":
+            files.write_matrix(output, (count, trained.config["size"]), store, (vectors for vectors, _ in batches()))
+        else:
+            attributes = {
+                **{
+                    "layer": "embedding",
+                    "hop": float(source.seconds(step)),
+                    "window": float(source.seconds(length)),
+                    "class": "[]",
+                },
+                **{"features": source.attributes["uuid"], "model": trained.attributes["uuid"]},
+            }
+            with files.create(
+                output,
+                "embeddings",
+                inputs=inputs,
+                made_from=made_from,
+                attributes=attributes,
+                with_provenance=not no_provenance,
+            ) as sink:
+                files.write_embeddings(
+                    sink,
+                    batches(),
+                    count,
+                    trained.config["size"],
+                    {"float32": "f4", "float16": "f2"}[store],
+                    source.clips,
+                )
+    terminal.say("embed", f"{count} windows of {int(clips.sum())} clips", quiet)
+    terminal.print_path(output, implied)

@@ -1,0 +1,104 @@
+"""soundssl sample-triplets: a layout of clips to recipes of triplets."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soundssl.commands import terminal
+from soundssl.commands.options import Force, NoClobber, NoProvenance, Output, Quiet, Seed, Split, beside, words
+from soundssl.triplets import SAMPLERS
+
+
+def sample_triplets(
+    features: Annotated[Path, typer.Argument(help="Features file written by featurize.")],
+    output: Output = None,
+    sampler: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {line}" for name, line in SAMPLERS.items()) + ".")
+    ] = "joint",
+    count: Annotated[int, typer.Option(min=1, help="Number of triplets.")] = 100_000,
+    labels: Annotated[Path | None, typer.Option(help="Labels file, for the supervised sampler.")] = None,
+    noise: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise.")] = 0.5,
+    max_shift: Annotated[int, typer.Option(min=0, help="Largest shift in frequency, bands.")] = 10,
+    gain: Annotated[
+        float, typer.Option(min=0, help="Energy of the example mixed in, as a share of the anchor's.")
+    ] = 0.25,
+    proximity: Annotated[
+        float,
+        typer.Option(
+            min=0, help="Seconds between anchor and positive, less than this; inf: anywhere in the recording."
+        ),
+    ] = float("inf"),
+    split: Split = None,
+    seed: Seed = 0,
+    force: Force = False,
+    no_clobber: NoClobber = False,
+    no_provenance: NoProvenance = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw recipes of triplets: which windows are anchor, positive and negative, and how the positive is changed.
+
+    The files are small, for no sound is copied: sixty bytes a triplet. Anchor and negative never come from one recording.
+
+    Examples:
+
+    soundssl sample-triplets features.h5 --sampler joint --count 1000000 -o triplets.h5
+
+    soundssl sample-triplets features.h5 --sampler supervised --labels labels.h5 --split 1,2,3,4
+    """
+    from soundssl import files, triplets
+
+    if sampler not in SAMPLERS:
+        raise typer.BadParameter(f"choose from {', '.join(SAMPLERS)}", param_hint="--sampler")
+    implied, output = output is None, output or beside(features, "triplets")
+    files.guard(output, no_clobber)
+    source = files.Features(features)
+    known = files.Labels(labels) if labels and sampler == "supervised" else None
+    inputs = [files.identity("features", features, source.attributes)]
+    inputs += [files.identity("labels", labels, known.attributes)] if known else []
+    options = triplets.Options(
+        noise=noise, max_shift=max_shift, gain=gain, proximity=proximity * float(source.attributes["frame_rate"])
+    )
+    made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
+    if terminal.done_before("sample-triplets", output, made_from, force, quiet, implied):
+        return
+    chosen = source.clips.in_splits(words(split), features)
+    layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
+    segments = _segments(known, source) if known else None
+    recipes = triplets.sample(sampler, layout, count, options, seed, segments)
+    attributes = {
+        "features": source.attributes["uuid"],
+        "window_frames": options.window,
+        "noise": noise,
+        "seed": seed,
+        "samplers": json.dumps(list(triplets.NUMBER)),
+        "classes": json.dumps(known.classes if known else []),
+    }
+    with files.create(
+        output, "triplets", inputs=inputs, made_from=made_from, attributes=attributes, with_provenance=not no_provenance
+    ) as sink:
+        for name, column in recipes.items():
+            sink.write(name, column)
+    terminal.say("sample-triplets", f"{count} {sampler} triplets from {len(layout.clip)} clips", quiet)
+    terminal.print_path(output, implied)
+
+
+def _segments(labels, source):
+    """Return the labelled segments of the clips in a features file, in frames into each clip."""
+    import numpy as np
+
+    from soundssl.triplets import Segments
+
+    row_of = {key: i for i, key in enumerate(source.clips.key)}
+    known = np.array([key in row_of for key in labels.key], bool)
+    rate = float(source.attributes["frame_rate"])
+    longest = len(source.frames)
+    return Segments(
+        row=np.array([row_of[key] for key in labels.key[known]], np.int64),
+        low=np.ceil(np.minimum(labels.start[known] * rate, longest)).astype(np.int64),
+        high=np.ceil(np.minimum(labels.end[known] * rate, longest)).astype(np.int64),
+        label=labels.label[known],
+    )

@@ -1,0 +1,206 @@
+"""soundssl train: features to a model, by any objective or curriculum."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from soundssl.commands import terminal
+from soundssl.commands.options import (
+    Device,
+    Force,
+    NoClobber,
+    NoProvenance,
+    Precision,
+    Quiet,
+    Seed,
+    Split,
+    Threads,
+    beside,
+    words,
+)
+from soundssl.models import ENCODERS
+from soundssl.objectives import OBJECTIVES
+
+
+def _describe(name: str | None) -> None:
+    if name:
+        from soundssl import objectives
+
+        if name not in OBJECTIVES:
+            raise typer.BadParameter(f"choose from {', '.join(OBJECTIVES)}", param_hint="--describe")
+        rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
+        terminal.print_table(
+            ["option", "default", "meaning"], [*rows, ["weight", "1.0", "factor of this loss in its stage"]]
+        )
+        raise typer.Exit
+
+
+def train(
+    features: Annotated[Path, typer.Argument(help="Features file written by featurize.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Model to write. Default: STEM.safetensors beside the features."),
+    ] = None,
+    curriculum: Annotated[
+        Path | None, typer.Option(help="TOML file of stages; it takes the place of the options of one stage.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(help="; ".join(f"{name}: {line}" for name, line in OBJECTIVES.items()) + ".")
+    ] = "triplet",
+    set_: Annotated[
+        list[str],
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the objective; repeat for more, see --describe."),
+    ] = [],  # noqa: B006 (typer needs the value)
+    triplets: Annotated[Path | None, typer.Option(help="Triplets file written by sample-triplets.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Labels file.")] = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: resnet18-half."
+        ),
+    ] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128.")] = None,
+    norm: Annotated[str | None, typer.Option(help="batch, or group where the encoder has it. Default: batch.")] = None,
+    init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, help="Examples a step and process. Default: 128 (inferred).")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(min=0, help="Largest rate of Adam. Default: 0.001 (inferred).")
+    ] = None,
+    split: Split = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between saved states.")] = 60.0,
+    describe: Annotated[
+        str | None,
+        typer.Option(
+            metavar="OBJECTIVE", callback=_describe, is_eager=True, help="Print the options of an objective and exit."
+        ),
+    ] = None,
+    force: Force = False,
+    no_clobber: NoClobber = False,
+    no_provenance: NoProvenance = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train an encoder without labels, or with them.
+
+    Writes the model, and beside it OUTPUT.metrics.jsonl, a line every ten steps. A run that was stopped or killed goes on
+    from its last saved state when the same command is given again. Started by torchrun, it trains on all processes:
+    torchrun --nproc-per-node 4 -m soundssl train …
+
+    Examples:
+
+    soundssl train features.h5 --triplets triplets.h5 -o model.safetensors
+
+    soundssl train features.h5 --triplets triplets.h5 --encoder resnet50 --set margin=0.2 --steps 100000
+
+    soundssl train features.h5 --triplets triplets.h5 --curriculum examples/triplet.toml
+    """
+    from soundssl import curriculum as curricula
+
+    implied, output = output is None, output or beside(features, "", ".safetensors")
+    single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    net = {"encoder": encoder, "size": size, "norm": norm}
+    plan = _plan(curricula, curriculum, objective, set_, single, net)
+    from soundssl import device as hardware
+    from soundssl import files, models, objectives, training
+
+    files.guard(output, no_clobber)
+    source = files.Features(features)
+    readers = {"triplets": triplets and files.Triplets(triplets), "labels": labels and files.Labels(labels)}
+    inputs = [files.identity("features", features, source.attributes)]
+    inputs += [files.identity(role, reader.path, reader.attributes) for role, reader in readers.items() if reader]
+    start = files.read_model(init) if init else None
+    inputs += [files.identity("init", start.path, start.attributes)] if start else []
+    with hardware.start(device, precision, threads) as accelerator:
+        quiet = quiet or not accelerator.main
+        made_from = files.digest(
+            "model", inputs, plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size
+        )
+        if not force and files.model_made_from(output) == made_from:
+            if accelerator.main:
+                terminal.up_to_date("train", output, quiet, implied)
+            return
+        terminal.say("train", accelerator.reason, quiet)
+        hardware.seed(seed)
+        frames = _window_frames(readers["triplets"])
+        network = _network(models, plan, source, frames, start)
+        given = objectives.Inputs(source, source.clips.in_splits(words(split), features), **readers)
+        checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
+        if force and accelerator.main:
+            checkpoint.remove()
+        accelerator.barrier()
+        log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
+        with terminal.progress("train", sum(stage.steps for stage in plan.stage), "steps", quiet) as advance:
+            heads = training.train(
+                plan, accelerator.place(network), given, accelerator,
+                seed=seed, workers=training.loader_workers(accelerator), checkpoint=checkpoint, log=log,
+                heads=training.heads_of(start.tensors) if start else None, advance=advance,
+            )  # fmt: skip
+        if accelerator.main:
+            log.flush()
+            unit = any(
+                getattr(objectives.load(name), "UNIT_LENGTH", False) for stage in plan.stage for name in stage.objective
+            )
+            config = {
+                **plan.as_dict(),
+                "bands": source.bands,
+                "frames": frames,
+                "front_end": source.front_end(),
+                "unit_length": unit,
+                "seed": seed,
+            }
+            tensors = training.tensors_of(network, heads)
+            files.write_model(
+                output, tensors, config, inputs=inputs, made_from=made_from, with_provenance=not no_provenance
+            )
+            checkpoint.remove()
+            terminal.print_path(output, implied)
+
+
+def _plan(curricula, path: Path | None, objective: str, settings: list[str], single: dict, net: dict):
+    """Return the curriculum of a file, or that of one stage made from options."""
+    given = {name: value for name, value in net.items() if value is not None}
+    stage = {name: value for name, value in single.items() if value is not None}
+    if path:
+        from soundssl import files
+
+        if stage or settings:
+            raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(stage) or '--set'}")
+        plan = curricula.from_toml(files.require(path))
+        return curricula.replace(plan, given)
+    options = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint="--set")
+        options[name.strip()] = curricula.parse_value(value.strip())
+    return curricula.from_data({**given, "stage": [{**stage, "objective": {objective: options}}]}, "the command line")
+
+
+def _window_frames(triplets) -> int:
+    return int(triplets.attributes["window_frames"]) if triplets else 96
+
+
+def _network(models, plan, source, frames: int, start):
+    """Build the encoder with the statistics of the features, or take over that of another model."""
+    import torch
+
+    if start is None:
+        network = models.build(plan.encoder, plan.size, source.bands, frames, plan.norm)
+        network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(min=1e-3))
+        return network
+    source.check_front_end(start.config["front_end"], start.path)
+    for name in ("encoder", "size", "norm"):
+        if getattr(plan, name) != start.config[name]:
+            raise ValueError(
+                f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; give --{name} {start.config[name]}"
+            )
+    return models.restore(start.config, start.tensors)

@@ -1,0 +1,137 @@
+"""Curricula: a list of stages as data, from a TOML file or from options; unknown keys are refused with the nearest one."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from soundssl import objectives
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Describe one stage: its objectives (name → options; `weight` is the factor of its loss) and how it is optimised."""
+
+    objective: dict[str, dict[str, Any]] = field(default_factory=dict)
+    steps: int = 300
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: float = 0.1
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Describe a whole training: the encoder, and stages in which it and the heads live on."""
+
+    encoder: str = "resnet18-half"
+    size: int = 128
+    norm: str = "batch"
+    stage: tuple[Stage, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain data, as stored in a model's config."""
+        return asdict(self)
+
+
+def from_toml(path: Path) -> Curriculum:
+    """Read a curriculum; raise ValueError for a file that is no TOML, and for unknown or ill-typed keys."""
+    try:
+        data = tomllib.loads(Path(path).read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}") from error
+    return from_data(data, str(path))
+
+
+def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum:
+    """Check plain data and return the curriculum.
+
+    >>> from_data({"stage": [{"steps": 5, "objective": {"triplet": {}}}]}).stage[0].steps
+    5
+    """
+    stages = data.get("stage", [])
+    if not isinstance(stages, list) or not stages:
+        raise ValueError(f"{where} has no [[stage]]; a curriculum is a list of stages")
+    built = [_stage(stage, f"stage {number} of {where}") for number, stage in enumerate(stages, start=1)]
+    return Curriculum(**{**_checked(Curriculum, data, where), "stage": tuple(built)})
+
+
+def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
+    """Return a curriculum with other values for its encoder, size or norm."""
+    return dataclasses.replace(plan, **values)
+
+
+def _stage(data: dict[str, Any], where: str) -> Stage:
+    values = _checked(Stage, data, where)
+    if not values.get("objective"):
+        raise ValueError(f"{where} names no objective; there are {', '.join(objectives.OBJECTIVES)}")
+    checked = {}
+    for name, options in values["objective"].items():
+        if name not in objectives.OBJECTIVES:
+            raise ValueError(f"{where} names the objective {name!r}{nearest(name, objectives.OBJECTIVES)}")
+        options = dict(options)
+        weight = options.pop("weight", 1.0)
+        here = f"objective {name} in {where}"
+        checked[name] = {
+            **_checked(objectives.load(name).Options, options, here),
+            "weight": _typed(float, weight, "weight", here),
+        }
+    return Stage(**{**values, "objective": checked})
+
+
+def _checked(kind: type, data: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return values by name, each of the type its field has; raise ValueError for others."""
+    hints = typing.get_type_hints(kind)
+    known = [each.name for each in fields(kind)]
+    for name in data:
+        if name not in known:
+            raise ValueError(f"{where} has the key {name!r}{nearest(name, known)}")
+    return {name: _typed(hints[name], value, name, where) for name, value in data.items()}
+
+
+def _typed(hint: Any, value: Any, name: str, where: str) -> Any:
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        if value not in choices:
+            raise ValueError(f"{name} of {where} is {value!r}; choose {', '.join(map(repr, choices))}")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _typed(choices[0], value, name, where)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if expected is tuple:
+        expected = list
+    if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
+        raise ValueError(f"{name} of {where} is {value!r}; it must be {getattr(expected, '__name__', expected)}")
+    return value
+
+
+def nearest(name: str, known: typing.Iterable[str]) -> str:
+    """Return the end of a sentence about an unknown name: the nearest known one, or all of them.
+
+    >>> nearest("margn", ["margin", "mining"])
+    ', which is not known; did you mean margin?'
+    """
+    known = list(known)
+    match = difflib.get_close_matches(name, known, n=1)
+    return ", which is not known; " + (f"did you mean {match[0]}?" if match else f"there are {', '.join(known)}")
+
+
+def parse_value(text: str) -> Any:
+    """Return the value of `--set name=value`: what TOML reads, else the text itself.
+
+    >>> parse_value("0.2"), parse_value("semihard"), parse_value("true")
+    (0.2, 'semihard', True)
+    """
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,290 @@
+"""A small classifier on frozen embeddings: what do they tell a learner with all labels, or with a few per class?
+
+Conventions
+-----------
+Windows inherit the labels of their clip; every class is one logistic output behind one hidden layer of 512 rectified
+units (Jansen et al. 2018, sound classification; no hidden layer: a linear classifier). With `per_class` clips drawn at
+random for each class it is the lightly supervised test of the same paper (20 clips a class, three draws, the mean
+reported). Inputs are standardised by mean and deviation of the training windows. The loss is binary cross-entropy over
+the known labels. The score of a clip is the mean probability of its windows. The papers leave the optimiser open: the
+defaults of learning rate, batch, epochs and patience are inferred. With validation clips the weights of the epoch of
+best validation mAP are kept. All draws score the same test clips; values are means over draws.
+
+Metrics
+-------
+- `mAP`, `AUC`: means over classes with a positive and a negative, the others counted in `skipped_classes`
+- `dprime`: mean over classes of each d-prime; `dprime_of_mean_auc`: d-prime of the mean AUC
+- `lwlrap`, `top1`, `top5` (with five classes or more)
+- `AP` of each class; `training_clips`: clips trained on
+"""
+
+import math
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soundssl.evaluations import row
+from soundssl.ops import metrics, neighbors
+
+WINDOW_BLOCK = 8192  # windows scored at once
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose the classifier, how many labels it sees, and how it is trained."""
+
+    hidden: tuple[int, ...] = field(default=(512,), metadata={"help": "Units of each hidden layer; none: linear."})
+    per_class: int = field(
+        default=0, metadata={"help": "Training clips drawn for each class; 0: all that have labels."}
+    )
+    draws: int = field(default=3, metadata={"help": "Random draws of training clips to average over, with per_class."})
+    learning_rate: float = field(default=1e-3, metadata={"help": "Rate of Adam (inferred)."})
+    batch_size: int = field(default=512, metadata={"help": "Windows a step (inferred)."})
+    epochs: int = field(default=40, metadata={"help": "Passes over the training windows at most (inferred)."})
+    steps: int = field(default=50_000, metadata={"help": "Optimiser steps at most (inferred)."})
+    patience: int = field(default=5, metadata={"help": "Epochs without a better validation mAP to stop at (inferred)."})
+    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Hold the embeddings `[windows, size]` with the clip of each window and the labels `[clips, classes]`."""
+
+    embedding: Tensor
+    clip: np.ndarray
+    label: np.ndarray
+
+    def of(self, clips: np.ndarray) -> np.ndarray:
+        """The numbers of the windows of the clips where the bool array `[clips]` holds."""
+        return np.flatnonzero(clips[self.clip])
+
+
+def validate(
+    embedding: np.ndarray, clip: np.ndarray, label: np.ndarray, classes: list[str], parts: dict[str, np.ndarray | None]
+) -> None:
+    """Raise ValueError unless the arrays fit together; `parts` are bool [clips] by name, disjoint, with windows."""
+    if embedding.ndim != 2 or clip.shape != (len(embedding),):
+        raise ValueError(f"embeddings {list(embedding.shape)} need a clip number each, not {list(clip.shape)}")
+    if label.ndim != 2 or label.shape[1] != len(classes):
+        raise ValueError(f"labels {list(label.shape)} do not fit {len(classes)} classes")
+    taken = np.zeros(len(label), bool)
+    windows = np.bincount(clip, minlength=len(label))
+    for name, part in parts.items():
+        if part is None:
+            continue
+        if part.shape != (len(label),) or not part.any():
+            raise ValueError(f"{name} must pick some of {len(label)} clips: {int(part.sum())} of {list(part.shape)}")
+        if (part & taken).any():
+            raise ValueError(f"{int((part & taken).sum())} {name} clips are in another part too")
+        if name != "train" and (windows[part] == 0).any():
+            raise ValueError(f"{int((windows[part] == 0).sum())} {name} clips have no window")
+        taken |= part
+
+
+def draw_clips(label: np.ndarray, train: np.ndarray, per_class: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw up to `per_class` training clips having each class; a clip drawn keeps all its labels (inferred).
+
+    Shape: label [clips, classes], train bool [clips]; returns bool [clips].
+    """
+    drawn = np.zeros(len(label), bool)
+    for column in range(label.shape[1]):
+        having = np.flatnonzero(train & (label[:, column] == 1))
+        drawn[generator.choice(having, min(per_class, len(having)), replace=False)] = True
+    return drawn
+
+
+def moments(windows: Windows, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Return mean and deviation of each dimension over some windows; a constant dimension gets deviation 1."""
+    total, square = torch.zeros((2, windows.embedding.shape[1]), dtype=torch.float64)
+    for start in range(0, len(rows), WINDOW_BLOCK):
+        block = windows.embedding[torch.from_numpy(rows[start : start + WINDOW_BLOCK])].double()
+        total += block.sum(0)
+        square += block.square().sum(0)
+    mean = total / len(rows)
+    variance = (square / len(rows) - mean.square()).clamp_min(0.0)
+    constant = variance <= 1e-12 * (1.0 + mean.square())
+    return mean.float(), torch.where(constant, 1.0, variance.sqrt()).float()
+
+
+class Classifier(nn.Module):
+    """Map embeddings to one logit a class through rectified hidden layers, standardising the inputs first.
+
+    Shape: [batch, size] -> [batch, classes].
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor, hidden: tuple[int, ...], classes: int, seed: int):
+        super().__init__()
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+        generator = torch.Generator().manual_seed(seed)
+        widths = (len(mean), *hidden, classes)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise(widths):
+            layer = nn.utils.skip_init(nn.Linear, inputs, outputs)
+            nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+            nn.init.zeros_(layer.bias)
+            layers += [layer, nn.ReLU()]
+        self.layers = nn.Sequential(*layers[:-1])
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return self.layers((embedding - self.mean) / self.deviation)
+
+
+def known_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Average the binary cross-entropy over the entries whose label is known; 0 when none is.
+
+    Shape: logits and label [batch, classes], label in {1, 0, -1}; returns [].
+    """
+    known = (label >= 0).to(logits.dtype)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, label.clamp_min(0).to(logits.dtype), reduction="none")
+    return (loss * known).sum() / known.sum().clamp_min(1.0)
+
+
+@torch.no_grad()
+def clip_scores(network: Classifier, windows: Windows, clips: np.ndarray) -> np.ndarray:
+    """Return the mean window probability of each class for the chosen clips, in float64.
+
+    Shape: clips bool [clips]; returns [chosen clips, classes].
+    """
+    rows, device = windows.of(clips), network.mean.device
+    probability = np.empty((len(rows), windows.label.shape[1]))
+    for start in range(0, len(rows), WINDOW_BLOCK):
+        block = windows.embedding[torch.from_numpy(rows[start : start + WINDOW_BLOCK])]
+        logits = network(block.to(device, torch.float32))
+        probability[start : start + len(block)] = logits.double().sigmoid().cpu().numpy()
+    place = np.cumsum(clips) - 1
+    return neighbors.group_means(probability, place[windows.clip[rows]], int(clips.sum()))
+
+
+def fit(
+    windows: Windows, train: np.ndarray, validation: np.ndarray | None, options: Options, seed: int, device: str = "cpu"
+) -> Classifier:
+    """Train a classifier on the windows of some clips; keep the epoch of best validation mAP when clips are given.
+
+    Shape: train and validation bool [clips].
+    """
+    rows = windows.of(train & (windows.label >= 0).any(axis=1))
+    if not len(rows):
+        raise ValueError(f"none of {int(train.sum())} training clips has both a window and a known label")
+    network = Classifier(*moments(windows, rows), options.hidden, windows.label.shape[1], seed).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
+    generator = torch.Generator().manual_seed(seed + 1)
+    label = torch.from_numpy(windows.label)
+    batches = math.ceil(len(rows) / options.batch_size)
+    best, since, kept = -1.0, 0, None
+    for epoch in range(options.epochs):
+        order = torch.from_numpy(rows)[torch.randperm(len(rows), generator=generator)]
+        for batch in order.split(options.batch_size)[: options.steps - epoch * batches]:
+            inputs = windows.embedding[batch].to(device, torch.float32)
+            targets = label[torch.from_numpy(windows.clip[batch.numpy()])].to(device)
+            optimizer.zero_grad(set_to_none=True)
+            known_cross_entropy(network(inputs), targets).backward()
+            optimizer.step()
+        if validation is not None:
+            reached = metrics.per_class(clip_scores(network, windows, validation), windows.label[validation]).mean
+            since += 1
+            if reached > best:
+                best, since = reached, 0
+                kept = {name: value.clone() for name, value in network.state_dict().items()}
+        if since >= options.patience or (epoch + 1) * batches >= options.steps:
+            break
+    if kept is not None:
+        network.load_state_dict(kept)
+    return network
+
+
+def scores_of(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Return every overall metric of clip scores, by name.
+
+    Shape: score and label [clips, classes].
+    """
+    values = {
+        "mAP": metrics.per_class(score, label).mean,
+        "AUC": metrics.per_class(score, label, metrics.roc_auc).mean,
+        "dprime": metrics.mean_d_prime(score, label),
+        "dprime_of_mean_auc": metrics.d_prime_of_mean_auc(score, label),
+        "lwlrap": metrics.lwlrap(score, label),
+        "top1": metrics.top_n(score, label, 1),
+    }
+    if score.shape[1] >= 5:
+        values["top5"] = metrics.top_n(score, label, 5)
+    return values
+
+
+def evaluate(
+    embedding: np.ndarray,
+    clip: np.ndarray,
+    label: np.ndarray,
+    classes: list[str],
+    train: np.ndarray,
+    test: np.ndarray,
+    validation: np.ndarray | None = None,
+    options: Options | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> list[dict[str, Any]]:
+    """Train on the windows of the training clips, score the test clips: overall metrics, then AP of every class.
+
+    Shape: embedding [windows, size], clip [windows] row of its clip, label [clips, classes] in {1, 0, -1}, train, test
+    and validation bool [clips], disjoint. ValueError when the test labels allow no class to be scored.
+    """
+    options, label = options or Options(), np.asarray(label, dtype=np.int8)
+    validate(embedding, clip, label, classes, {"train": train, "test": test, "validation": validation})
+    windows = Windows(torch.as_tensor(embedding), clip, label)
+    scores, used = [], []
+    for draw in range(options.draws if options.per_class else 1):
+        generator = np.random.default_rng([seed, draw])
+        chosen = draw_clips(label, train, options.per_class, generator) if options.per_class else train
+        network = fit(windows, chosen, validation, options, int(generator.integers(2**62)), device)
+        scores.append(clip_scores(network, windows, test))
+        used.append(int((chosen & (label >= 0).any(axis=1)).sum()))
+    weight = np.zeros((0, int(test.sum())), np.int64)
+    if options.bootstrap:
+        weight = metrics.multiplicities(weight.shape[1], options.bootstrap, np.random.default_rng([seed]))
+    drawn = row("training_clips", float(np.mean(used)), len(used))
+    return [*_overall_rows(scores, label[test], weight), drawn, *_class_rows(scores, label[test], classes)]
+
+
+def _overall_rows(scores: list[np.ndarray], label: np.ndarray, weight: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of every overall metric, means over draws, and of the classes skipped; an interval for mAP."""
+    values = [scores_of(score, label) for score in scores]
+    replicates = metrics.mean_known(
+        np.array([metrics.mean_average_precision_replicates(score, label, weight) for score in scores])
+    )
+    kept, chances = _class_chances(label)
+    clips = int((label == 1).any(axis=1).sum())
+    chance = {"mAP": float(np.mean(chances)), "AUC": 0.5, "dprime": 0.0, "dprime_of_mean_auc": 0.0}
+    chance |= {"lwlrap": metrics.lwlrap_chance(label), "top1": metrics.top_n_chance(label, 1)}
+    if "top5" in values[0]:
+        chance["top5"] = metrics.top_n_chance(label, 5)
+    rows = []
+    for metric in values[0]:
+        mean = float(np.mean([one[metric] for one in values]))
+        count = clips if metric in ("lwlrap", "top1", "top5") else len(kept)
+        interval = metrics.percentile_interval(replicates) if metric == "mAP" else (None, None)
+        rows.append(row(metric, mean, count, chance=chance[metric], interval=interval))
+    return [*rows, row("skipped_classes", float(label.shape[1] - len(kept)), label.shape[1])]
+
+
+def _class_rows(scores: list[np.ndarray], label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """A row of AP for each class that can be scored, the mean over draws."""
+    values = np.mean([metrics.per_class(score, label).value for score in scores], axis=0)
+    kept, chances = _class_chances(label)
+    positives = (label == 1).sum(axis=0)
+    return [
+        row("AP", float(value), int(positives[column]), name=classes[column], chance=chance)
+        for column, value, chance in zip(kept, values, chances, strict=True)
+    ]
+
+
+def _class_chances(label: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Columns that can be scored, and the average precision of a random order in each."""
+    positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
+    kept = np.flatnonzero((positives > 0) & (known > positives))
+    return kept, [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in kept]

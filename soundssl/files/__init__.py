@@ -1,0 +1,57 @@
+"""Disk, and nothing but disk: the only room that imports h5py and safetensors.
+
+schema    the five kinds of file as tables
+writing   atomic files with provenance
+reading   checked readers of every kind
+features  the features file: windows at any hop, and the spool it is written through
+model     model files (safetensors) and the private state from which training goes on
+"""
+
+from soundssl.files.features import Features, Spool, Store, read_windows
+from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.reading import (
+    Clips,
+    Embeddings,
+    FormatError,
+    Labels,
+    Missing,
+    Triplets,
+    identity,
+    kind_of,
+    made_from,
+    read_matrix,
+    read_scores,
+    require,
+)
+from soundssl.files.writing import Log, create, digest, guard, replace, text, write_embeddings, write_matrix
+
+__all__ = [
+    "Clips",
+    "Embeddings",
+    "Features",
+    "FormatError",
+    "Labels",
+    "Log",
+    "Missing",
+    "Model",
+    "Spool",
+    "Store",
+    "Triplets",
+    "create",
+    "digest",
+    "guard",
+    "identity",
+    "kind_of",
+    "made_from",
+    "model_made_from",
+    "read_matrix",
+    "read_model",
+    "read_scores",
+    "read_windows",
+    "replace",
+    "require",
+    "text",
+    "write_embeddings",
+    "write_matrix",
+    "write_model",
+]

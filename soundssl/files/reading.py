@@ -1,0 +1,304 @@
+"""Reading: check kind, schema, types and shapes before the first byte of work, and say what to do about a misfit."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from soundssl import SoundsslError
+from soundssl.files.schema import KINDS, check
+from soundssl.files.writing import datasets, text
+
+
+class FormatError(SoundsslError):
+    """The file is of the wrong kind, of a newer schema, damaged, or made by another front end."""
+
+    status = 4
+
+
+class Missing(SoundsslError):
+    """The path does not exist or cannot be opened."""
+
+    status = 2
+
+
+def require(path: str | os.PathLike) -> Path:
+    """Return the path of a readable, regular file; raise Missing otherwise."""
+    path = Path(path)
+    if not path.exists():
+        raise Missing(f"{text(path)} does not exist; check the path")
+    if path.is_dir():
+        raise Missing(f"{text(path)} is a folder, not a file; name the file in it")
+    if not os.access(path, os.R_OK):
+        raise Missing(f"{text(path)} cannot be read; check its permissions")
+    return path
+
+
+def open_checked(path: str | os.PathLike, kinds: Sequence[str]) -> h5py.File:
+    """Open an HDF5 file of one of `kinds`, checked against its schema; raise Missing or FormatError."""
+    path = require(path)
+    wanted = " or ".join(kinds)
+    remedy = f"make {wanted} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    try:
+        file = h5py.File(path, "r", locking=False)
+    except OSError as error:
+        fact = "is a damaged or truncated HDF5 file" if _is_hdf5(path) else "is not an HDF5 file"
+        raise FormatError(f"{text(path)} {fact}; {remedy}") from error
+    try:
+        kind = file.attrs.get("kind")
+        if kind not in KINDS:
+            raise FormatError(f"{text(path)} is an HDF5 file of another program; {remedy}")
+        if kind not in kinds:
+            raise FormatError(f"{text(path)} holds {kind}, not {wanted}; {remedy}")
+        if file.attrs["schema"] > KINDS[kind].version:
+            raise FormatError(
+                f"{text(path)} has schema {file.attrs['schema']} of {kind}, this program knows up to "
+                f"{KINDS[kind].version}; install a newer soundssl"
+            )
+        try:
+            check(KINDS[kind], datasets(file))
+        except ValueError as error:
+            raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _is_hdf5(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
+
+
+def kind_of(path: str | os.PathLike) -> str | None:
+    """Return the kind of an HDF5 file of ours, or None for any other file; raise Missing."""
+    path = require(path)
+    if not _is_hdf5(path):
+        return None
+    with open_checked(path, list(KINDS)) as file:
+        return file.attrs["kind"]
+
+
+def made_from(path: str | os.PathLike) -> str | None:
+    """Return the digest of the inputs and options that a finished file was made from, None where there is no such file."""
+    if not Path(path).is_file():
+        return None
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return file.attrs.get("made_from")
+    except OSError:  # whatever stands there is not ours; it is about to be replaced
+        return None
+
+
+def strings(file: h5py.File, name: str) -> np.ndarray:
+    """Return a column of strings as an object array."""
+    return file[name].asstr()[:] if len(file[name]) else np.empty(0, dtype=object)
+
+
+class Array:
+    """Give rows of a dataset, through a memory map where it lies contiguous; safe to pickle into worker processes."""
+
+    def __init__(self, path: str | os.PathLike, dataset: h5py.Dataset) -> None:
+        self.path, self.name = os.path.abspath(path), dataset.name
+        self.shape, self.dtype = dataset.shape, dataset.dtype
+        self.position = dataset.id.get_offset() if not dataset.is_virtual else None
+        self._rows = None
+
+    def __getstate__(self) -> dict:
+        return {**self.__dict__, "_rows": None}
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def rows(self):
+        """The memory map, or the dataset itself where it is chunked, virtual or empty."""
+        if self._rows is None:
+            if self.position is None:
+                self._rows = h5py.File(self.path, "r", locking=False)[self.name]
+            else:
+                self._rows = np.memmap(self.path, self.dtype, "r", self.position, self.shape)
+        return self._rows
+
+    def __getitem__(self, key):
+        return self.rows[key]
+
+    def gather(self, first: np.ndarray, length: int) -> np.ndarray:
+        """Return `length` rows from each of `first` on.
+
+        Shape: `[n, length, ...]`. Out of a memory map this is one strided copy; otherwise one slice a window, since
+        fancy indexing of chunked HDF5 is an order of magnitude slower.
+        """
+        if len(first) and (first.min() < 0 or first.max() + length > len(self)):
+            raise ValueError(f"windows of {length} rows reach outside 0..{len(self)}")
+        if self.position is None:
+            rows = np.empty((len(first), length, *self.shape[1:]), self.dtype)
+            for i, row in enumerate(first):
+                rows[i] = self.rows[row : row + length]
+            return rows
+        width = int(np.prod(self.shape[1:], dtype=np.int64))
+        stride = width * self.dtype.itemsize
+        view = np.lib.stride_tricks.as_strided(
+            self.rows.view(np.ndarray).reshape(-1),
+            (len(self) - length + 1, length * width),
+            (stride, self.dtype.itemsize),
+            writeable=False,
+        )
+        return view[np.asarray(first)].reshape(len(first), length, *self.shape[1:])
+
+
+class Clips:
+    """Hold the clip table that features, embeddings and clusters share: `key`, `recording`, `split`, `source`, `start`."""
+
+    def __init__(self, file: h5py.File) -> None:
+        for name in ("key", "recording", "split", "source"):
+            setattr(self, name, strings(file, f"clip/{name}") if f"clip/{name}" in file else None)
+        self.start = file["clip/start"][:] if "clip/start" in file else None
+
+    key: np.ndarray
+    recording: np.ndarray
+    split: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def recording_number(self) -> np.ndarray:
+        """Return an integer for each clip, equal where two clips share a recording. Shape: `[clips]`."""
+        return np.unique(self.recording.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)
+
+    def in_splits(self, splits: Sequence[str] | None, path: str | os.PathLike = "the file") -> np.ndarray:
+        """Return which clips belong to any of `splits` (None: all); raise SoundsslError for a split nobody has."""
+        if not splits:
+            return np.ones(len(self), bool)
+        known = sorted(set(self.split))
+        for split in splits:
+            if split not in known:
+                have = ", ".join(repr(name) for name in known) or "none"
+                raise SoundsslError(f"{text(path)} has no split {split!r}; it has {have}")
+        return np.isin(self.split.astype(str), list(splits))
+
+
+class Embeddings:
+    """Read an embeddings file: `embedding` rows by slice, `clip` and `start` of each window, and the `clips` table."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        with open_checked(path, ["embeddings"]) as file:
+            self.path, self.attributes = Path(path), dict(file.attrs)
+            self.embedding = Array(path, file["embedding"])
+            self.clip, self.start = file["window/clip"][:].astype(np.int64), file["window/start"][:]
+            self.clips = Clips(file)
+
+    def batches(self, clips: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield rows of the chosen clips (boolean, `[clips]`) as float32, with the clip of each, in reading order."""
+        for first in range(0, len(self.clip), batch_size):
+            clip = self.clip[first : first + batch_size]
+            chosen = clips[clip]
+            if chosen.any():
+                yield self.embedding[first : first + batch_size][chosen].astype(np.float32), clip[chosen]
+
+
+class Labels:
+    """Read a labels file: `label` [segments, classes] in {1, 0, -1}, its segments and the class names."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        with open_checked(path, ["labels"]) as file:
+            self.path, self.attributes = Path(path), dict(file.attrs)
+            self.label = file["label"][:]
+            self.classes = list(strings(file, "class"))
+            self.key = strings(file, "segment/key")
+            self.start, self.end = file["segment/start"][:], file["segment/end"][:]
+            self.weight = file["weight"][:] if "weight" in file else np.ones(len(self.key), np.float32)
+            self.split = strings(file, "split") if "split" in file else None
+            self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
+
+    def of_clips(self, keys: Sequence[str]) -> np.ndarray:
+        """Return the labels of whole clips: a class heard in any segment is present, -1 where nothing is said.
+
+        Shape: `[clips, classes]`, int8.
+        """
+        row = {key: i for i, key in enumerate(keys)}
+        found = np.full((len(keys), len(self.classes)), -1, np.int8)
+        for key, label in zip(self.key, self.label, strict=True):
+            if key in row:
+                np.maximum(found[row[key]], label, out=found[row[key]])
+        return found
+
+    def of_windows(self, keys: Sequence[str], clip: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Return the labels of windows: those of the segments that contain the window's centre.
+
+        Shape: `clip` and `centre` (seconds into the clip) `[windows]`; result `[windows, classes]`, int8.
+        """
+        row = {key: i for i, key in enumerate(keys)}
+        order = np.argsort(clip, kind="stable")
+        bounds = np.searchsorted(clip[order], np.arange(len(keys) + 1))
+        found = np.full((len(clip), len(self.classes)), -1, np.int8)
+        for key, start, end, label in zip(self.key, self.start, self.end, self.label, strict=True):
+            if key not in row:
+                continue
+            windows = order[bounds[row[key]] : bounds[row[key] + 1]]
+            windows = windows[(centre[windows] >= start) & (centre[windows] < end)]
+            found[windows] = np.maximum(found[windows], label)
+        return found
+
+
+class Triplets:
+    """Read a triplets file: its columns as arrays, by name."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        with open_checked(path, ["triplets"]) as file:
+            self.path, self.attributes = Path(path), dict(file.attrs)
+            self.columns = {name: file[name][:] for name in KINDS["triplets"].columns}
+
+    def __len__(self) -> int:
+        return len(self.columns["anchor"])
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that supervised triplets refer to."""
+        return json.loads(self.attributes["classes"])
+
+    def require_features(self, features) -> None:
+        """Raise FormatError unless these recipes were drawn for exactly this features file."""
+        if self.attributes["features"] != features.attributes["uuid"]:
+            raise FormatError(
+                f"{text(self.path)} was drawn for another features file than {text(features.path)}; "
+                f"draw it again with soundssl sample-triplets"
+            )
+
+
+def read_scores(path: str | os.PathLike) -> list[dict]:
+    """Return the rows of a score file (JSON lines written by evaluate); raise Missing or FormatError."""
+    try:
+        rows = [json.loads(line) for line in require(path).read_text("utf-8").splitlines() if line.strip()]
+        if rows and all({"metric", "class", "value"} <= row.keys() for row in rows):
+            return rows
+    except (ValueError, AttributeError) as error:
+        raise FormatError(
+            f"{text(path)} is not a score file: {error}; write one with soundssl evaluate … -o"
+        ) from error
+    raise FormatError(f"{text(path)} is not a score file; write one with soundssl evaluate … -o")
+
+
+def read_matrix(path: str | os.PathLike | io.BytesIO) -> np.ndarray:
+    """Return the matrix of an NPY file as a memory map (or of its bytes); raise Missing or FormatError."""
+    mode = None if isinstance(path, io.BytesIO) else "r"
+    path = path if isinstance(path, io.BytesIO) else require(path)
+    name = "standard input" if isinstance(path, io.BytesIO) else text(path)
+    try:
+        matrix = np.load(path, mmap_mode=mode, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise FormatError(f"{name} is not an NPY matrix: {error}; write one with soundssl embed -o X.npy") from error
+    if matrix.ndim != 2 or matrix.dtype.kind != "f":
+        raise FormatError(f"{name} holds {matrix.dtype} of shape {list(matrix.shape)}, not a matrix of floats")
+    return matrix
+
+
+def identity(role: str, path: str | os.PathLike, attributes) -> dict[str, str]:
+    """Return what `inputs` says of one file of ours: its role, file name and uuid."""
+    return {"role": role, "file": text(Path(path).name), "uuid": str(attributes["uuid"])}

@@ -1,0 +1,220 @@
+"""Writing: one way to put a file under its final name, whole or not at all, with its provenance inside."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shlex
+import sys
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote_from_bytes
+
+import h5py
+import numpy as np
+
+from soundssl import SoundsslError, __version__
+from soundssl.files.schema import KINDS, check, type_name
+
+STRING = h5py.string_dtype("utf-8")
+
+
+class Exists(SoundsslError):
+    """The output is there and --no-clobber was given."""
+
+    status = 2
+
+
+def text(name: str | os.PathLike | bytes) -> str:
+    """Return a file name as UTF-8 text, with every byte outside UTF-8 (and `%` beside one) written as %XX.
+
+    >>> text(b"a\\xff.wav")
+    'a%FF.wav'
+    """
+    raw = os.fsencode(name)
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return quote_from_bytes(raw, safe=bytes(byte for byte in range(128) if byte != 0x25))
+
+
+@contextlib.contextmanager
+def replace(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield `PATH.partial` to write to, and rename it to `path` when the body succeeds; remove it when it fails."""
+    final = Path(path)
+    partial = final.with_name(final.name + ".partial")
+    try:
+        yield partial
+        with open(partial, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(partial, final)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def digest(*parts: object) -> str:
+    """Return 32 hexadecimal digits that stand for JSON-serialisable parts."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def provenance(kind: str, inputs: list[dict], made_from: str, command: bool = True) -> dict[str, str | int]:
+    """Return the attributes that every file carries; without `command` the uuid is left to the content's digest."""
+    attributes: dict[str, str | int] = {
+        "kind": kind,
+        "schema": KINDS[kind].version if kind in KINDS else 1,
+        "soundssl": __version__,
+        "inputs": json.dumps(inputs),
+        "made_from": made_from,
+    }
+    if command:
+        attributes["command"] = shlex.join(["soundssl", *(text(word) for word in sys.argv[1:])])
+        attributes["uuid"] = str(uuid.uuid4())
+    return attributes
+
+
+class Sink:
+    """Write the datasets of one file in turn; `content` digests them for files without provenance."""
+
+    def __init__(self, file: h5py.File) -> None:
+        self.file = file
+        self.content = hashlib.sha256()
+
+    def write(self, name: str, values) -> None:
+        """Write a whole column: an array, or a list of strings."""
+        if isinstance(values, list) or getattr(values, "dtype", np.dtype("f4")).kind in "OSU":
+            strings = [str(value) for value in values]
+            self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
+            self._count(name, "\0".join(strings).encode())
+            return
+        array = np.ascontiguousarray(values)
+        self.file.create_dataset(name, data=array)
+        self._count(name, array)
+
+    def reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
+        """Create an empty contiguous dataset to be filled through `fill` from its first row to its last."""
+        return self.file.create_dataset(name, shape=shape, dtype=dtype)
+
+    def fill(self, name: str, row: int, values: np.ndarray) -> int:
+        """Write `values` into rows from `row` on; return the next row."""
+        self.file[name][row : row + len(values)] = values
+        self._count(name, np.ascontiguousarray(values, dtype=self.file[name].dtype))
+        return row + len(values)
+
+    def _count(self, name: str, data) -> None:
+        self.content.update(name.encode())
+        self.content.update(memoryview(data).cast("B") if len(data) else b"")
+
+
+@contextlib.contextmanager
+def create(
+    path: str | os.PathLike,
+    kind: str,
+    *,
+    inputs: list[dict],
+    made_from: str,
+    attributes: Mapping[str, object],
+    with_provenance: bool = True,
+) -> Iterator[Sink]:
+    """Yield a Sink; on success check the schema and rename the whole file to `path`.
+
+    Raises ValueError when what was written does not fit the schema of `kind`.
+    """
+    with replace(path) as partial, h5py.File(partial, "w") as file:
+        sink = Sink(file)
+        yield sink
+        shared = provenance(kind, inputs, made_from, command=with_provenance)
+        sink.content.update(json.dumps([shared, dict(attributes)], sort_keys=True, default=str).encode())
+        shared.setdefault("uuid", str(uuid.UUID(sink.content.hexdigest()[:32])))
+        for name, value in {**shared, **attributes}.items():
+            file.attrs[name] = value
+        check(KINDS[kind], datasets(file))
+
+
+def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Return name → type and shape of every dataset of an open file."""
+    found: dict[str, tuple[str, tuple[int, ...]]] = {}
+
+    def visit(name: str, item) -> None:
+        if isinstance(item, h5py.Dataset):
+            found[name] = (type_name(item.dtype), item.shape)
+
+    file.visititems(visit)
+    return found
+
+
+def guard(path: str | os.PathLike, no_clobber: bool) -> None:
+    """Raise Exists when `path` is there and must not be replaced, and SoundsslError when its folder is missing."""
+    path = Path(path)
+    if no_clobber and path.exists():
+        raise Exists(f"{text(path)} exists; leave out --no-clobber to replace it")
+    if not path.parent.is_dir():
+        error = SoundsslError(f"{text(path.parent)} is not a folder; make it first")
+        error.status = 2
+        raise error
+
+
+class Log:
+    """Append JSON lines to a file beside an output; a run that goes on first cuts back what its state does not know."""
+
+    def __init__(self, path: str | os.PathLike | None) -> None:
+        self.path, self.lines = path and Path(path), []
+
+    def cut_back(self, known: Callable[[dict], bool]) -> None:
+        """Keep the leading lines for which `known` holds."""
+        if self.path is None:
+            return
+        kept = []
+        if self.path.is_file():
+            for line in self.path.read_text("utf-8").splitlines(keepends=True):
+                if not line.endswith("\n") or not known(json.loads(line)):
+                    break
+                kept.append(line)
+        with replace(self.path) as partial:
+            partial.write_text("".join(kept), "utf-8")
+
+    def write(self, line: dict) -> None:
+        """Note one line; it reaches the disk with the next `flush`."""
+        self.lines.append(json.dumps(line) + "\n")
+
+    def flush(self) -> None:
+        """Append the noted lines."""
+        if self.path is not None and self.lines:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.writelines(self.lines)
+        self.lines = []
+
+
+def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, blocks: Iterator[np.ndarray]) -> None:
+    """Write blocks of rows as one NPY matrix, to a file whole or not at all, or to standard output for `-`."""
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+
+    def write(stream) -> None:
+        np.lib.format.write_array_header_2_0(stream, header)
+        for block in blocks:
+            stream.write(np.ascontiguousarray(block, dtype))
+
+    if str(path) == "-":
+        write(sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    with replace(path) as partial, open(partial, "wb") as stream:
+        write(stream)
+
+
+def write_embeddings(sink: Sink, batches: Iterator, count: int, size: int, dtype: str, clips) -> None:
+    """Write (vectors, windows) batches and the clip table into an embeddings file."""
+    sink.reserve("embedding", (count, size), dtype)
+    row, clip, start = 0, [], []
+    for vectors, windows in batches:
+        row = sink.fill("embedding", row, vectors)
+        clip.append(windows.clip)
+        start.append(windows.start)
+    sink.write("window/clip", np.concatenate(clip).astype("i4"))
+    sink.write("window/start", np.concatenate(start))
+    for name in ("key", "recording", "split", "source"):
+        sink.write(f"clip/{name}", getattr(clips, name))
+    sink.write("clip/start", clips.start)

@@ -1,0 +1,67 @@
+"""Encoders by name: a table and one function; the family's module is imported only when its net is built.
+
+A row names what `build` makes; the module that makes it is named in the function, so listing costs no import of torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from soundssl.models.encoder import Encoder
+
+ENCODERS: dict[str, str] = {
+    "resnet18-half": "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 61M multiply-adds",
+    "resnet18": "ResNet-18, stem stride 1: 11.2M weights, 213M multiply-adds",
+    "resnet50": "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 491M multiply-adds",
+    "vggish": "VGGish with its fully connected layers, no batch norm: 72.1M weights, 864M multiply-adds",
+    "plain": "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 80M multiply-adds",
+}
+
+# The nets that can do without batch norm, whose statistics depend on how a batch is split over devices.
+CHOICE_OF_NORM = ("resnet18-half", "plain")
+
+
+def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, norm: str = "batch") -> Encoder:
+    """Build an untrained encoder by its name in `ENCODERS`.
+
+    `norm` is `batch` or, for the nets in `CHOICE_OF_NORM`, `group`: normalisation of each window on its own.
+    Weights are drawn from torch's global generator: seed it first. Raises ValueError for an unknown name or norm and
+    for a window too small for the net.
+
+    >>> build("plain", size=16).size
+    16
+    """
+    if name not in ENCODERS:
+        raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
+    if norm not in ("batch", "group"):
+        raise ValueError(f"norm is {norm!r}; it is batch or group")
+    if norm == "group" and name not in CHOICE_OF_NORM:
+        raise ValueError(f"encoder {name!r} has no group norm; {' and '.join(CHOICE_OF_NORM)} have")
+    if size < 1 or frames < 16 or bands < 16:
+        raise ValueError(f"size {size}, frames {frames}, bands {bands}: at least 1, 16 and 16 are needed")
+    from soundssl.models import encoder, plain, resnet, vggish
+
+    if name == "vggish":
+        backbone = vggish.vggish(size, bands, frames)
+    elif name == "plain":
+        backbone = plain.plain(size, norm)
+    elif name == "resnet18-half":
+        backbone = resnet.resnet18_half(size, norm)
+    else:
+        backbone = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}[name](size)
+    return encoder.Encoder(backbone, size, bands)
+
+
+def restore(config: dict, tensors: dict) -> Encoder:
+    """Build the encoder that a model's `config` describes and fill it with its tensors (numpy arrays, `encoder.*`)."""
+    import torch
+
+    encoder = build(config["encoder"], config["size"], config["bands"], config["frames"], config["norm"])
+    own = {
+        name.removeprefix("encoder."): torch.from_numpy(value.copy())
+        for name, value in tensors.items()
+        if name.startswith("encoder.")
+    }
+    encoder.load_state_dict(own)
+    return encoder

@@ -1,0 +1,45 @@
+"""Objectives: one task a module, found by its name here. A module has `NEEDS`, `Options`, `Examples` and `Objective`.
+
+`NEEDS` names the readers that must be given (`features`, `triplets`, `labels`). `Examples(inputs, options, seed)` says
+what an example is: `len` of them, and `examples.__getitems__(keys)` returns the batch of (epoch, row) keys as tensors.
+`Objective(encoder, inputs, options)` holds heads and loss: `objective(batch, progress)` returns a scalar and a dictionary
+of figures to log, where progress runs from 0 to 1 and is all that a schedule needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import Field, dataclass, field, fields
+from types import ModuleType
+from typing import Any
+
+OBJECTIVES = {
+    "triplet": "an anchor lies nearer its positive than its negative (Jansen et al. 2018)",
+}
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Bundle the readers of a run and the clips (boolean, `[clips]`) that may be trained on."""
+
+    features: Any
+    clips: Any
+    triplets: Any = None
+    labels: Any = None
+
+
+def option(default: Any, description: str) -> Any:
+    """Declare a field of an objective's Options, with the line that the manual prints."""
+    return field(default=default, metadata={"help": description})
+
+
+def load(name: str) -> ModuleType:
+    """Return the module of an objective; raise ValueError for an unknown name."""
+    if name not in OBJECTIVES:
+        raise ValueError(f"no objective is called {name!r}; there are {', '.join(OBJECTIVES)}")
+    return importlib.import_module(f"soundssl.objectives.{name}")
+
+
+def describe(name: str) -> list[Field]:
+    """Return the fields of an objective's Options, each with its default and its line of help."""
+    return list(fields(load(name).Options))

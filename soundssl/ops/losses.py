@@ -1,0 +1,91 @@
+"""Triplet loss with semi-hard negatives (Jansen et al. 2018, equation 1; Schroff et al. 2015, section 3.2).
+
+An anchor shall lie nearer its positive than its negative by a margin of squared distance on the unit sphere.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+MARGIN = 0.1  # squared distance; inferred: Jansen et al. 2018 do not state it, FaceNet takes 0.2
+
+
+def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = MARGIN) -> tuple[Tensor, Tensor]:
+    """Compute the mean hinge loss of triplets of unit-length embeddings, and each triplet's value.
+
+    The mean takes the place of the paper's sum (inferred). The share of values above zero is the share of active
+    triplets; a collapsed encoder shows as values that all equal the margin.
+
+    Shape: three times [triplets, size] to [] and [triplets].
+
+    >>> loss, values = triplet(torch.eye(2), torch.eye(2), torch.eye(2).flip(0))
+    >>> float(loss), values.tolist()
+    (0.0, [0.0, 0.0])
+    """
+    if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2:
+        shapes = [list(part.shape) for part in (anchor, positive, negative)]
+        raise ValueError(f"anchor, positive and negative have shapes {shapes}; three equal [triplets, size] are needed")
+    _check_margin(margin)
+    to_positive = (anchor - positive).square().sum(1)
+    to_negative = (anchor - negative).square().sum(1)
+    values = (to_positive - to_negative + margin).clamp(min=0)
+    return values.mean(), values
+
+
+@torch.no_grad()
+def semi_hard_negatives(
+    anchor: Tensor,
+    positive: Tensor,
+    candidates: Tensor,
+    legal: Tensor,
+    margin: float = MARGIN,
+    original: Tensor | None = None,
+    fallback: Literal["original", "farthest", "hardest"] = "original",
+) -> Tensor:
+    """Choose for every anchor the nearest legal candidate that is farther than its positive but within the margin.
+
+    Candidate n is semi-hard for the pair (a, p) when |a - p|² < |a - n|² < |a - p|² + margin (Schroff et al. 2015,
+    section 3.2). Where there is none, `fallback` decides (inferred): `original` keeps the negative the triplet came
+    with, whose index is `original` (by default the anchor's own row), legal or not; `farthest` takes the
+    farthest legal candidate, `hardest` the nearest legal one. An anchor without legal candidates keeps its original.
+    The choice carries no gradient.
+
+    Shape: [anchors, size] twice, [candidates, size], `legal` boolean [anchors, candidates] to integers [anchors].
+    """
+    if legal.shape != (len(anchor), len(candidates)) or legal.dtype != torch.bool:
+        raise ValueError(
+            f"legal is {legal.dtype} {list(legal.shape)}; bool [{len(anchor)}, {len(candidates)}] is needed"
+        )
+    if fallback not in ("original", "farthest", "hardest"):
+        raise ValueError(f"fallback is {fallback!r}; it is original, farthest or hardest")
+    _check_margin(margin)
+    if original is None:
+        if len(candidates) < len(anchor):
+            raise ValueError(f"{len(anchor)} anchors have {len(candidates)} candidates; say which are the originals")
+        original = torch.arange(len(anchor), device=anchor.device)
+    distance = squared_distances(anchor, candidates)
+    to_positive = (anchor.float() - positive.float()).square().sum(1, keepdim=True)
+    semi_hard = legal & (distance > to_positive) & (distance < to_positive + margin)
+    chosen = distance.masked_fill(~semi_hard, torch.inf).argmin(1)
+    if fallback == "farthest":
+        otherwise = distance.masked_fill(~legal, -torch.inf).argmax(1)
+    else:
+        otherwise = distance.masked_fill(~legal, torch.inf).argmin(1)
+    keep = ~legal.any(1) if fallback != "original" else torch.ones_like(legal[:, 0])
+    return torch.where(semi_hard.any(1), chosen, torch.where(keep, original, otherwise))
+
+
+def squared_distances(left: Tensor, right: Tensor) -> Tensor:
+    """Compute all squared Euclidean distances in single precision or better.
+
+    Shape: [rows, size] and [columns, size] to [rows, columns].
+    """
+    left, right = (part if part.dtype == torch.float64 else part.float() for part in (left, right))
+    products = left @ right.T
+    return (left.square().sum(1, keepdim=True) + right.square().sum(1) - 2 * products).clamp(min=0)
+
+
+def _check_margin(margin: float) -> None:
+    if not margin > 0:
+        raise ValueError(f"the margin is {margin}; it must be positive")

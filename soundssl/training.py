@@ -1,0 +1,291 @@
+"""The one loop: it trains every objective, stage after stage, and goes on exactly where it was stopped.
+
+What an example is and what its loss is, an objective says; the loop draws batches, steps the optimiser, logs and saves.
+The batch of a step depends on the seed, the stage and the step alone, so a resumed run repeats an uninterrupted one.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soundssl import SoundsslError, device, files, objectives
+from soundssl.curriculum import Curriculum, Stage
+from soundssl.device import Accelerator
+from soundssl.objectives import Inputs
+
+Heads = dict[str, dict[str, Tensor]]
+
+
+class Mixture(nn.Module):
+    """Hold the encoder and the objectives of one stage; the loss is the weighted sum of theirs."""
+
+    def __init__(self, encoder: nn.Module, parts: dict[str, nn.Module], weights: dict[str, float]) -> None:
+        super().__init__()
+        self.encoder, self.parts, self.weights = encoder, nn.ModuleDict(parts), weights
+
+    def forward(self, batches: dict[str, dict[str, Tensor]], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss of one batch an objective, and every figure to log under `objective.figure`."""
+        total, figures = torch.zeros((), device=next(self.encoder.parameters()).device), {}
+        for name, part in self.parts.items():
+            loss, found = part(batches[name], progress)
+            total = total + self.weights[name] * loss
+            figures |= {f"{name}.loss": loss.detach(), **{f"{name}.{figure}": value for figure, value in found.items()}}
+        return total, figures
+
+    def heads(self) -> Heads:
+        """Return the tensors that belong to each objective alone."""
+        return {
+            name: {key: value for key, value in part.state_dict().items() if not key.startswith("encoder.")}
+            for name, part in self.parts.items()
+        }
+
+    def take_heads(self, heads: Heads) -> None:
+        """Take over the heads of the same name from an earlier stage; raise SoundsslError where their shapes differ."""
+        for name, part in self.parts.items():
+            own = {f"encoder.{key}": value for key, value in self.encoder.state_dict().items()}
+            try:
+                part.load_state_dict({**own, **heads.get(name, {})}, strict=bool(heads.get(name)))
+            except RuntimeError as error:
+                raise SoundsslError(f"the head of {name} does not fit that of the stage before: {error}") from error
+
+
+class Order(torch.utils.data.Sampler):
+    """Yield the (epoch, row) keys of one process's batch for each step from `first` on; epochs are permutations."""
+
+    def __init__(self, count: int, stage: int, stages: Stage, first: int, seed: int, accelerator: Accelerator) -> None:
+        self.count, self.key, self.first, self.steps = count, [seed, stage], first, stages.steps
+        self.batch, self.rank, self.world = stages.batch_size, accelerator.rank, accelerator.world_size
+        self.epoch, self.permutation = -1, np.empty(0, np.int64)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        for step in range(self.first, self.steps):
+            begin = (step * self.world + self.rank) * self.batch
+            yield [self._at(position) for position in range(begin, begin + self.batch)]
+
+    def _at(self, position: int) -> tuple[int, int]:
+        epoch, row = divmod(position, self.count)
+        if epoch != self.epoch:
+            self.epoch, self.permutation = epoch, np.random.default_rng([*self.key, epoch]).permutation(self.count)
+        return epoch, int(self.permutation[row])
+
+
+class Checkpoint:
+    """Keep the private state from which a stopped run goes on, in `OUTPUT.resume`."""
+
+    def __init__(self, output: Path, made_from: str, every: float) -> None:
+        self.path, self.made_from, self.every = output.with_name(output.name + ".resume"), made_from, every
+        self.saved = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """Return the state of an interrupted run of the same command, None where there is none."""
+        if not self.path.is_file():
+            return None
+        try:
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise SoundsslError(f"{self.path} cannot be read ({error}); delete it to begin afresh") from error
+        return state if state["made_from"] == self.made_from else None
+
+    def save(self, **state: Any) -> None:
+        """Write the state whole or not at all."""
+        with files.replace(self.path) as partial:
+            torch.save({"made_from": self.made_from, **state}, partial)
+        self.saved = time.monotonic()
+
+    def due(self) -> bool:
+        """Return whether it is time to save."""
+        return time.monotonic() - self.saved >= self.every
+
+    def remove(self) -> None:
+        """Remove the state of a finished run."""
+        self.path.unlink(missing_ok=True)
+
+
+class Signals:
+    """Let a run finish its step when SIGINT or SIGTERM comes; `received` is the signal's number, 0 for none."""
+
+    def __enter__(self) -> Signals:
+        self.received = 0
+        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _note(self, number, frame) -> None:
+        self.received = number
+
+    def __exit__(self, *_) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+
+def learning_rate(stage: Stage, step: int) -> float:
+    """Return the rate of a step: a linear rise over `warmup`, then constant or half a cosine down to zero."""
+    rising = max(1, round(stage.warmup * stage.steps))
+    if step < rising:
+        return stage.learning_rate * (step + 1) / rising
+    if stage.schedule == "constant":
+        return stage.learning_rate
+    return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, stage.steps - rising)))
+
+
+def build_stage(
+    stage: Stage, encoder: nn.Module, inputs: Inputs, heads: Heads, seed: int
+) -> tuple[Mixture, dict[str, Any]]:
+    """Return the module and the examples of a stage; raise ValueError for an input that an objective needs and lacks."""
+    parts, examples, weights = {}, {}, {}
+    for name, options in stage.objective.items():
+        module = objectives.load(name)
+        missing = [need for need in module.NEEDS if getattr(inputs, need) is None]
+        if missing:
+            raise ValueError(f"the objective {name} needs {', '.join(missing)}; give --{missing[0]}")
+        chosen = module.Options(**{key: value for key, value in options.items() if key != "weight"})
+        weights[name] = options["weight"]
+        examples[name] = module.Examples(inputs, chosen, seed)
+        parts[name] = module.Objective(encoder, inputs, chosen)
+    mixture = Mixture(encoder, parts, weights)
+    mixture.take_heads(heads)
+    return mixture, examples
+
+
+def train(
+    curriculum: Curriculum,
+    encoder: nn.Module,
+    inputs: Inputs,
+    accelerator: Accelerator,
+    *,
+    seed: int,
+    workers: int,
+    checkpoint: Checkpoint,
+    log: files.Log,
+    heads: Heads | None = None,
+    advance: Callable[[int, str], None] = lambda steps, note: None,
+    log_every: int = 10,
+) -> Heads:
+    """Train an encoder through all stages; return the heads, by objective.
+
+    Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or SIGTERM, the
+    state saved.
+    """
+    heads = heads or {}
+    state = checkpoint.load() or {
+        "stage": 0,
+        "step": 0,
+        "encoder": encoder.state_dict(),
+        "heads": heads,
+        "optimizer": None,
+    }
+    encoder.load_state_dict(state["encoder"])
+    heads = {**heads, **state["heads"]}
+    log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
+    advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
+
+    with Signals() as signals:
+        for number, stage in enumerate(curriculum.stage):
+            if number < state["stage"]:
+                continue
+            first = state["step"] if number == state["stage"] else 0
+
+            # ---- the stage: objectives, optimiser, batches
+            mixture, examples = build_stage(stage, encoder, inputs, heads, seed)
+            accelerator.place(mixture).train()
+            module = accelerator.wrap(mixture)
+            rows = [p for p in mixture.parameters() if p.requires_grad]
+            optimizer = torch.optim.AdamW(rows, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+            if first and state["optimizer"]:
+                optimizer.load_state_dict(state["optimizer"])
+            loaders = {
+                name: iter(
+                    torch.utils.data.DataLoader(
+                        each,
+                        batch_sampler=Order(len(each), number, stage, first, seed, accelerator),
+                        collate_fn=_as_is,
+                        num_workers=workers,
+                        pin_memory=accelerator.device.type == "cuda",
+                    )
+                )
+                for name, each in examples.items()
+            }
+
+            def save(stage_number: int, step: int, mixture=mixture, optimizer=optimizer) -> None:
+                if accelerator.main:
+                    log.flush()
+                    checkpoint.save(
+                        stage=stage_number,
+                        step=step,
+                        encoder=encoder.state_dict(),
+                        heads={**heads, **mixture.heads()},
+                        optimizer=optimizer.state_dict() if step else None,
+                    )
+
+            # ---- the steps
+            for step in range(first, stage.steps):
+                batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(stage, step)
+                optimizer.zero_grad(set_to_none=True)
+                with accelerator.autocast():
+                    loss, figures = module(batches, step / stage.steps)
+                loss.backward()
+                optimizer.step()
+
+                # ---- figures, now and then
+                if (step + 1) % log_every == 0 or step + 1 == stage.steps:
+                    line = {name: float(device.mean(value)) for name, value in {"loss": loss, **figures}.items()}
+                    if not math.isfinite(line["loss"]):
+                        raise SoundsslError(f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate")
+                    log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
+                    advance(0, f"loss {line['loss']:.4f}")
+                advance(1, "")
+
+                # ---- the state, now and then and when asked to stop
+                if device.any_process(bool(signals.received)):
+                    save(number, step + 1)
+                    raise SystemExit(128 + (signals.received or signal.SIGTERM))
+                if checkpoint.due():
+                    save(number, step + 1)
+
+            heads = {**heads, **{name: _copied(tensors) for name, tensors in mixture.heads().items()}}
+            if number + 1 < len(curriculum.stage):
+                save(number + 1, 0)
+    return heads
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}
+
+
+def tensors_of(encoder: nn.Module, heads: Heads) -> dict[str, np.ndarray]:
+    """Return a model's tensors under the names they have in a model file."""
+    found = {f"encoder.{name}": value for name, value in encoder.state_dict().items()}
+    found |= {f"head.{objective}.{name}": value for objective, head in heads.items() for name, value in head.items()}
+    return {name: value.detach().cpu().contiguous().numpy() for name, value in found.items()}
+
+
+def heads_of(tensors: dict[str, np.ndarray]) -> Heads:
+    """Return the heads in a model file's tensors, by objective."""
+    heads: Heads = {}
+    for name, value in tensors.items():
+        if name.startswith("head."):
+            _, objective, key = name.split(".", 2)
+            heads.setdefault(objective, {})[key] = torch.from_numpy(value.copy())
+    return heads
+
+
+def loader_workers(accelerator: Accelerator) -> int:
+    """Return how many processes read examples: none on a CPU, whose cores the encoder needs, else a few a device."""
+    if accelerator.device.type == "cpu":
+        return 0
+    return max(1, min(4, len(os.sched_getaffinity(0)) // accelerator.world_size))

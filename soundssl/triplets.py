@@ -1,0 +1,274 @@
+"""Triplet samplers: from a layout of clips to recipes, without reading a frame (Jansen et al. 2018, section 2.2).
+
+A recipe names windows by their first frame and says how the positive is changed; realising it is the objective's work.
+Windows start at any frame, each start is as likely as another, and a negative never comes from the anchor's recording.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SAMPLERS = {
+    "noise": "the positive is the anchor with Gaussian noise",
+    "translation": "the positive is the anchor shifted in time and frequency",
+    "mixing": "the positive is the anchor with the negative mixed into it",
+    "proximity": "the positive is another window of the anchor's recording",
+    "supervised": "the positive shares a class with the anchor (needs --labels)",
+    "joint": "noise, translation, mixing and proximity in equal numbers",
+}
+NUMBER = {"noise": 0, "translation": 1, "mixing": 2, "proximity": 3, "supervised": 4}
+JOINT = ("noise", "translation", "mixing", "proximity")
+
+
+@dataclass(frozen=True)
+class Options:
+    """Parameters of the samplers, with the best values of Jansen et al. 2018."""
+
+    window: int = 96  # frames
+    noise: float = 0.5  # standard deviation of the factor 1 + |eps|
+    max_shift: int = 10  # bands; time shifts take any value
+    gain: float = 0.25  # share of the anchor's energy at which the negative is mixed in
+    proximity: float = np.inf  # frames between anchor and positive, less than this
+
+
+class Layout:
+    """Lay all possible windows of some clips on one line, the windows of a recording side by side.
+
+    `offset` [clips + 1] and `recording` [clips] are those of the features file; `clips` says which take part. A place on
+    the line, 0 … `total` - 1, stands for one window; `frame` gives its first frame.
+    Raises ValueError where fewer than two recordings have a window.
+    """
+
+    def __init__(self, offset: np.ndarray, recording: np.ndarray, window: int, clips: np.ndarray | None = None) -> None:
+        starts = np.maximum(np.diff(offset) - window + 1, 0)
+        if clips is not None:
+            starts = np.where(clips, starts, 0)
+        order = np.argsort(recording, kind="stable")
+        order = order[starts[order] > 0]
+        self.clip, self.window = order, window
+        self.bound = np.concatenate([[0], np.cumsum(starts[order])]).astype(np.int64)
+        self.first = offset[order].astype(np.int64)
+        self.recording = recording[order]
+        self.total = int(self.bound[-1])
+        edges = np.flatnonzero(np.diff(self.recording)) + 1
+        if len(order) == 0 or len(edges) == 0:
+            raise ValueError(
+                f"triplets need windows of two recordings, here are {int(len(order) > 0)}; give more recordings"
+            )
+        group = np.zeros(len(order), np.int64)
+        group[edges] = 1
+        group = np.cumsum(group)
+        own = self.bound[np.concatenate([[0], edges, [len(order)]])]
+        self.own_first, self.own_count = own[group], np.diff(own)[group]
+
+    def row(self, place: np.ndarray) -> np.ndarray:
+        """Return the row (of this layout's clips) that holds each place."""
+        return np.searchsorted(self.bound, place, side="right") - 1
+
+    def frame(self, place: np.ndarray) -> np.ndarray:
+        """Return the first frame of the window at each place."""
+        row = self.row(place)
+        return self.first[row] + place - self.bound[row]
+
+    def place(self, row: np.ndarray, frame: np.ndarray) -> np.ndarray:
+        """Return the place of the window that starts at `frame`, within clip `row` of this layout."""
+        return self.bound[row] + frame - self.first[row]
+
+    def anywhere(self, count: int, generator: np.random.Generator) -> np.ndarray:
+        """Draw places uniformly."""
+        return generator.integers(0, self.total, count)
+
+    def elsewhere(self, place: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Draw, for each place, one of another recording, uniformly."""
+        row = self.row(place)
+        drawn = generator.integers(0, self.total - self.own_count[row])
+        return drawn + np.where(drawn >= self.own_first[row], self.own_count[row], 0)
+
+
+def _recipes(
+    layout: Layout, anchor: np.ndarray, positive: np.ndarray, negative: np.ndarray, sampler: str
+) -> dict[str, np.ndarray]:
+    count = len(anchor)
+    return {
+        "anchor": layout.frame(anchor),
+        "positive": layout.frame(positive),
+        "negative": layout.frame(negative),
+        "sampler": np.full(count, NUMBER[sampler], np.uint8),
+        "class": np.full(count, -1, np.int32),
+        "seed": np.zeros(count, np.uint64),
+        "shift": np.zeros((count, 2), np.int16),
+        "mixed": np.full(count, -1, np.int64),
+        "gain": np.zeros(count, np.float32),
+    }
+
+
+def _same(layout: Layout, count: int, generator: np.random.Generator, sampler: str) -> dict[str, np.ndarray]:
+    anchor = layout.anywhere(count, generator)
+    return _recipes(layout, anchor, anchor, layout.elsewhere(anchor, generator), sampler)
+
+
+def noise(layout: Layout, count: int, options: Options, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw triplets whose positive is the anchor times 1 + |eps|, eps Gaussian, cell by cell; 0 is no seed."""
+    recipes = _same(layout, count, generator, "noise")
+    return {**recipes, "seed": generator.integers(1, 1 << 63, count).astype(np.uint64)}
+
+
+def translation(layout: Layout, count: int, options: Options, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw triplets whose positive is the anchor shifted circularly in time, truncated in frequency."""
+    frames = generator.integers(0, layout.window, count)
+    bands = generator.integers(-options.max_shift, options.max_shift + 1, count)
+    return {**_same(layout, count, generator, "translation"), "shift": np.stack([frames, bands], 1).astype(np.int16)}
+
+
+def mixing(layout: Layout, count: int, options: Options, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw triplets whose positive is the anchor plus the negative at `gain` times the anchor's energy."""
+    recipes = _same(layout, count, generator, "mixing")
+    return {**recipes, "mixed": recipes["negative"].copy(), "gain": np.full(count, options.gain, np.float32)}
+
+
+def proximity(layout: Layout, count: int, options: Options, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw triplets whose positive is another window of the anchor's recording.
+
+    With a finite `proximity` both lie in one clip, fewer frames than that apart. Raises ValueError where no recording
+    has two windows.
+    """
+    if np.isfinite(options.proximity):
+        anchor, positive = _near(layout, count, int(np.ceil(options.proximity)) - 1, generator)
+    else:
+        anchor = _draw_where(layout, layout.own_count > 1, count, generator)
+        row = layout.row(anchor)
+        positive = _other(anchor, layout.own_first[row], layout.own_count[row], generator)
+    return _recipes(layout, anchor, positive, layout.elsewhere(anchor, generator), "proximity")
+
+
+def _near(layout: Layout, count: int, reach: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    if reach < 1:
+        raise ValueError("anchor and positive must be allowed to lie at least one frame apart")
+    anchor = _draw_where(layout, np.diff(layout.bound) > 1, count, generator)
+    row = layout.row(anchor)
+    low = np.maximum(layout.bound[row], anchor - reach)
+    high = np.minimum(layout.bound[row + 1], anchor + reach + 1)
+    return anchor, _other(anchor, low, high - low, generator)
+
+
+def _draw_where(layout: Layout, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    """Draw places uniformly from the clips that `rows` allows."""
+    allowed = np.where(rows, np.diff(layout.bound), 0)
+    ends = np.cumsum(allowed)
+    if not ends[-1]:
+        raise ValueError("no recording has two windows to make a positive pair of; give longer recordings")
+    drawn = generator.integers(0, ends[-1], count)
+    row = np.searchsorted(ends, drawn, side="right")
+    return layout.bound[row] + drawn - (ends[row] - allowed[row])
+
+
+def _other(place: np.ndarray, first: np.ndarray, count: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draw from `count` places from `first` on, but never `place` itself."""
+    drawn = first + generator.integers(0, count - 1)
+    return drawn + (drawn >= place)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Say where classes are known: `row` of the clip in the features file, frame range [`low`, `high`), `label` [n, classes]."""
+
+    row: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+    label: np.ndarray
+
+
+def supervised(layout: Layout, count: int, segments: Segments, generator: np.random.Generator) -> dict[str, np.ndarray]:
+    """Draw a class, two windows that carry it and one that lacks it, of another recording (explicit labels, the topline).
+
+    The order of draws for clips of several classes is inferred. Raises ValueError where no class has both.
+    """
+    ranges = _ranges(layout, segments)
+    usable = [c for c in range(segments.label.shape[1]) if _has_both(ranges, segments.label[:, c])]
+    if not usable:
+        raise ValueError("no class has two windows that carry it and one that lacks it; check the labels")
+    chosen = generator.choice(usable, count)
+    anchor, positive, negative = (np.zeros(count, np.int64) for _ in range(3))
+    for c in usable:
+        here = np.flatnonzero(chosen == c)
+        present, absent = (_subset(ranges, segments.label[:, c] == value) for value in (1, 0))
+        anchor[here] = _draw_ranges(present, len(here), generator)
+        positive[here] = _redraw(present, len(here), generator, lambda drawn, a=anchor[here]: drawn == a)
+        own = layout.recording[layout.row(anchor[here])]
+        negative[here] = _redraw(
+            absent, len(here), generator,
+            lambda drawn, own=own, p=present: (layout.recording[layout.row(drawn)] == own) | _inside(p, drawn),
+        )  # fmt: skip
+    return {**_recipes(layout, anchor, positive, negative, "supervised"), "class": chosen.astype(np.int32)}
+
+
+def _ranges(layout: Layout, segments: Segments) -> np.ndarray:
+    """Return [first place, end place) of the windows whose centre lies in each segment. Shape: `[segments, 2]`."""
+    row_of = np.full(int(max(segments.row.max(initial=-1), layout.clip.max())) + 1, -1)
+    row_of[layout.clip] = np.arange(len(layout.clip))
+    row = row_of[segments.row]
+    half = layout.window // 2
+    first, last = layout.bound[row], layout.bound[row + 1]
+    low = np.clip(first + segments.low - half, first, last)
+    high = np.clip(first + segments.high - half, first, last)
+    return np.where((row >= 0)[:, None], np.stack([low, np.maximum(high, low)], 1), 0)
+
+
+def _has_both(ranges: np.ndarray, label: np.ndarray) -> bool:
+    count = ranges[:, 1] - ranges[:, 0]
+    return count[label == 1].sum() > 1 and count[label == 0].sum() > 0
+
+
+def _subset(ranges: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    kept = ranges[rows & (ranges[:, 1] > ranges[:, 0])]
+    return kept[np.argsort(kept[:, 0], kind="stable")]
+
+
+def _draw_ranges(ranges: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
+    drawn = generator.integers(0, ends[-1], count)
+    row = np.searchsorted(ends, drawn, side="right")
+    return ranges[row, 1] - (ends[row] - drawn)
+
+
+def _inside(ranges: np.ndarray, place: np.ndarray) -> np.ndarray:
+    row = np.searchsorted(ranges[:, 0], place, side="right") - 1
+    return (row >= 0) & (place < np.maximum.accumulate(ranges[:, 1])[row])
+
+
+def _redraw(ranges: np.ndarray, count: int, generator: np.random.Generator, illegal) -> np.ndarray:
+    """Draw until no place is illegal; raise ValueError when a thousand rounds do not suffice."""
+    drawn = _draw_ranges(ranges, count, generator)
+    for _ in range(1000):
+        wrong = illegal(drawn)
+        if not wrong.any():
+            return drawn
+        drawn[wrong] = _draw_ranges(ranges, int(wrong.sum()), generator)
+    raise ValueError("a class has no legal negative outside the anchor's recording; check the labels")
+
+
+def sample(
+    name: str, layout: Layout, count: int, options: Options, seed: int, segments: Segments | None = None
+) -> dict[str, np.ndarray]:
+    """Draw `count` recipes of a sampler of SAMPLERS, as columns; the same seed gives the same recipes.
+
+    Raises ValueError for an unknown name, and for `supervised` without segments.
+    """
+    if name not in SAMPLERS:
+        raise ValueError(f"no sampler is called {name!r}; there are {', '.join(SAMPLERS)}")
+    generator = np.random.default_rng(seed)
+    if name == "supervised":
+        if segments is None:
+            raise ValueError("supervised triplets need labels; give --labels")
+        return supervised(layout, count, segments, generator)
+    if name != "joint":
+        return _UNSUPERVISED[name](layout, count, options, generator)
+    shares = [len(part) for part in np.array_split(np.arange(count), len(JOINT))]
+    parts = [_UNSUPERVISED[each](layout, share, options, generator) for each, share in zip(JOINT, shares, strict=True)]
+    order = generator.permutation(count)
+    return {column: np.concatenate([part[column] for part in parts])[order] for column in parts[0]}
+
+
+_UNSUPERVISED = {"noise": noise, "translation": translation, "mixing": mixing, "proximity": proximity}
