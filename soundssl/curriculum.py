@@ -20,10 +20,10 @@ class Stage:
 
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: int = 300
-    batch_size: int = 128
+    batch_size: int = 64
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
-    warmup: float = 0.1
+    warmup: float = 0.05
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -31,7 +31,7 @@ class Stage:
 class Curriculum:
     """Describe a whole training: the encoder, and stages in which it and the heads live on."""
 
-    encoder: str = "resnet18-half"
+    encoder: str = "plain"
     size: int = 128
     norm: str = "batch"
     stage: tuple[Stage, ...] = ()

@@ -188,6 +188,11 @@ def train(
     log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
 
+    def save(stage: int, step: int, mixture: Mixture, optimizer: torch.optim.Optimizer | None) -> None:
+        if accelerator.main:
+            own = {"encoder": encoder.state_dict(), "heads": {**heads, **mixture.heads()}}
+            checkpoint.save(stage=stage, step=step, **own, optimizer=optimizer and optimizer.state_dict())
+
     with Signals() as signals:
         for number, stage in enumerate(curriculum.stage):
             if number < state["stage"]:
@@ -215,17 +220,6 @@ def train(
                 for name, each in examples.items()
             }
 
-            def save(stage_number: int, step: int, mixture=mixture, optimizer=optimizer) -> None:
-                if accelerator.main:
-                    log.flush()
-                    checkpoint.save(
-                        stage=stage_number,
-                        step=step,
-                        encoder=encoder.state_dict(),
-                        heads={**heads, **mixture.heads()},
-                        optimizer=optimizer.state_dict() if step else None,
-                    )
-
             # ---- the steps
             for step in range(first, stage.steps):
                 batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
@@ -247,15 +241,16 @@ def train(
                 advance(1, "")
 
                 # ---- the state, now and then and when asked to stop
-                if device.any_process(bool(signals.received)):
-                    save(number, step + 1)
+                ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
+                if ask and device.any_process(bool(signals.received)):
+                    save(number, step + 1, mixture, optimizer)
                     raise SystemExit(128 + (signals.received or signal.SIGTERM))
                 if checkpoint.due():
-                    save(number, step + 1)
+                    save(number, step + 1, mixture, optimizer)
 
             heads = {**heads, **{name: _copied(tensors) for name, tensors in mixture.heads().items()}}
             if number + 1 < len(curriculum.stage):
-                save(number + 1, 0)
+                save(number + 1, 0, mixture, None)
     return heads
 
 

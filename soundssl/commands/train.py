@@ -59,7 +59,7 @@ def train(
     encoder: Annotated[
         str | None,
         typer.Option(
-            help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: resnet18-half."
+            help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."
         ),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128.")] = None,
@@ -67,7 +67,7 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, help="Examples a step and process. Default: 128 (inferred).")
+        int | None, typer.Option(min=1, help="Examples a step and process. Default: 64 (inferred).")
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="Largest rate of Adam. Default: 0.001 (inferred).")
@@ -145,7 +145,6 @@ def train(
                 heads=training.heads_of(start.tensors) if start else None, advance=advance,
             )  # fmt: skip
         if accelerator.main:
-            log.flush()
             unit = any(
                 getattr(objectives.load(name), "UNIT_LENGTH", False) for stage in plan.stage for name in stage.objective
             )

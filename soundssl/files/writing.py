@@ -161,7 +161,7 @@ class Log:
     """Append JSON lines to a file beside an output; a run that goes on first cuts back what its state does not know."""
 
     def __init__(self, path: str | os.PathLike | None) -> None:
-        self.path, self.lines = path and Path(path), []
+        self.path = path and Path(path)
 
     def cut_back(self, known: Callable[[dict], bool]) -> None:
         """Keep the leading lines for which `known` holds."""
@@ -177,15 +177,10 @@ class Log:
             partial.write_text("".join(kept), "utf-8")
 
     def write(self, line: dict) -> None:
-        """Note one line; it reaches the disk with the next `flush`."""
-        self.lines.append(json.dumps(line) + "\n")
-
-    def flush(self) -> None:
-        """Append the noted lines."""
-        if self.path is not None and self.lines:
+        """Append one line; a log without a path takes none."""
+        if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
-                file.writelines(self.lines)
-        self.lines = []
+                file.write(json.dumps(line) + "\n")
 
 
 def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, blocks: Iterator[np.ndarray]) -> None:

@@ -1,0 +1,276 @@
+"""The loop: learning beats chance, a killed run repeats an uninterrupted one bit for bit, two processes equal one."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from soundssl import SoundsslError, curriculum, device, files, models, objectives, training, triplets
+
+CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 160, 64
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def write_features(path: Path, seed: int = 0, **attributes) -> Path:
+    """Write clips whose class is where a stripe of energy lies, under noise and a level of each clip's own."""
+    from soundssl.ops.spectrogram import FrontEnd
+
+    generator = np.random.default_rng(seed)
+    frames = generator.normal(-2, 1, (CLIPS, FRAMES, BANDS))
+    for clip in range(CLIPS):
+        band = 8 + 14 * (clip % CLASSES)
+        rhythm = np.sin(np.arange(FRAMES) * (0.2 + 0.15 * (clip % CLASSES)) + generator.uniform(0, 6)) > 0
+        frames[clip, :, band : band + 4] += 3.0 * rhythm[:, None]
+        frames[clip] += generator.normal(0, 1)
+    frames = frames.astype("f2").reshape(-1, BANDS)
+    end = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0, **attributes}
+    with files.create(path, "features", inputs=[], made_from="toy", attributes=end) as sink:
+        sink.write("frames", frames)
+        sink.write("mean", frames.astype("f8").mean(0).astype("f4"))
+        sink.write("deviation", frames.astype("f8").std(0).astype("f4"))
+        sink.write("clip/offset", np.arange(CLIPS + 1) * FRAMES)
+        for name in ("key", "recording", "source"):
+            sink.write(f"clip/{name}", [f"clip-{i:02}" for i in range(CLIPS)])
+        sink.write("clip/split", ["train" if i < CLIPS * 2 // 3 else "test" for i in range(CLIPS)])
+        sink.write("clip/start", np.zeros(CLIPS))
+        for name, dtype in (("parent", "i4"), ("track", "i1"), ("processor", "i1")):
+            sink.write(f"clip/{name}", np.full(CLIPS, -1, dtype))
+        sink.write("clip/level", np.zeros(CLIPS, "f4"))
+        sink.write("skipped/path", [])
+        sink.write("skipped/reason", [])
+    return path
+
+
+def write_triplets(path: Path, features: Path, sampler: str = "proximity", count: int = 400) -> Path:
+    command(["sample-triplets", features, "--sampler", sampler, "--count", count, "-o", path, "-q"])
+    return path
+
+
+def command(arguments: list, check: bool = True, **options) -> subprocess.CompletedProcess:
+    words = [sys.executable, "-m", "soundssl", *map(str, arguments)]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, **options)
+    assert not check or done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("training")
+    features = write_features(folder / "toy.features.h5")
+    return features, write_triplets(folder / "toy.triplets.h5", features)
+
+
+def train_command(toy, output: Path, steps: int = 12, batch: int = 4) -> list:
+    net = ["--encoder", "plain", "--norm", "group", "--size", 8, "--precision", "float32"]
+    return ["train", toy[0], "--triplets", toy[1], *net, "--steps", steps, "--batch-size", batch, "-o", output, "-q"]
+
+
+def inputs_of(toy) -> objectives.Inputs:
+    features = files.Features(toy[0])
+    return objectives.Inputs(features, np.ones(CLIPS, bool), triplets=files.Triplets(toy[1]))
+
+
+def run(toy, tmp_path, plan, encoder, seed=0, log=None, checkpoint=None, precision="float32"):
+    with device.start("cpu", precision, 1) as accelerator:
+        return training.train(
+            plan,
+            encoder,
+            inputs_of(toy),
+            accelerator,
+            seed=seed,
+            workers=0,
+            checkpoint=checkpoint or training.Checkpoint(tmp_path / "m", "x", 1e9),
+            log=log or files.Log(None),
+        )
+
+
+def separation(encoder, toy) -> float:
+    """Mean cosine within classes minus that across classes, of clip vectors."""
+    source = files.Features(toy[0])
+    with torch.inference_mode():
+        windows = next(source.windows(96, 64, 1000))
+        vectors = torch.nn.functional.normalize(encoder.eval()(torch.from_numpy(windows.frames).float()), dim=1).numpy()
+    label = windows.clip % CLASSES
+    products, same = vectors @ vectors.T, label[:, None] == label[None]
+    other = windows.clip[:, None] != windows.clip[None]
+    return float(products[same & other].mean() - products[~same].mean())
+
+
+def test_triplets_learn_what_a_class_is_without_labels(toy, tmp_path):
+    stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=20, batch_size=8, learning_rate=2e-3)
+    torch.manual_seed(0)
+    encoder = models.build("plain", 16)
+    before = separation(encoder, toy)
+    log = files.Log(tmp_path / "metrics.jsonl")
+    run(toy, tmp_path, curriculum.Curriculum("plain", 16, stage=(stage,)), encoder, log=log, precision="auto")
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [10, 20]
+    assert separation(encoder, toy) > before + 0.05
+
+
+def test_a_batch_depends_on_seed_stage_and_step_alone():
+    stage = curriculum.Stage(steps=7, batch_size=3)
+
+    class World:
+        rank, world_size = 0, 1
+
+    def keys(first, world=World, batch=3):
+        one = curriculum.Stage(steps=7, batch_size=batch)
+        return list(training.Order(5, 0, one, first, 1, world))
+
+    whole = keys(0)
+    assert keys(4) == whole[4:]
+    flat = [key for batch in whole for key in batch]
+    assert sorted(row for epoch, row in flat if epoch == 0) == list(range(5))
+    assert len(set(flat)) == len(flat) == stage.steps * stage.batch_size
+    ranks = [type("World", (), {"rank": rank, "world_size": 2}) for rank in (0, 1)]
+    halves = [keys(0, rank, 2) for rank in ranks]
+    assert [a + b for a, b in zip(*halves, strict=True)] == keys(0, World, 4)
+
+
+def test_learning_rate_rises_and_falls_to_nothing():
+    stage = curriculum.Stage(steps=100, learning_rate=1.0, warmup=0.1)
+    rates = [training.learning_rate(stage, step) for step in range(100)]
+    assert rates[9] == 1.0 and max(rates) == 1.0 and rates[0] == pytest.approx(0.1) and rates[-1] < 1e-3
+    assert rates[:10] == sorted(rates[:10]) and rates[10:] == sorted(rates[10:], reverse=True)
+    constant = curriculum.Stage(steps=100, learning_rate=1.0, warmup=0.0, schedule="constant")
+    assert training.learning_rate(constant, 99) == 1.0
+
+
+def test_a_loss_that_is_not_finite_ends_with_advice(toy, tmp_path):
+    stage = curriculum.Stage({"triplet": {"weight": float("inf")}}, steps=10, batch_size=4)
+    torch.manual_seed(0)
+    with pytest.raises(SoundsslError, match=r"the loss is (nan|inf) at step 10; lower --learning-rate"):
+        run(toy, tmp_path, curriculum.Curriculum("plain", 8, stage=(stage,)), models.build("plain", 8, norm="group"))
+
+
+def test_heads_and_encoder_live_on_and_stages_resume(toy, tmp_path):
+    stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=3, batch_size=2)
+    plan = curriculum.Curriculum("plain", 8, "group", (stage, stage))
+    torch.manual_seed(0)
+    encoder = models.build("plain", 8, norm="group")
+    checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
+    run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
+    state = checkpoint.load()
+    assert (state["stage"], state["step"]) == (1, 0)
+    again = models.build("plain", 8, norm="group")
+    run(toy, tmp_path, plan, again, checkpoint=checkpoint)
+    for name, tensor in encoder.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_a_state_of_another_command_is_not_taken(tmp_path):
+    training.Checkpoint(tmp_path / "m", "one", 0).save(stage=0, step=1)
+    assert training.Checkpoint(tmp_path / "m", "two", 0).load() is None
+    (tmp_path / "m.resume").write_bytes(b"nonsense")
+    with pytest.raises(SoundsslError, match="delete it to begin afresh"):
+        training.Checkpoint(tmp_path / "m", "one", 0).load()
+
+
+def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(toy, tmp_path):
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    command(train_command(toy, whole, steps=30))
+    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, cut, steps=30)), "--checkpoint-every", "0"]
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    resume = cut.with_name(cut.name + ".resume")
+    while not resume.exists() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.4))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert not cut.exists()
+    command(train_command(toy, cut, steps=30))
+    assert files.read_model(cut).tensors.keys() == files.read_model(whole).tensors.keys()
+    for name, tensor in files.read_model(whole).tensors.items():
+        assert np.array_equal(tensor, files.read_model(cut).tensors[name]), name
+    metrics = [path.with_name(path.name + ".metrics.jsonl").read_text() for path in (whole, cut)]
+    assert metrics[0] == metrics[1]
+    assert not resume.exists()
+
+
+def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
+    output = tmp_path / "m.safetensors"
+    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, output, steps=5000))]
+    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    log = output.with_name(output.name + ".metrics.jsonl")
+    while process.poll() is None and not (log.exists() and log.read_text()):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=60) == 130, process.stderr.read()
+    assert output.with_name(output.name + ".resume").exists() and not output.exists()
+
+
+def test_a_finished_run_repeated_does_nothing_and_force_does(toy, tmp_path):
+    output = tmp_path / "m.safetensors"
+    arguments = [word for word in train_command(toy, output, steps=2) if word != "-q"]
+    command(arguments)
+    first = files.read_model(output).attributes["uuid"]
+    assert "up to date" in command(arguments).stderr
+    assert files.read_model(output).attributes["uuid"] == first
+    assert "up to date" not in command([*arguments, "--steps", 3]).stderr
+    assert files.read_model(output).attributes["uuid"] != first
+
+
+def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
+    one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
+    command(train_command(toy, one, steps=4, batch=8))
+    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 60000))]
+    words = [sys.executable, "-m", *launch, "-m", "soundssl", *map(str, train_command(toy, two, steps=4, batch=4))]
+    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    torch.manual_seed(0)
+    start = models.build("plain", 8, norm="group").state_dict()
+    one, two = (files.read_model(path).tensors for path in (one, two))
+    moved = difference = 0.0
+    for name, tensor in start.items():
+        if name not in ("mean", "deviation"):
+            moved += float(np.square(one[f"encoder.{name}"] - tensor.numpy()).sum())
+            difference += float(np.square(one[f"encoder.{name}"] - two[f"encoder.{name}"]).sum())
+    # sums in another order: rounding of float32, which Adam's division blows up where a gradient is next to nothing
+    assert moved > 0 and np.sqrt(difference / moved) < 0.02, np.sqrt(difference / moved)
+
+
+def test_triplets_of_other_features_are_refused(toy, tmp_path):
+    other = write_features(tmp_path / "other.features.h5", seed=1)
+    with pytest.raises(files.FormatError, match=r"toy.triplets.h5 was drawn for another features file"):
+        files.Triplets(toy[1]).require_features(files.Features(other))
+
+
+def test_mining_never_takes_the_anchors_recording_or_class(toy):
+    from soundssl.objectives import triplet
+
+    inputs = inputs_of(toy)
+    options = triplet.Options()
+    batch = triplet.Examples(inputs, options, 0).__getitems__([(0, row) for row in range(64)])
+    assert (batch["anchor_recording"] != batch["negative_recording"]).all()
+    windows = files.Features(toy[0]).frames.gather(inputs.triplets.columns["anchor"][:64], 96)
+    assert np.array_equal(batch["anchor"].numpy(), windows)
+
+
+@pytest.mark.parametrize("sampler", triplets.JOINT)
+def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, sampler):
+    from soundssl.objectives import triplet
+
+    drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
+    inputs = objectives.Inputs(files.Features(toy[0]), None, triplets=files.Triplets(drawn))
+    batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
+    anchor, positive, negative = triplet.realise(batch)
+    again = triplet.realise(batch)[1]
+    assert torch.equal(positive, again)
+    assert torch.equal(negative, batch["negative"].float())
+    if sampler == "proximity":
+        assert torch.equal(positive, batch["positive"].float())
+    elif sampler == "noise":
+        assert (positive >= anchor - 1e-3).all() and not torch.equal(positive, anchor)
+    elif sampler == "translation":
+        assert positive.shape == anchor.shape and not torch.equal(positive, anchor)
+    else:
+        assert (positive >= anchor - 1e-3).all() and (batch["gain"] > 0).all()
