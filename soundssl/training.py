@@ -156,6 +156,43 @@ def build_stage(
     return mixture, examples
 
 
+def load(
+    examples: dict[str, Any],
+    number: int,
+    stage: Stage,
+    first: int,
+    seed: int,
+    accelerator: Accelerator,
+    workers: int,
+) -> dict[str, Iterator]:
+    """Return the batches of each objective of stage `number`, from step `first` on."""
+    return {
+        name: iter(
+            torch.utils.data.DataLoader(
+                each,
+                batch_sampler=Order(len(each), number, stage, first, seed, accelerator),
+                collate_fn=_as_is,
+                num_workers=workers,
+                pin_memory=accelerator.device.type == "cuda",
+            )
+        )
+        for name, each in examples.items()
+    }
+
+
+def take_step(
+    module: nn.Module, optimizer: torch.optim.Optimizer, loaders: dict[str, Iterator], accelerator: Accelerator, progress: float
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Draw one batch an objective and take a step down its loss; return loss and figures."""
+    batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
+    optimizer.zero_grad(set_to_none=True)
+    with accelerator.autocast():
+        loss, figures = module(batches, progress)
+    loss.backward()
+    optimizer.step()
+    return loss, figures
+
+
 def train(
     curriculum: Curriculum,
     encoder: nn.Module,
@@ -207,29 +244,13 @@ def train(
             optimizer = torch.optim.AdamW(rows, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
             if first and state["optimizer"]:
                 optimizer.load_state_dict(state["optimizer"])
-            loaders = {
-                name: iter(
-                    torch.utils.data.DataLoader(
-                        each,
-                        batch_sampler=Order(len(each), number, stage, first, seed, accelerator),
-                        collate_fn=_as_is,
-                        num_workers=workers,
-                        pin_memory=accelerator.device.type == "cuda",
-                    )
-                )
-                for name, each in examples.items()
-            }
+            loaders = load(examples, number, stage, first, seed, accelerator, workers)
 
             # ---- the steps
             for step in range(first, stage.steps):
-                batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, step)
-                optimizer.zero_grad(set_to_none=True)
-                with accelerator.autocast():
-                    loss, figures = module(batches, step / stage.steps)
-                loss.backward()
-                optimizer.step()
+                loss, figures = take_step(module, optimizer, loaders, accelerator, step / stage.steps)
 
                 # ---- figures, now and then
                 if (step + 1) % log_every == 0 or step + 1 == stage.steps:

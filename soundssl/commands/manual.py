@@ -7,25 +7,24 @@ pages carry a version and no date, so that they change only where the command li
 
 from __future__ import annotations
 
-import enum
 import inspect
 import re
 import sys
 import typing
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import typer
 
-import soundssl
 from soundssl import commands
+from soundssl.commands.parameters import Parameter, Text, is_argument, parameters_of, read_docstring
+from soundssl.commands.roff import bold, entry, escape, italic, page, paragraphs, prose, section, verbatim
 
-HEADINGS = re.compile(r"Examples?:")
 ENVIRONMENT = {
     "SOUNDSSL_DEBUG": "Set to anything, an error shows its traceback instead of one line.",
     "NO_COLOR": "Set to anything, help is plain text also on a terminal.",
     "OMP_NUM_THREADS": "Compute threads, where --threads does not say.",
-    "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train and embed then share the work among its processes.",
+    "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train then works on all its processes together.",
 }
 SIZES = {
     "C": "clips",
@@ -43,160 +42,12 @@ SIZES = {
 }
 
 
-class Text(NamedTuple):
-    """Hold a docstring in its parts: the first sentence, the paragraphs after it, and the command lines at its end."""
-
-    summary: str
-    paragraphs: list[str]
-    examples: list[str]
-
-
-def read_docstring(docstring: str) -> Text:
-    """Divide a docstring; what follows `Example:` or `Examples:` are command lines, one a paragraph.
-
-    >>> read_docstring("Do it.\\n\\nMore.\\n\\nExample:\\n\\nsoundssl do it").examples
-    ['soundssl do it']
-    """
-    parts = [" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n")]
-    end = next((i for i, part in enumerate(parts) if HEADINGS.fullmatch(part)), len(parts))
-    lines = [part for part in parts[:end] if part.startswith("soundssl ")]  # the pipeline of the overview
-    return Text(parts[0], [part for part in parts[1:end] if part not in lines], lines + parts[end + 1 :])
-
-
-# ---- roff ------------------------------------------------------------------------------------------------------------
-
-
-def escape(text: str) -> str:
-    """Write text for roff: what it would take for its own, and everything outside ASCII, as named characters.
-
-    >>> escape(".5 → --no-x")
-    '\\\\&.5 \\\\[u2192] \\\\-\\\\-no\\\\-x'
-    """
-    named = {"\\": "\\e", "-": "\\-", "'": "\\(aq", "`": "\\(ga", "^": "\\(ha", "~": "\\(ti"}
-    written = "".join(named.get(c, c if ord(c) < 128 else f"\\[u{ord(c):04X}]") for c in text)
-    return f"\\&{written}" if written.startswith(".") else written
-
-
-def bold(text: str) -> str:
-    """Set in bold."""
-    return f"\\fB{escape(text)}\\fR"
-
-
-def italic(text: str) -> str:
-    """Set in italics, as what a reader replaces."""
-    return f"\\fI{escape(text)}\\fR"
-
-
-def prose(text: str) -> str:
-    """Write running text; options in it are bold."""
-    pieces = re.split(r"(?<![\w-])(--[a-z][a-z-]*)", text)
-    return "".join(bold(piece) if i % 2 else escape(piece) for i, piece in enumerate(pieces)).replace("\\fR\\&", "\\fR")
-
-
-def section(title: str, *lines: str) -> list[str]:
-    """Write a section, nothing where it would be empty."""
-    return [f'.SH "{escape(title.upper())}"', *lines] if lines else []
-
-
-def paragraphs(texts: list[str]) -> list[str]:
-    """Write paragraphs of running text."""
-    return [line for text in texts for line in (".PP", prose(text))]
-
-
-def entry(term: str, *texts: str) -> list[str]:
-    """Write a term that is roff already, and what is to be said about it."""
-    first, *others = texts
-    return [".TP", term, prose(first), *(line for text in others for line in (".IP", prose(text)))]
-
-
-def verbatim(lines: list[str]) -> list[str]:
-    """Write command lines as they are typed."""
-    return [piece for line in lines for piece in (".PP", ".in +4n", ".EX", escape(line), ".EE", ".in")]
-
-
-def page(name: str, number: int, body: list[str]) -> str:
-    """Put the title line over a page. The date is left empty: a page depends on nothing but the code."""
-    title = f'.TH "{escape(name.upper())}" {number} "" "soundssl {soundssl.__version__}" "soundssl manual"'
-    return "\n".join(['.\\" Made by python -m soundssl.commands.manual; do not edit.', title, *body]) + "\n"
-
-
-# ---- parameters ------------------------------------------------------------------------------------------------------
-
-
-class Parameter(NamedTuple):
-    """Hold what the manual says of one argument or option."""
-
-    names: tuple[str, ...]
-    opposite: tuple[str, ...]
-    value: str
-    help: str
-    default: str
-    required: bool
-    repeated: bool
-
-
-def hints_of(function) -> dict[str, Any]:
-    """Return the annotations of a command's parameters, which typer's own parameters no longer carry."""
-    return typing.get_type_hints(inspect.unwrap(function), include_extras=True)
-
-
-def parameters_of(command) -> list[Parameter]:
-    """Return the parameters of a command (of `typer.main.get_command`) in the order of their declaration."""
-    hints = hints_of(command.callback)
-    return [_parameter(each, hints[each.name]) for each in command.params]
-
-
-def _parameter(declared, hint) -> Parameter:
-    kind, repeated = _plain_type(typing.get_args(hint)[0])
-    positional = declared.param_type_name == "argument"
-    flag = kind is bool
-    value = "" if flag else (declared.metavar or _value_name(declared, kind, positional))
-    names = (value,) if positional else tuple(declared.opts)
-    default = _default(declared.default, declared.opts if flag and declared.secondary_opts else None)
-    meaning = declared.help + _bounds(kind, hint)
-    return Parameter(names, tuple(declared.secondary_opts), value, meaning, default, declared.required, repeated)
-
-
-def _plain_type(hint) -> tuple[Any, bool]:
-    """Return the type of one value, without None and list, and whether several may be given."""
-    if typing.get_origin(hint) is list:
-        return typing.get_args(hint)[0], True
-    inner = [each for each in typing.get_args(hint) if each is not type(None)]
-    return (inner[0], False) if typing.get_origin(hint) is not typing.Literal and inner else (hint, False)
-
-
-def _value_name(declared, kind, positional: bool) -> str:
-    name = declared.name.strip("_").upper().replace("_", "-")
-    return name if positional else {Path: "FILE", int: "N", float: "X"}.get(kind, name)
-
-
-def _default(value: Any, names: list[str] | None) -> str:
-    if names:
-        return names[-1] if value else ""
-    value = value.value if isinstance(value, enum.Enum) else value
-    return "" if value is None or value is False or value in ([], ()) else str(value)
-
-
-def _bounds(kind, hint) -> str:
-    if isinstance(kind, type) and issubclass(kind, enum.Enum):
-        return f" One of {', '.join(each.value for each in kind)}."
-    if typing.get_origin(kind) is typing.Literal:
-        return f" One of {', '.join(map(str, typing.get_args(kind)))}."
-    low, high = (getattr(hint.__metadata__[0], bound, None) for bound in ("min", "max"))
-    limits = [f"at least {low:g}"] * bool(low) + [f"at most {high:g}"] * (high is not None)
-    return f" {' and '.join(limits).capitalize()}." if limits else ""
-
-
 def synopsis(name: str, parameters: list[Parameter], required: bool = True) -> str:
     """Write how a command is called: its arguments, the options it cannot do without, and a place for the others."""
     words = [bold(name)]
-    words += [italic(each.value) + " ..." * each.repeated for each in parameters if _positional(each)]
-    words += [_form(each, each.names[-1]) for each in parameters if each.required and not _positional(each)]
+    words += [italic(each.value) + " ..." * each.repeated for each in parameters if is_argument(each)]
+    words += [_form(each, each.names[-1]) for each in parameters if each.required and not is_argument(each)]
     return " ".join([*words, f"[{italic('OPTIONS')}]"])
-
-
-def _positional(parameter: Parameter) -> bool:
-    return not parameter.names[0].startswith("-")
 
 
 def _form(parameter: Parameter, name: str) -> str:
@@ -205,7 +56,7 @@ def _form(parameter: Parameter, name: str) -> str:
 
 def describe(parameter: Parameter, tables: dict[str, dict[str, str]]) -> list[str]:
     """Write one argument or option; a list of names in its help becomes a reference to the section of that list."""
-    if _positional(parameter):
+    if is_argument(parameter):
         return entry(italic(parameter.value) + " ..." * parameter.repeated, parameter.help)
     term = ", ".join(_form(parameter, name) for name in (*parameter.names, *parameter.opposite))
     meaning = parameter.help
@@ -220,7 +71,25 @@ def describe(parameter: Parameter, tables: dict[str, dict[str, str]]) -> list[st
 HELP = Parameter(("-h", "--help"), (), "", "Show the help and exit.", "", False, False)
 
 
-# ---- pages -----------------------------------------------------------------------------------------------------------
+FORMAT = [
+    "Five kinds of HDF5 file hold everything between recordings and scores; any HDF5 reader opens them. Tables are "
+    "columns: datasets of equal length. Strings are UTF-8; bytes of a file name that are not are written as %XX. Times "
+    "are seconds. Rows are counted from 0. A file is written under another name and renamed when it is whole.",
+    "Types are f4 (floating point of 4 bytes), i8 (signed integer of 8 bytes), u1 (unsigned) and so on, and str. "
+    "Shapes are written with these sizes, which are the same throughout a file:",
+]
+MODEL = [
+    "A model is a safetensors file: loading one runs no code. Tensors are named encoder.*, image.* and "
+    "head.OBJECTIVE.*. Its metadata hold the attributes above, with kind = model, and config: JSON of the encoder, "
+    "the front end and the stages it was trained by. Made by soundssl train.",
+    "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps, and while it runs "
+    "OUTPUT.resume, the state from which the same command goes on.",
+]
+SCORES = [
+    "soundssl evaluate writes lines of JSON, one a metric and class: evaluation, metric, class (null for a figure over "
+    "all classes), value, low and high (bounds of the 95 % interval, null where there is none), chance (what random "
+    "scores would get), count (what the value averages), input, and where they apply split and recovery.",
+]
 
 
 def joined(table: dict[str, str]) -> str:
@@ -273,9 +142,9 @@ def files_of(name: str, parameters: list[Parameter]) -> list[str]:
 
     asked = {each.names[-1].lstrip("-").lower().replace("init", "model") for each in parameters}
     made = [kind for kind, about in KINDS.items() if re.search(rf"soundssl {name}\b", about.maker)]
-    made += ["model"] if name == "train" else []
+    made += {"train": ["model"], "evaluate": ["scores"]}.get(name, [])
     known = [*KINDS, "model"]
-    read = [kind for kind in known if kind in asked and kind not in made or (kind == "model" and kind in asked)]
+    read = [kind for kind in known if kind in asked and (kind not in made or kind == "model")]
     lines = [f"Reads {', '.join(read)}."] * bool(read) + [f"Writes {', '.join(made)}."] * bool(made)
     lines += ["An output is written as OUTPUT.partial and renamed when it is whole."] * bool(made)
     return [".PP", prose(" ".join([*lines, "The kinds are described in"])), ".BR soundssl\\-files (5)."]
@@ -284,15 +153,17 @@ def files_of(name: str, parameters: list[Parameter]) -> list[str]:
 def exit_status() -> list[str]:
     """Write the exit statuses as the docstring of `soundssl.commands` names them."""
     listed = inspect.cleandoc(commands.__doc__ or "").split("\n\n")[1]
-    statuses = [re.fullmatch(r"([\d and]+?) ([a-z].*)", part) for part in " ".join(listed.split()).rstrip(".").split("; ")]
+    statuses = [
+        re.fullmatch(r"(\d+(?: and \d+)*) (.*)", part) for part in " ".join(listed.split()).rstrip(".").split("; ")
+    ]
     lines = [entry(bold(found[1]), f"{found[2][0].upper()}{found[2][1:]}.") for found in statuses if found]
     return section("EXIT STATUS", *(line for group in lines for line in group))
 
 
 def see_also(name: str, names: list[str]) -> list[str]:
     """Name the other pages."""
-    pages = [f"{bold(each)}(1)" for each in ["soundssl", *(f"soundssl-{one}" for one in names)] if each != name]
-    return section("SEE ALSO", ",\n".join([*pages, f"{bold('soundssl-files')}(5)"]))
+    every = {"soundssl": 1, **{f"soundssl-{each}": 1 for each in names}, "soundssl-files": 5}
+    return section("SEE ALSO", ",\n".join(f"{bold(each)}({number})" for each, number in every.items() if each != name))
 
 
 def _opening(name: str, text: Text) -> list[str]:
@@ -304,8 +175,8 @@ def command_page(name: str, command, names: list[str]) -> list[str]:
     """Write the page of a command without subcommands."""
     text, parameters = read_docstring(command.callback.__doc__), parameters_of(command)
     tables = tables_of(parameters)
-    positional = [line for each in parameters if _positional(each) for line in describe(each, tables)]
-    options = [line for each in [*parameters, HELP] if not _positional(each) for line in describe(each, tables)]
+    positional = [line for each in parameters if is_argument(each) for line in describe(each, tables)]
+    options = [line for each in [*parameters, HELP] if not is_argument(each) for line in describe(each, tables)]
     return [
         *_opening(f"soundssl-{name}", text),
         *section("SYNOPSIS", synopsis(f"soundssl {name}", parameters)),
@@ -350,9 +221,13 @@ def group_page(name: str, group, names: list[str]) -> list[str]:
     return [
         *_opening(f"soundssl-{name}", Text(group.help, [], [])),
         *section("SYNOPSIS", "\n.br\n".join(calls)),
-        *section("DESCRIPTION", *paragraphs([group.help, "What every subcommand takes comes first, then each of them."])),
-        *section("ARGUMENTS", *(line for each in shared if _positional(each) for line in describe(each, {}))),
-        *section("OPTIONS", *(line for each in [*shared, HELP] if not _positional(each) for line in describe(each, {}))),
+        *section(
+            "DESCRIPTION", *paragraphs([group.help, "What every subcommand takes comes first, then each of them."])
+        ),
+        *section("ARGUMENTS", *(line for each in shared if is_argument(each) for line in describe(each, {}))),
+        *section(
+            "OPTIONS", *(line for each in [*shared, HELP] if not is_argument(each) for line in describe(each, {}))
+        ),
         *lines,
         *section("FILES", *files_of(name, shared)),
         *exit_status(),
@@ -397,8 +272,6 @@ def main(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """Return every page by its file name."""
-    from soundssl.commands import manual_files
-
     root = typer.main.get_command(commands.app)
     names = [name for members in commands.COMMANDS.values() for name in members]
     made = {"soundssl.1": page("soundssl", 1, overview(root, names))}
@@ -406,8 +279,37 @@ def pages() -> dict[str, str]:
         command = root.commands[name]
         body = (group_page if hasattr(command, "commands") else command_page)(name, command, names)
         made[f"soundssl-{name}.1"] = page(f"soundssl-{name}", 1, body)
+    made["soundssl-files.5"] = page("soundssl-files", 5, files_page(names))
     return made
 
 
+def files_page(names: list[str]) -> list[str]:
+    """Write the page of the file formats from the schemas."""
+    from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
+
+    shared = [line for name, meaning in SHARED_ATTRIBUTES.items() for line in entry(bold(name), meaning)]
+    sizes = [line for name, meaning in SIZES.items() for line in entry(italic(name), meaning)]
+    return [
+        *section("NAME", "soundssl\\-files \\- the files that soundssl reads and writes"),
+        *section("DESCRIPTION", *paragraphs(FORMAT), *sizes),
+        *section("ATTRIBUTES OF EVERY FILE", *shared),
+        *(line for name, kind in KINDS.items() for line in _kind(name, kind)),
+        *section("MODEL", *paragraphs(MODEL)),
+        *section("SCORES", *paragraphs(SCORES)),
+        *see_also("soundssl-files", names),
+    ]
+
+
+def _kind(name: str, kind) -> list[str]:
+    about = f"{kind.summary[0].upper()}{kind.summary[1:]}. Made by {kind.maker}. Schema {kind.version}."
+    lines = [".PP", prose(about), '.SS "Datasets"']
+    for column, what in kind.columns.items():
+        types, shape = (each.replace("|", " or ") for each in (what.types, what.shape))
+        term = f"{bold(column)}  {escape(types)} {italic(shape)}" + ("  (optional)" if what.optional else "")
+        lines += entry(term, what.meaning)
+    attributes = [line for key, meaning in kind.attributes.items() for line in entry(bold(key), meaning)]
+    return section(name, *lines, *(['.SS "Attributes"', *attributes] if attributes else []))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else "man"))

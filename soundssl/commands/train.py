@@ -58,9 +58,7 @@ def train(
     labels: Annotated[Path | None, typer.Option(help="Labels file.")] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(
-            help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."
-        ),
+        typer.Option(help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128.")] = None,
     norm: Annotated[str | None, typer.Option(help="batch, or group where the encoder has it. Default: batch.")] = None,

@@ -1,0 +1,41 @@
+"""Time shuffled windows out of a features file against a memory-mapped NPY file of windows.
+
+Run with one thread: OMP_NUM_THREADS=1 python examples/bench/windows.py
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import toy
+
+
+def measure(small: bool) -> list[dict]:
+    """Read 0.96 s windows at random frames, 256 at a time, from a warm cache; milliseconds a thousand windows."""
+    clips, batches, repeats = (20, 4, 2) if small else (600, 80, 7)
+    with tempfile.TemporaryDirectory() as folder:
+        features = toy.write_features(Path(folder) / "bench.features.h5", clips, 1000)
+        path = Path(folder) / "windows.npy"
+        np.save(path, np.asarray(features.frames[: clips * 960]).reshape(-1, 96, 64))
+        windows = np.load(path, mmap_mode="r")
+        generator = np.random.default_rng(1)
+        first = generator.integers(0, len(features.frames) - 96, (batches, 256))
+        rows = generator.integers(0, len(windows), (batches, 256))
+        assert np.array_equal(features.frames.gather(first[0][:1], 96)[0], features.frames[first[0][0] : first[0][0] + 96])
+        times: dict[str, list[float]] = {"ours": [], "peer": []}
+        for _ in range(repeats + 1):
+            for name, read, index in (("ours", lambda i: features.frames.gather(i, 96), first), ("peer", windows.__getitem__, rows)):
+                start = time.process_time()
+                for batch in index:
+                    read(batch)
+                times[name].append(1e3 * (time.process_time() - start) / (batches * 0.256))
+    ours, theirs = (median(times[name][1:]) for name in ("ours", "peer"))
+    claim = f"shuffled windows from a features file ({1e6 / ours:,.0f} windows/s and core), per thousand"
+    return [{"claim": claim, "ours_ms": ours, "peer": "NPY memory map of windows", "peer_ms": theirs, "ratio": theirs / ours}]
+
+
+if __name__ == "__main__":
+    for row in measure(small=False):
+        print("{claim}: {ours_ms:.3f} ms; {peer}: {peer_ms:.3f} ms; {ratio:.2f} times".format(**row))
