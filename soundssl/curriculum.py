@@ -1,4 +1,4 @@
-"""Curricula: a list of stages as data, from a TOML file or from options; unknown keys are refused with the nearest one."""
+"""Curricula: a list of stages as data, from a TOML file or from options; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from soundssl import objectives
 
 @dataclass(frozen=True)
 class Stage:
-    """Describe one stage: its objectives (name → options; `weight` is the factor of its loss) and how it is optimised."""
+    """Describe one stage: its objectives (name → options, with the `weight` of its loss) and how it is optimised."""
 
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: int = 300

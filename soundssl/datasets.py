@@ -6,7 +6,9 @@ A generator takes the root (a folder or a table) and yields Clip; no sound is re
 from __future__ import annotations
 
 import csv
+import math
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,7 @@ BESIDE = {
 
 @dataclass(frozen=True)
 class Clip:
-    """Name a span of a media file: `start` and `end` in seconds (None: its end); `classes` None where nothing is said."""
+    """Name a span of a media file: `start`, `end` in seconds (None: its end); `classes` None where nothing is said."""
 
     key: str
     path: Path
@@ -47,11 +49,22 @@ def walk(folder: Path) -> Iterator[Path]:
             if entry.name.startswith("."):
                 continue
             if path.is_dir():
-                yield from enter(path)
-            elif path.suffix.lower() not in BESIDE:
+                if not _is_spool(path):
+                    yield from enter(path)
+            elif path.suffix.lower() not in BESIDE and not _is_special(path):
                 yield path
 
     yield from enter(folder)
+
+
+def _is_spool(folder: Path) -> bool:
+    """Return whether a folder is what an interrupted featurize left beside its output."""
+    return folder.suffix == ".parts" and (folder / "journal.jsonl").is_file()
+
+
+def _is_special(path: Path) -> bool:
+    """Return whether a path is a pipe, a socket or a device; a link to nowhere is none, and will be named."""
+    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
 
 
 def paths(inputs: Iterable[Path]) -> Iterator[Clip]:
@@ -75,9 +88,11 @@ def esc50(root: Path) -> Iterator[Clip]:
         raise ValueError(
             f"{root} has neither meta/esc50.csv nor meta.csv; name the folder that ESC-50 was unpacked into"
         )
-    for row in _rows(tables[0], {"filename", "fold", "category"}):
+    for line, row in _rows(tables[0], {"filename", "fold", "category"}):
         name = row["filename"]
-        source = row.get("src_file") or name.split("-")[1]
+        source = row.get("src_file") or "".join(name.split("-")[1:2])  # FOLD-SOURCE-TAKE-TARGET.wav
+        if not source:
+            raise ValueError(f"{tables[0]}, line {line}: no column src_file, and {name!r} does not name its source")
         yield Clip(name, root / "audio" / name, classes=(row["category"],), recording=source, split=row["fold"])
 
 
@@ -93,24 +108,33 @@ def table(path: Path, root: Path | None = None) -> Iterator[Clip]:
 
     Columns: `path` (relative to `root`, else to the table's folder); optional `class` or `classes` (several separated
     by `;`, an empty cell says nothing), `split` or `fold`, `recording`, `start` and `end` in seconds. Raises ValueError
-    for a table without a path column or a time that is no number.
+    for a table without a path column, an empty path, or a time that is no number or ends before it begins.
     """
     root = root or path.parent
-    for number, row in enumerate(_rows(path, set()), start=2):
+    for number, row in _rows(path, set()):
         name = _first(row, _PATH)
         if name is None:
             raise ValueError(f"{path} has no column named path; its columns are {', '.join(row)}")
-        try:
-            start, end = float(row.get("start") or 0), float(row["end"]) if row.get("end") else None
-        except ValueError:
-            raise ValueError(
-                f"{path}, line {number}: start and end are seconds, not {row.get('start')!r}, {row.get('end')!r}"
-            ) from None
-        span = f"@{start:g}-{'' if end is None else f'{end:g}'}" if start or end is not None else ""
+        if not name:
+            raise ValueError(f"{path}, line {number}: the path is empty")
+        start, end = _span(row, f"{path}, line {number}")
+        span = f"@{start:.12g}-{'' if end is None else f'{end:.12g}'}" if start or end is not None else ""
         cell = _first(row, _CLASS)
         classes = tuple(word.strip() for word in cell.split(";") if word.strip()) if cell else None
         key = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
         yield Clip(key + span, root / name, start, end, classes, row.get("recording") or key, _first(row, _SPLIT) or "")
+
+
+def _span(row: dict[str, str], place: str) -> tuple[float, float | None]:
+    try:
+        start, end = float(row.get("start") or 0), float(row.get("end") or "inf")
+    except ValueError:
+        start, end = math.nan, math.nan
+    if not 0 <= start < end or math.isinf(start):
+        raise ValueError(
+            f"{place}: start and end are seconds, and end is the later, not {row.get('start')!r}, {row.get('end')!r}"
+        )
+    return start, None if math.isinf(end) else end
 
 
 def folders(root: Path) -> Iterator[Clip]:
@@ -120,18 +144,22 @@ def folders(root: Path) -> Iterator[Clip]:
         yield Clip(clip.key, clip.path, classes=(name,) if slash else None)
 
 
-def _rows(path: Path, required: set[str]) -> Iterator[dict[str, str]]:
+def _rows(path: Path, required: set[str]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield (line, row) of a table; a cell that is missing at the end of a line is empty."""
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         header = file.readline()
         file.seek(0)
         reader = csv.DictReader(file, delimiter="\t" if header.count("\t") > header.count(",") else ",")
-        missing = required - set(reader.fieldnames or [])
-        if missing:
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; its columns are {header.strip()}")
-        for row in reader:
-            yield {
-                (name or "").strip(): (cell or "").strip() for name, cell in row.items() if isinstance(cell, str | None)
-            }
+        try:
+            reader.fieldnames = [(name or "").strip() for name in reader.fieldnames or []]
+            missing = required - set(reader.fieldnames)
+            if missing:
+                raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; its columns are {header.strip()}")
+            for row in reader:
+                cells = {name: (cell or "").strip() for name, cell in row.items() if isinstance(cell, str | None)}
+                yield reader.line_num, cells
+        except csv.Error as error:
+            raise ValueError(f"{path}, line {reader.line_num}: {error}; write it as UTF-8 CSV or TSV") from error
 
 
 def _first(row: dict[str, str], names: tuple[str, ...]) -> str | None:

@@ -74,7 +74,7 @@ class Accelerator:
 
 @contextlib.contextmanager
 def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iterator[Accelerator]:
-    """Yield the accelerator of this process, in its process group when launched by torchrun; leave the group at the end.
+    """Yield the accelerator of this process, in its process group when torchrun launched it; leave that at the end.
 
     `name` is auto, cpu, cuda or cuda:N; `precision` auto, float32 or bfloat16. Raises ValueError for other names, and
     SoundsslError for a device that is not there.

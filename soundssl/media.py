@@ -6,8 +6,10 @@ Blocks keep memory bounded: a recording of 24 hours never lies in memory as a wh
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import stat
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -30,10 +32,10 @@ class DecodeError(SoundsslError):
 
     def __init__(self, path: str | os.PathLike, reason: str) -> None:
         super().__init__(f"{os.fsdecode(path)}: {reason}")
-        self.reason = reason
+        self.path, self.reason = os.fsdecode(path), reason
 
     def __reduce__(self):
-        return type(self), (str(self), self.reason)
+        return type(self), (self.path, self.reason)
 
 
 def read_audio(
@@ -50,14 +52,20 @@ def read_audio(
 def _open_audio(path, start: float, end: float | None) -> tuple[Iterator[np.ndarray], int]:
     _check_readable(path)
     try:
-        file = soundfile.SoundFile(os.fsencode(path))
+        # A descriptor and not a name: libsndfile takes any bytes for sound where the name ends in .au, .raw or .vox.
+        file = soundfile.SoundFile(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)))
     except soundfile.LibsndfileError:
+        return _av_audio(path, start, end)
+    if not file.frames:  # a recorder that died leaves a header that says so, and sound behind it
+        file.close()
         return _av_audio(path, start, end)
     return _soundfile_audio(file, path, start, end), file.samplerate
 
 
 def _check_readable(path) -> None:
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
+            raise DecodeError(path, "not a regular file")
         with open(path, "rb") as file:
             if not file.read(1):
                 raise DecodeError(path, "empty file")
@@ -86,9 +94,15 @@ def _soundfile_audio(file, path, start: float, end: float | None) -> Iterator[np
 
 
 def _declared_frames(file) -> int:
-    """Return the length that the header states; libsndfile corrects it silently in a WAV that was cut short."""
-    stated = re.search(r"data : (\d+) \(should be (\d+)\)", file.extra_info)
-    return file.frames * int(stated[1]) // max(1, int(stated[2])) if stated else file.frames
+    """Return the length that the header states: libsndfile silently corrects it in WAV, AIFF and AU files cut short.
+
+    A writer that cannot seek back, into a pipe, leaves about 2^31 or 2^32 there, which states nothing.
+    """
+    found = re.search(r"^Length : (\d+)$.*?^\s*(?:data|ssnd)(?: size)? *: (\d+)", file.extra_info, re.I | re.M | re.S)
+    length, stated = (int(found[1]), int(found[2])) if found else (1, 0)
+    if stated <= length or min(abs(stated - (1 << 31)), abs(stated - (1 << 32))) <= 1 << 16:
+        return file.frames
+    return file.frames * stated // length
 
 
 def _check_whole(path, decoded: float, declared: float) -> None:
@@ -99,9 +113,12 @@ def _check_whole(path, decoded: float, declared: float) -> None:
 
 def _open_container(path):
     try:
-        return av.open(os.fsdecode(path), metadata_errors="ignore")
+        # "file:" keeps a colon in a name from being taken for a protocol.
+        return av.open("file:" + os.fsdecode(path), metadata_errors="ignore")
     except av.error.FFmpegError as error:
-        raise DecodeError(path, "not a media file") from error
+        with open(path, "rb") as file:
+            quicktime = file.read(8)[4:] == b"ftyp"
+        raise DecodeError(path, "truncated: its index is missing" if quicktime else "not a media file") from error
 
 
 def _av_audio(path, start: float, end: float | None) -> tuple[Iterator[np.ndarray], int]:
@@ -110,36 +127,48 @@ def _av_audio(path, start: float, end: float | None) -> tuple[Iterator[np.ndarra
         container.close()
         raise DecodeError(path, "no audio stream")
     stream = container.streams.audio[0]
-    if not stream.rate:
+    if stream.codec_context is None or not stream.rate:
         container.close()
         raise DecodeError(path, "no decoder for its audio")
     return _trim(_av_blocks(container, stream, path, start), stream.rate, start, end), stream.rate
 
 
-def _av_blocks(container, stream, path, start: float) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (first sample since the container's zero, mono block)."""
+def _av_blocks(container, stream, path, start: float) -> Iterator[tuple[int | None, np.ndarray]]:
+    """Yield (first sample since the container's zero, None where unknown; mono block)."""
     zero = Fraction(container.start_time or 0, av.time_base)
-    converter = av.AudioResampler(format="fltp")  # sample format only; rate and layout stay
-    decoded = 0.0
+    decoded, form, converter = 0.0, None, None
     with container:
-        if start > 1:
-            container.seek(int((float(zero) + start - 0.5) * av.time_base))
         try:
+            _seek(container, zero, start)
             for frame in container.decode(stream):
-                decoded = (
-                    float(frame.pts * frame.time_base) + frame.samples / stream.rate
-                    if frame.pts is not None
-                    else decoded
-                )
-                first = round((frame.pts * frame.time_base - zero) * stream.rate) if frame.pts is not None else None
+                first = None
+                if frame.pts is not None:
+                    decoded = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
+                    first = round((frame.pts * frame.time_base - zero) * stream.rate)
+                if form != (frame.format.name, frame.layout.name, frame.sample_rate):  # broadcasts change in the middle
+                    form = (frame.format.name, frame.layout.name, frame.sample_rate)
+                    converter = av.AudioResampler(format="fltp", rate=stream.rate)  # the layout stays
                 for converted in converter.resample(frame):
                     yield first, converted.to_ndarray().mean(0, dtype=np.float32)
         except av.error.FFmpegError as error:
             raise DecodeError(path, f"damaged ({error.strerror or error})") from error
-        if not decoded:
+        if form is None:
             raise DecodeError(path, "its audio cannot be decoded")
-        if stream.duration:
-            _check_whole(path, decoded, float((stream.start_time or 0) + stream.duration) * float(stream.time_base))
+        _check_whole(path, decoded, _declared_end(stream))
+
+
+def _seek(container, zero: Fraction, start: float) -> None:
+    """Go to a place from which decoding reaches `start` seconds; half a second lets a decoder find its feet."""
+    if start > 1:
+        container.seek(int((float(zero) + start - 0.5) * av.time_base))
+
+
+def _declared_end(stream) -> float:
+    """Return the end that the container states for a stream, in seconds, 0 where it states none."""
+    if stream.duration:
+        return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+    stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
+    return int(stated[1]) * 3600 + int(stated[2]) * 60 + float(stated[3]) if stated else 0.0
 
 
 def _trim(blocks, rate: int, start: float, end: float | None) -> Iterator[np.ndarray]:
@@ -150,8 +179,11 @@ def _trim(blocks, rate: int, start: float, end: float | None) -> Iterator[np.nda
         if first is None or begun:
             first = position if begun else 0
         if first > position and not begun:
-            yield np.zeros(first - position if stop is None else min(first, stop) - position, np.float32)
-            position = first
+            late = first if stop is None else min(first, stop)
+            while position < late:
+                silence = np.zeros(min(late - position, BLOCK), np.float32)
+                position += len(silence)
+                yield silence
         block = block[max(0, position - first) :] if not begun else block
         begun = begun or len(block) > 0
         if stop is not None:
@@ -202,6 +234,7 @@ def read_images(
     The whole picture is scaled to `size` (height, width). Shape: `[height, width, 3]` each, uint8 RGB. Yields nothing
     where there is no video stream. Raises DecodeError.
     """
+    _check_readable(path)
     if is_sound_only(path):
         return
     with _open_container(path) as container:
@@ -209,14 +242,21 @@ def read_images(
         if not streams:
             return
         stream = streams[0]
+        if stream.codec_context is None:
+            raise DecodeError(path, "no decoder for its video")
         stream.thread_type = "NONE"
         zero = Fraction(container.start_time or 0, av.time_base)
-        if start > 1:
-            container.seek(int((float(zero) + start - 0.5) * av.time_base))
         try:
-            yield from _sample_images(container.decode(stream), zero, rate, size, start, end)
+            _seek(container, zero, start)
+            frames = _from_key_frame(container.decode(stream)) if start > 1 else container.decode(stream)
+            yield from _sample_images(frames, zero, rate, size, start, end)
         except av.error.FFmpegError as error:
             raise DecodeError(path, f"damaged video ({error.strerror or error})") from error
+
+
+def _from_key_frame(frames) -> Iterator:
+    """Drop pictures before the first that stands on its own: after a seek, transport streams begin with grey ones."""
+    return itertools.dropwhile(lambda frame: not frame.key_frame, frames)
 
 
 def _sample_images(frames, zero: Fraction, rate: float, size, start: float, end: float | None) -> Iterator[np.ndarray]:

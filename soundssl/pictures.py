@@ -125,10 +125,10 @@ def neighbours(
             panels[0, 1].annotate("nearest first", (0, 1.3), xycoords="axes fraction", weight="bold")
 
 
-def embedding_map(path: str | os.PathLike[str], points: np.ndarray, classes: Sequence[str], title: str) -> None:
-    """Scatter points of a plane, coloured by class, with a legend in the order of the classes' names.
+def scatter(axes: "Axes", points: np.ndarray, classes: Sequence[str]) -> None:
+    """Scatter points of a plane, a colour and marker for each class in the order of their names, on bare axes.
 
-    Shape: points [clips, 2]; classes [clips]. Raises ValueError past 20 classes, which no palette keeps apart.
+    The markers carry their class as label, for a legend. Shape and errors as for `embedding_map`.
     """
     points, label = np.asarray(points, float), np.asarray(classes, str)
     if points.ndim != 2 or points.shape[1] != 2 or len(points) != len(label):
@@ -136,17 +136,25 @@ def embedding_map(path: str | os.PathLike[str], points: np.ndarray, classes: Seq
     present = np.unique(label)
     if len(present) > MOST_CLASSES:
         raise ValueError(f"at most {MOST_CLASSES} classes can be told apart by colour, got {len(present)}")
+    frameless(axes)
+    axes.set(xticks=[], yticks=[])
+    size = float(np.clip(9000 / max(1, len(points)), 6, 45))  # square points: many clips, small dots
+    for number, name in enumerate(present):
+        colour, marker = PALETTE[number % len(PALETTE)], MARKERS[(number + number // len(PALETTE)) % len(MARKERS)]
+        x, y = points[label == name].T
+        dots = axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=0.85, label=name)
+        dots.set(linewidths=0.4, edgecolors="white")
+
+
+def embedding_map(path: str | os.PathLike[str], points: np.ndarray, classes: Sequence[str], title: str) -> None:
+    """Scatter points of a plane, coloured by class, with a legend in the order of the classes' names.
+
+    Shape: points [clips, 2]; classes [clips]. Raises ValueError past 20 classes, which no palette keeps apart.
+    """
     with drawn(path, 7, 5) as figure:
         axes = figure.subplots()
-        frameless(axes)
-        axes.set(xticks=[], yticks=[])
+        scatter(axes, points, classes)
         axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=10)
-        size = float(np.clip(9000 / max(1, len(points)), 6, 45))  # square points: many clips, small dots
-        for number, name in enumerate(present):
-            colour, marker = PALETTE[number % len(PALETTE)], MARKERS[(number + number // len(PALETTE)) % len(MARKERS)]
-            x, y = points[label == name].T
-            dots = axes.scatter(x, y, s=size, c=colour, marker=marker, alpha=0.85, label=name)
-            dots.set(linewidths=0.4, edgecolors="white")
         legend = axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=9.5)
         for handle in filter(None, legend.legend_handles):
             handle.set(sizes=[45], alpha=1)

@@ -140,7 +140,7 @@ def learning_rate(stage: Stage, step: int) -> float:
 def build_stage(
     stage: Stage, encoder: nn.Module, inputs: Inputs, heads: Heads, seed: int
 ) -> tuple[Mixture, dict[str, Any]]:
-    """Return the module and the examples of a stage; raise ValueError for an input that an objective needs and lacks."""
+    """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking."""
     parts, examples, weights = {}, {}, {}
     for name, options in stage.objective.items():
         module = objectives.load(name)
@@ -181,7 +181,11 @@ def load(
 
 
 def take_step(
-    module: nn.Module, optimizer: torch.optim.Optimizer, loaders: dict[str, Iterator], accelerator: Accelerator, progress: float
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loaders: dict[str, Iterator],
+    accelerator: Accelerator,
+    progress: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Draw one batch an objective and take a step down its loss; return loss and figures."""
     batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}

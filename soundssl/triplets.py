@@ -36,8 +36,8 @@ class Options:
 class Layout:
     """Lay all possible windows of some clips on one line, the windows of a recording side by side.
 
-    `offset` [clips + 1] and `recording` [clips] are those of the features file; `clips` says which take part. A place on
-    the line, 0 … `total` - 1, stands for one window; `frame` gives its first frame.
+    `offset` [clips + 1] and `recording` [clips] are those of the features file; `clips` says which take part. A place
+    on the line, 0 … `total` - 1, stands for one window; `frame` gives its first frame.
     Raises ValueError where fewer than two recordings have a window.
     """
 
@@ -172,7 +172,7 @@ def _other(place: np.ndarray, first: np.ndarray, count: np.ndarray, generator: n
 
 @dataclass(frozen=True)
 class Segments:
-    """Say where classes are known: `row` of the clip in the features file, frame range [`low`, `high`), `label` [n, classes]."""
+    """Say where classes are known: `row` of the clip, frames `low` to `high` within it, `label` [segments, classes]."""
 
     row: np.ndarray
     low: np.ndarray
@@ -181,27 +181,41 @@ class Segments:
 
 
 def supervised(layout: Layout, count: int, segments: Segments, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw a class, two windows that carry it and one that lacks it, of another recording (explicit labels, the topline).
+    """Draw a class, two windows that carry it and one of another recording that lacks it (the topline).
 
     The order of draws for clips of several classes is inferred. Raises ValueError where no class has both.
     """
     ranges = _ranges(layout, segments)
-    usable = [c for c in range(segments.label.shape[1]) if _has_both(ranges, segments.label[:, c])]
+    classes = [_carriers(layout, ranges, segments.label[:, c]) for c in range(segments.label.shape[1])]
+    usable = [c for c, (anchors, present, _) in enumerate(classes) if _size(anchors) and _size(present) > 1]
     if not usable:
-        raise ValueError("no class has two windows that carry it and one that lacks it; check the labels")
+        raise ValueError(
+            "no class has two windows that carry it and, in another recording, one that lacks it; check the labels"
+        )
     chosen = generator.choice(usable, count)
     anchor, positive, negative = (np.zeros(count, np.int64) for _ in range(3))
     for c in usable:
         here = np.flatnonzero(chosen == c)
-        present, absent = (_subset(ranges, segments.label[:, c] == value) for value in (1, 0))
-        anchor[here] = _draw_ranges(present, len(here), generator)
-        positive[here] = _redraw(present, len(here), generator, lambda drawn, a=anchor[here]: drawn == a)
-        own = layout.recording[layout.row(anchor[here])]
-        negative[here] = _redraw(
-            absent, len(here), generator,
-            lambda drawn, own=own, p=present: (layout.recording[layout.row(drawn)] == own) | _inside(p, drawn),
-        )  # fmt: skip
+        anchors, present, absent = classes[c]
+        anchor[here] = _nth(anchors, generator.integers(0, _size(anchors), len(here)))
+        own = _rank(present, anchor[here])
+        drawn = generator.integers(0, _size(present) - 1, len(here))
+        positive[here] = _nth(present, drawn + (drawn >= own))
+        row = layout.row(anchor[here])
+        first = _rank(absent, layout.own_first[row])
+        own = _rank(absent, layout.own_first[row] + layout.own_count[row]) - first
+        drawn = generator.integers(0, _size(absent) - own)
+        negative[here] = _nth(absent, drawn + np.where(drawn >= first, own, 0))
     return {**_recipes(layout, anchor, positive, negative, "supervised"), "class": chosen.astype(np.int32)}
+
+
+def _carriers(layout: Layout, ranges: np.ndarray, label: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the places that may be anchors, those that carry a class, and those that lack it, as sorted ranges."""
+    present, absent = _union(ranges[label == 1]), _minus(_union(ranges[label == 0]), _union(ranges[label == 1]))
+    row = layout.row(present[:, 0])
+    first, end = layout.own_first[row], layout.own_first[row] + layout.own_count[row]
+    elsewhere = _size(absent) - (_rank(absent, end) - _rank(absent, first))
+    return present[elsewhere > 0], present, absent
 
 
 def _ranges(layout: Layout, segments: Segments) -> np.ndarray:
@@ -216,37 +230,44 @@ def _ranges(layout: Layout, segments: Segments) -> np.ndarray:
     return np.where((row >= 0)[:, None], np.stack([low, np.maximum(high, low)], 1), 0)
 
 
-def _has_both(ranges: np.ndarray, label: np.ndarray) -> bool:
-    count = ranges[:, 1] - ranges[:, 0]
-    return count[label == 1].sum() > 1 and count[label == 0].sum() > 0
+def _union(ranges: np.ndarray) -> np.ndarray:
+    """Sort ranges of places and join those that overlap; those that only touch may be of two clips and stay apart."""
+    ranges = ranges[ranges[:, 1] > ranges[:, 0]]
+    ranges = ranges[np.argsort(ranges[:, 0], kind="stable")]
+    ends = np.maximum.accumulate(ranges[:, 1]) if len(ranges) else ranges[:, 1]
+    begins = np.flatnonzero(np.concatenate([[True], ranges[1:, 0] >= ends[:-1]])[: len(ranges)])
+    last = np.concatenate([begins[1:] - 1, [len(ranges) - 1]])[: len(begins)]
+    return np.stack([ranges[begins, 0], ends[last]], 1)
 
 
-def _subset(ranges: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    kept = ranges[rows & (ranges[:, 1] > ranges[:, 0])]
-    return kept[np.argsort(kept[:, 0], kind="stable")]
-
-
-def _draw_ranges(ranges: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
-    drawn = generator.integers(0, ends[-1], count)
-    row = np.searchsorted(ends, drawn, side="right")
-    return ranges[row, 1] - (ends[row] - drawn)
+def _minus(ranges: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return what of some ranges lies in none of the others; both as `_union` gives them."""
+    edges = np.unique(np.concatenate([ranges.ravel(), others.ravel()]))
+    pieces = np.stack([edges[:-1], edges[1:]], 1)
+    return pieces[_inside(ranges, pieces[:, 0]) & ~_inside(others, pieces[:, 0])]
 
 
 def _inside(ranges: np.ndarray, place: np.ndarray) -> np.ndarray:
-    row = np.searchsorted(ranges[:, 0], place, side="right") - 1
-    return (row >= 0) & (place < np.maximum.accumulate(ranges[:, 1])[row])
+    return _rank(ranges, place + 1) > _rank(ranges, place)
 
 
-def _redraw(ranges: np.ndarray, count: int, generator: np.random.Generator, illegal) -> np.ndarray:
-    """Draw until no place is illegal; raise ValueError when a thousand rounds do not suffice."""
-    drawn = _draw_ranges(ranges, count, generator)
-    for _ in range(1000):
-        wrong = illegal(drawn)
-        if not wrong.any():
-            return drawn
-        drawn[wrong] = _draw_ranges(ranges, int(wrong.sum()), generator)
-    raise ValueError("a class has no legal negative outside the anchor's recording; check the labels")
+def _size(ranges: np.ndarray) -> int:
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+
+def _nth(ranges: np.ndarray, number: np.ndarray) -> np.ndarray:
+    """Return the places with these numbers when all places of the ranges are counted through."""
+    ends = np.cumsum(ranges[:, 1] - ranges[:, 0])
+    row = np.searchsorted(ends, number, side="right")
+    return ranges[row, 1] - (ends[row] - number)
+
+
+def _rank(ranges: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Return how many places of the ranges lie before each place."""
+    ends = np.concatenate([[0], np.cumsum(ranges[:, 1] - ranges[:, 0])])
+    begun = np.searchsorted(ranges[:, 0], place, side="right")
+    over = np.where(begun > 0, ranges[begun - 1, 1] - place if len(ranges) else 0, 0)
+    return ends[begun] - np.maximum(over, 0)
 
 
 def sample(

@@ -10,7 +10,8 @@ BENCH = Path(__file__).parent.parent / "examples" / "bench"
 
 def test_every_bench_runs_and_states_a_ratio():
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, "run.py", "--small"], cwd=BENCH, env=environment, capture_output=True, text=True)
+    words = [sys.executable, "run.py", "--small"]
+    done = subprocess.run(words, cwd=BENCH, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
     assert len(rows) >= 6 and all(row.endswith(" times") for row in rows)

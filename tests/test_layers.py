@@ -183,9 +183,9 @@ def undocumented(tree: ast.Module) -> Iterator[str]:
     for node in tree.body:
         inner = node.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_") else []
         for each in [node, *inner]:
-            if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                if not each.name.startswith("_") and not ast.get_docstring(each):
-                    yield f"{each.name}, line {each.lineno}"
+            named = isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            if named and not each.name.startswith("_") and not ast.get_docstring(each):
+                yield f"{each.name}, line {each.lineno}"
 
 
 @pytest.mark.parametrize("module", MODULES)

@@ -255,12 +255,27 @@ def test_mining_never_takes_the_anchors_recording_or_class(toy):
     assert np.array_equal(batch["anchor"].numpy(), windows)
 
 
+def test_only_triplets_within_the_chosen_clips_are_trained_on(toy):
+    from soundssl.objectives import triplet
+
+    inputs = inputs_of(toy)
+    chosen = np.arange(CLIPS) < CLIPS // 2
+    examples = triplet.Examples(objectives.Inputs(inputs.features, chosen, inputs.triplets), triplet.Options(), 0)
+    assert 0 < len(examples) < len(inputs.triplets)
+    for name in ("anchor", "positive", "negative"):
+        assert (examples.columns[name] // FRAMES < CLIPS // 2).all()
+    with pytest.raises(ValueError, match="draw them with the same --split"):
+        triplet.Examples(
+            objectives.Inputs(inputs.features, ~np.ones(CLIPS, bool), inputs.triplets), triplet.Options(), 0
+        )
+
+
 @pytest.mark.parametrize("sampler", triplets.JOINT)
 def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, sampler):
     from soundssl.objectives import triplet
 
     drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
-    inputs = objectives.Inputs(files.Features(toy[0]), None, triplets=files.Triplets(drawn))
+    inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
     batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
     anchor, positive, negative = triplet.realise(batch)
     again = triplet.realise(batch)[1]

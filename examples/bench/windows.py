@@ -23,17 +23,20 @@ def measure(small: bool) -> list[dict]:
         generator = np.random.default_rng(1)
         first = generator.integers(0, len(features.frames) - 96, (batches, 256))
         rows = generator.integers(0, len(windows), (batches, 256))
-        assert np.array_equal(features.frames.gather(first[0][:1], 96)[0], features.frames[first[0][0] : first[0][0] + 96])
+        some = int(first[0][0])
+        assert np.array_equal(features.frames.gather(first[0][:1], 96)[0], features.frames[some : some + 96])
+        reads = {"ours": (lambda i: features.frames.gather(i, 96), first), "peer": (windows.__getitem__, rows)}
         times: dict[str, list[float]] = {"ours": [], "peer": []}
         for _ in range(repeats + 1):
-            for name, read, index in (("ours", lambda i: features.frames.gather(i, 96), first), ("peer", windows.__getitem__, rows)):
+            for name, (read, index) in reads.items():
                 start = time.process_time()
                 for batch in index:
                     read(batch)
                 times[name].append(1e3 * (time.process_time() - start) / (batches * 0.256))
     ours, theirs = (median(times[name][1:]) for name in ("ours", "peer"))
     claim = f"shuffled windows from a features file ({1e6 / ours:,.0f} windows/s and core), per thousand"
-    return [{"claim": claim, "ours_ms": ours, "peer": "NPY memory map of windows", "peer_ms": theirs, "ratio": theirs / ours}]
+    peer = "NPY memory map of windows"
+    return [{"claim": claim, "ours_ms": ours, "peer": peer, "peer_ms": theirs, "ratio": theirs / ours}]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The application: commands in pipeline order, and the one place where exceptions become exit statuses.
 
-0 all done; 1 failure, or every input skipped, or an extra not installed; 2 usage, or a missing path; 3 finished, but some
-inputs were skipped; 4 wrong kind of file, newer schema, or another front end; 130 and 143 on SIGINT and SIGTERM.
+0 all done; 1 failure, or every input skipped, or an extra not installed; 2 usage, or a missing path; 3 finished, but
+some inputs were skipped; 4 wrong kind of file, newer schema, or another front end; 130 and 143 on SIGINT and SIGTERM.
 """
 
 from __future__ import annotations

@@ -33,7 +33,8 @@ def embed(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: .h5 with times and clips, .npy the bare matrix, - the matrix on standard output. Default: STEM.embeddings.h5.",
+            help="File to write: .h5 with times and clips, .npy the bare matrix, - the matrix on standard output. "
+            "Default: STEM.embeddings.h5.",
         ),
     ] = None,
     hop: Hop = 0.96,

@@ -75,7 +75,7 @@ def retrieval(
 
     Example:
 
-    soundssl evaluate retrieval embeddings.h5 --labels labels.h5 --split 5 --draws 20
+    soundssl evaluate retrieval embeddings.h5 --labels labels.h5 --split 5
     """
     from soundssl.evaluations import retrieval as task
 
@@ -111,7 +111,7 @@ def knn(
 
     Example:
 
-    soundssl evaluate knn embeddings.h5 --labels labels.h5 --query 5 --base 1,2,3,4
+    soundssl evaluate knn embeddings.h5 --labels labels.h5 --query 5
     """
     from soundssl.evaluations import knn as task
 
@@ -168,7 +168,7 @@ def shallow(
 
     Example:
 
-    soundssl evaluate shallow embeddings.h5 --labels labels.h5 --train 1,2,3 --validation 4 --test 5
+    soundssl evaluate shallow embeddings.h5 --labels labels.h5 --test 5
     """
     from soundssl.evaluations import shallow as task
 

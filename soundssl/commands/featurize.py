@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +19,7 @@ from soundssl.commands.options import Force, Jobs, NoClobber, NoProvenance, Outp
 from soundssl.datasets import DATASETS
 
 IMAGE_SIZE = (128, 128)  # pixels; inferred: what AudioScope used with the image tower of Jansen et al. 2020
+STORES = {"float16": "f2", "float32": "f4"}
 WINDOW = 96  # frames of one window, 0.96 s: what an encoder sees
 
 
@@ -63,30 +68,55 @@ def featurize(
 
     soundssl featurize --dataset esc50 ESC-50/ -o esc50.features.h5 --labels esc50.labels.h5
     """
-    from soundssl import files, media, workers
+    from soundssl import files, media
     from soundssl.ops.spectrogram import PRESETS
 
-    if store not in ("float16", "float32"):
+    if store not in STORES:
         raise typer.BadParameter("choose float16 or float32", param_hint="--store")
-    clips = _clips(inputs, dataset, root, null)
-    implied = output is None
-    output = output or _default(inputs[0])
-    files.guard(output, no_clobber)
-    front_end = PRESETS["vggish"]
-    options = {**front_end.attributes(), "store": store, "images": images}
-    sources = [_source(clip) for clip in clips.values()]
-    made_from = files.digest("features", sources, options)
+    _check_collection(inputs, dataset, root, labels)
+    implied, output = output is None, output or _default(inputs[0])
     table = labels or beside(output, "labels")
-    complete = table.exists() or not any(clip.classes is not None for clip in clips.values())
-    if complete and terminal.done_before("featurize", output, made_from, force, quiet, implied):
+    clips = _clips(inputs, dataset, root, null, _finished([output, table]))
+    labelled = any(clip.classes is not None for clip in clips.values())
+    _guard(output, table, labelled, labels is not None, clips, no_clobber)
+    front_end = PRESETS["vggish"]
+    sources = [_source(clip) for clip in clips.values()]
+    made_from = files.digest("features", sources, {**front_end.attributes(), "store": store, "images": images})
+    if labelled and not force and files.made_from(output) == made_from != files.made_from(table):
+        _write_labels(table, clips, output, made_from, no_provenance)
+        terminal.say("featurize", f"{files.text(table)} is made again", quiet)
+    if terminal.done_before("featurize", output, made_from, force, quiet, implied):
         return
+    if force:
+        files.Store.begin_afresh(output)
     attributes = {**front_end.attributes(), "resampler": media.RESAMPLER, "image_rate": 1.0 if images else 0.0}
-    files.Store.begin_afresh(output) if force else None
-    partial_store = files.Store(output, attributes, {"float16": "f2", "float32": "f4"}[store], made_from)
-    todo = [clip for key, clip in clips.items() if key not in partial_store.done]
-    if len(todo) < len(clips):
-        terminal.say("featurize", f"going on: {len(clips) - len(todo)} of {len(clips)} inputs were done before", quiet)
-    prepare = partial(_prepare, partial_store.folder, front_end, partial_store.dtype, images)
+    with contextlib.closing(files.Store(output, attributes, STORES[store], made_from)) as parts:
+        prepare = partial(_prepare, parts.folder, front_end, parts.dtype, images)
+        _decode(parts, clips, prepare, jobs, timeout, strict, quiet)
+        skipped = sum("reason" in entry for entry in parts.done.values())
+        if skipped == len(clips):
+            parts.discard()
+            raise SoundsslError(f"none of {len(clips)} inputs gave a clip; nothing was written")
+        frames = sum(entry["count"][0] for entry in parts.done.values() if "count" in entry)
+        provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sources)}]
+        parts.lay_out(list(clips), provenance, IMAGE_SIZE, not no_provenance)
+    if labelled:
+        _write_labels(table, clips, output, made_from, no_provenance)
+    hours = frames / front_end.frame_rate / 3600
+    terminal.say("featurize", f"{len(clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
+    terminal.print_path(output, implied)
+    if skipped and not allow_skipped:
+        raise typer.Exit(3)
+
+
+def _decode(parts, clips: dict, prepare, jobs: int, timeout: float, strict: bool, quiet: bool) -> None:
+    """Decode the clips that the journal does not know yet; name those that give none, or raise if `strict`."""
+    from soundssl import files, workers
+
+    known = {key for key, entry in parts.done.items() if not (strict and "reason" in entry)}
+    todo = [clip for key, clip in clips.items() if key not in known]
+    if known:
+        terminal.say("featurize", f"going on: {len(known)} of {len(clips)} inputs were done before", quiet)
     try:
         with terminal.progress("featurize", len(todo), "files", quiet) as advance:
             seconds = 0.0
@@ -94,78 +124,98 @@ def featurize(
                 if isinstance(answer, workers.WorkerDied):
                     answer = {"key": files.text(clip.key), "path": files.text(clip.path), "reason": str(answer)}
                 if "reason" in answer:
-                    terminal.say("featurize", f"{answer['path']}: {answer['reason']}; skipped")
+                    fact = f"{answer['path']}: {answer['reason']}"
                     if strict:
-                        raise SoundsslError(
-                            f"{answer['path']}: {answer['reason']}; leave out --strict to go on without it"
-                        )
-                partial_store.add(answer)
-                seconds += answer.get("count", [0])[0] / front_end.frame_rate
+                        raise SoundsslError(f"{fact}; leave out --strict to go on without it")
+                    terminal.say("featurize", f"{fact}; skipped")
+                parts.add(answer)
+                seconds += answer.get("count", [0])[0] / float(parts.attributes["frame_rate"])
                 advance(1, f"{seconds / 3600:.2f} h of sound")
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
         terminal.say("featurize", "interrupted; the same command goes on from here")
         raise
-    skipped = sum("reason" in entry for entry in partial_store.done.values())
-    if skipped == len(clips):
-        partial_store.discard()
-        raise SoundsslError(f"none of {len(clips)} inputs gave a clip; nothing was written")
-    provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sources)}]
-    hours = sum(entry.get("count", [0])[0] for entry in partial_store.done.values()) / front_end.frame_rate / 3600
-    partial_store.lay_out(list(clips), provenance, IMAGE_SIZE, not no_provenance)
-    if any(clip.classes is not None for clip in clips.values()):
-        _write_labels(
-            table,
-            [clips[key] for key in sorted(clips) if "spool" in partial_store.done[key]],
-            output,
-            made_from,
-            no_provenance,
-        )
-    terminal.say("featurize", f"{len(clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
-    terminal.print_path(output, implied)
-    if skipped and not allow_skipped:
-        raise typer.Exit(3)
 
 
 def _default(source: Path) -> Path:
-    return Path("features.h5") if str(source) == "-" else beside(Path(str(source).rstrip("/")), "features")
+    if str(source) == "-":
+        return Path("features.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, "features")
 
 
-def _clips(inputs: list[Path], dataset: str | None, root: Path | None, null: bool) -> dict:
-    """Return the clips by key; missing paths and doubled keys are usage errors."""
+def _check_collection(inputs: list[Path], dataset: str | None, root: Path | None, labels: Path | None) -> None:
+    """Refuse, as usage errors, options and inputs that do not go together."""
+    if dataset is not None and dataset not in DATASETS:
+        raise typer.BadParameter(f"choose from {', '.join(DATASETS)}", param_hint="--dataset")
+    if dataset is None and labels is not None:
+        raise typer.BadParameter("only --dataset knows classes", param_hint="--labels")
+    if dataset != "csv" and root is not None:
+        raise typer.BadParameter("only --dataset csv has paths that are relative to it", param_hint="--root")
+    if root is not None:
+        _require_folder(root)
+    if dataset is not None and len(inputs) != 1:
+        raise typer.BadParameter("takes one folder or table", param_hint="--dataset")
+
+
+def _finished(outputs: list[Path]) -> set[str]:
+    """Return those outputs that an earlier run wrote: they may lie in a folder of media and are none."""
+    from soundssl import files
+
+    return {os.path.abspath(path) for path in outputs if files.made_from(path) is not None}
+
+
+def _guard(output: Path, table: Path, labelled: bool, asked: bool, clips: dict, no_clobber: bool) -> None:
+    """Refuse outputs that cannot be written, or would replace an input, before any work."""
+    from soundssl import files
+
+    media = [clip.path for clip in clips.values()]
+    files.guard(output, no_clobber)
+    files.guard_inputs(output, media)
+    if asked and not labelled:
+        raise typer.BadParameter("the collection says nothing of classes; leave it out", param_hint="--labels")
+    if labelled:
+        if os.path.abspath(table) == os.path.abspath(output):
+            raise typer.BadParameter(f"{files.text(table)} is also the features file", param_hint="--labels")
+        files.guard(table, no_clobber)
+        files.guard_inputs(table, media)
+
+
+def _clips(inputs: list[Path], dataset: str | None, root: Path | None, null: bool, finished: set[str]) -> dict:
+    """Return the clips by key, without files that are `finished` outputs; raise for missing paths and doubled keys."""
     from soundssl import datasets, files
 
     if dataset is not None:
-        if len(inputs) != 1:
-            raise typer.BadParameter("--dataset takes one folder or table")
         files.require(inputs[0]) if dataset == "csv" else _require_folder(inputs[0])
-        found = datasets.load(dataset, inputs[0], root)
+        found: Iterable = datasets.load(dataset, inputs[0], root)
     else:
-        found = list(datasets.paths(_listed(inputs, null)))
-    if not found:
-        raise SoundsslError(f"no media files in {', '.join(map(str, inputs))}")
+        found = datasets.paths(_listed(inputs, null))
     clips: dict = {}
     for clip in found:
         key = files.text(clip.key)
         if key in clips:
-            error = SoundsslError(
-                f"{files.text(clip.path)} and {files.text(clips[key].path)} have the same key {key}; give a folder above both"
-            )
-            error.status = 2
-            raise error
-        clips[key] = clip
+            raise files.Unusable(_doubled(clip, clips[key], key))
+        if os.path.abspath(clip.path) not in finished:
+            clips[key] = clip
+    if not clips:
+        raise SoundsslError(f"no media files in {', '.join(files.text(path) for path in inputs)}")
     return clips
 
 
-def _listed(inputs: list[Path], null: bool) -> list[Path]:
-    import os
+def _doubled(clip, other, key: str) -> str:
+    from soundssl import files
 
+    if os.path.abspath(clip.path) == os.path.abspath(other.path):
+        return f"{key} is named twice; name it once, with all its classes in one row"
+    return f"{files.text(clip.path)} and {files.text(other.path)} have the same key {key}; give a folder above both"
+
+
+def _listed(inputs: list[Path], null: bool) -> list[Path]:
     from soundssl import files
 
     listed: list[Path] = []
     for path in inputs:
         if str(path) == "-":
             names = sys.stdin.buffer.read().split(b"\0" if null else b"\n")
-            listed += [Path(os.fsdecode(name.rstrip(b"\r") if not null else name)) for name in names if name.strip()]
+            listed += [Path(os.fsdecode(name if null else name.rstrip(b"\r"))) for name in names if name.strip()]
         elif not path.exists():
             raise files.Missing(f"{files.text(path)} does not exist; check the path")
         else:
@@ -213,12 +263,17 @@ def _prepare(folder: Path, front_end, dtype: str, images: bool, number: int):
         except media.DecodeError as error:
             spool.abandon()
             return {**entry, "reason": error.reason}
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
+                raise
+            spool.abandon()
+            return {**entry, "reason": str(error)}
         except Exception as error:  # a codec may raise anything; the file is named with it and the run goes on
             spool.abandon()
             return {**entry, "reason": f"{type(error).__name__}: {error}"}
         about = {
             "recording": files.text(clip.recording or clip.key),
-            "split": clip.split,
+            "split": files.text(clip.split),
             "source": entry.pop("path"),
             "start": clip.start,
         }
@@ -227,27 +282,29 @@ def _prepare(folder: Path, front_end, dtype: str, images: bool, number: int):
     return work
 
 
-def _write_labels(path: Path, clips: list, features: Path, made_from: str, no_provenance: bool) -> None:
-    """Write the labels file of a collection: whole clips, classes in alphabetical order."""
+def _write_labels(path: Path, clips: dict, features: Path, made_from: str, no_provenance: bool) -> None:
+    """Write the labels of the clips in a features file: whole clips, classes in alphabetical order."""
     import numpy as np
 
     from soundssl import files
 
-    classes = sorted({name for clip in clips for name in clip.classes or ()})
-    column = {name: i for i, name in enumerate(classes)}
-    label = np.zeros((len(clips), len(classes)), np.int8)
-    for row, clip in zip(label, clips, strict=True):
-        row[:] = -1 if clip.classes is None else 0
-        row[[column[name] for name in clip.classes or ()]] = 1
     source = files.Features(features)
+    here = [clips[key] for key in source.clips.key]
+    said = [None if clip.classes is None else [files.text(name) for name in clip.classes] for clip in here]
+    classes = sorted({name for names in said for name in names or ()})
+    column = {name: i for i, name in enumerate(classes)}
+    label = np.zeros((len(here), len(classes)), np.int8)
+    for row, names in zip(label, said, strict=True):
+        row[:] = -1 if names is None else 0
+        row[[column[name] for name in names or ()]] = 1
     inputs = [files.identity("features", features, source.attributes)]
     with files.create(
         path, "labels", inputs=inputs, made_from=made_from, attributes={}, with_provenance=not no_provenance
     ) as sink:
         sink.write("label", label)
-        sink.write("segment/key", [files.text(clip.key) for clip in clips])
-        sink.write("segment/start", np.zeros(len(clips)))
-        sink.write("segment/end", np.full(len(clips), np.inf))
+        sink.write("segment/key", list(source.clips.key))
+        sink.write("segment/start", np.zeros(len(here)))
+        sink.write("segment/end", np.full(len(here), np.inf))
         sink.write("class", classes)
-        sink.write("split", [clip.split for clip in clips])
-        sink.write("origin", np.zeros(len(clips), np.uint8))
+        sink.write("split", list(source.clips.split))
+        sink.write("origin", np.zeros(len(here), np.uint8))

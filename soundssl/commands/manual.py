@@ -42,7 +42,7 @@ SIZES = {
 }
 
 
-def synopsis(name: str, parameters: list[Parameter], required: bool = True) -> str:
+def synopsis(name: str, parameters: list[Parameter]) -> str:
     """Write how a command is called: its arguments, the options it cannot do without, and a place for the others."""
     words = [bold(name)]
     words += [italic(each.value) + " ..." * each.repeated for each in parameters if is_argument(each)]
@@ -236,10 +236,15 @@ def group_page(name: str, group, names: list[str]) -> list[str]:
     ]
 
 
+def headings() -> dict[str, dict[str, Any]]:
+    """Return the headings in pipeline order, with their commands by name."""
+    return typing.cast(dict[str, dict[str, Any]], commands.COMMANDS)
+
+
 def overview(root, names: list[str]) -> list[str]:
     """Write the page of the program: the commands in pipeline order under their headings."""
     text, lines = read_docstring(root.callback.__doc__), []
-    for heading, members in commands.COMMANDS.items():
+    for heading, members in headings().items():
         lines += [f'.SS "{escape(heading)}"']
         for name in members:
             lines += entry(f"{bold(f'soundssl-{name}')}(1)", summary_of(root.commands[name]))
@@ -272,8 +277,8 @@ def main(folder: Path) -> None:
 
 def pages() -> dict[str, str]:
     """Return every page by its file name."""
-    root = typer.main.get_command(commands.app)
-    names = [name for members in commands.COMMANDS.values() for name in members]
+    root: Any = typer.main.get_command(commands.app)
+    names = [name for members in headings().values() for name in members]
     made = {"soundssl.1": page("soundssl", 1, overview(root, names))}
     for name in names:
         command = root.commands[name]

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from soundssl import SoundsslError
 from soundssl.commands import terminal
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Output, Quiet, Seed, Split, beside, words
 from soundssl.triplets import SAMPLERS
@@ -41,7 +42,7 @@ def sample_triplets(
 ) -> None:
     """Draw recipes of triplets: which windows are anchor, positive and negative, and how the positive is changed.
 
-    The files are small, for no sound is copied: sixty bytes a triplet. Anchor and negative never come from one recording.
+    The files are small, for no sound is copied: sixty bytes a triplet. Anchor and negative never share a recording.
 
     Examples:
 
@@ -53,21 +54,31 @@ def sample_triplets(
 
     if sampler not in SAMPLERS:
         raise typer.BadParameter(f"choose from {', '.join(SAMPLERS)}", param_hint="--sampler")
+    if sampler == "supervised" and labels is None:
+        raise typer.BadParameter("the supervised sampler needs them", param_hint="--labels")
     implied, output = output is None, output or beside(features, "triplets")
     files.guard(output, no_clobber)
+    files.guard_inputs(output, [features, *([labels] if labels else [])])
     source = files.Features(features)
     known = files.Labels(labels) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
     inputs += [files.identity("labels", labels, known.attributes)] if known else []
-    options = triplets.Options(
-        noise=noise, max_shift=max_shift, gain=gain, proximity=proximity * float(source.attributes["frame_rate"])
-    )
+    if max_shift >= source.bands:
+        raise typer.BadParameter(f"{max_shift} is not less than {source.bands} bands", param_hint="--max-shift")
+    frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
+    if not frames > 1:
+        raise typer.BadParameter(f"{proximity:g} s are not more than one frame", param_hint="--proximity")
+    options = triplets.Options(noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
     if terminal.done_before("sample-triplets", output, made_from, force, quiet, implied):
         return
     chosen = source.clips.in_splits(words(split), features)
     layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
     segments = _segments(known, source) if known else None
+    if segments is not None and not len(segments.row):
+        raise SoundsslError(
+            f"{files.text(labels)} names no clip of {files.text(features)}; give labels made with these features"
+        )
     recipes = triplets.sample(sampler, layout, count, options, seed, segments)
     attributes = {
         "features": source.attributes["uuid"],

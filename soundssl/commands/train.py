@@ -89,17 +89,17 @@ def train(
 ) -> None:
     """Train an encoder without labels, or with them.
 
-    Writes the model, and beside it OUTPUT.metrics.jsonl, a line every ten steps. A run that was stopped or killed goes on
-    from its last saved state when the same command is given again. Started by torchrun, it trains on all processes:
+    Writes the model, and beside it OUTPUT.metrics.jsonl, a line every ten steps. A run that was stopped or killed goes
+    on from its last saved state when the same command is given again. Started by torchrun, it trains on all processes:
     torchrun --nproc-per-node 4 -m soundssl train …
 
     Examples:
 
     soundssl train features.h5 --triplets triplets.h5 -o model.safetensors
 
-    soundssl train features.h5 --triplets triplets.h5 --encoder resnet50 --set margin=0.2 --steps 100000
+    soundssl train features.h5 --triplets triplets.h5 --encoder resnet50
 
-    soundssl train features.h5 --triplets triplets.h5 --curriculum examples/triplet.toml
+    soundssl train features.h5 --triplets triplets.h5 --curriculum plan.toml
     """
     from soundssl import curriculum as curricula
 
@@ -198,6 +198,7 @@ def _network(models, plan, source, frames: int, start):
     for name in ("encoder", "size", "norm"):
         if getattr(plan, name) != start.config[name]:
             raise ValueError(
-                f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; give --{name} {start.config[name]}"
+                f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; "
+                f"give --{name} {start.config[name]}"
             )
     return models.restore(start.config, start.tensors)

@@ -133,6 +133,7 @@ class Classifier(nn.Module):
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits `[batch, classes]` of embeddings `[batch, size]`."""
         return self.layers((embedding - self.mean) / self.deviation)
 
 

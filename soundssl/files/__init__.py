@@ -23,7 +23,18 @@ from soundssl.files.reading import (
     read_scores,
     require,
 )
-from soundssl.files.writing import Log, create, digest, guard, replace, text, write_embeddings, write_matrix
+from soundssl.files.writing import (
+    Log,
+    Unusable,
+    create,
+    digest,
+    guard,
+    guard_inputs,
+    replace,
+    text,
+    write_embeddings,
+    write_matrix,
+)
 
 __all__ = [
     "Clips",
@@ -37,9 +48,11 @@ __all__ = [
     "Spool",
     "Store",
     "Triplets",
+    "Unusable",
     "create",
     "digest",
     "guard",
+    "guard_inputs",
     "identity",
     "kind_of",
     "made_from",

@@ -1,20 +1,23 @@
 """Features: the reader that gives windows at any hop, and the spool through which featurize writes them.
 
 While featurize runs, raw frames and a journal lie in `OUTPUT.parts/`; the HDF5 file is laid out once, at the end, clips
-sorted by key. So the bytes do not depend on the order in which workers finish, nor on how often the run was interrupted.
+sorted by key. So its bytes depend neither on the order in which workers finish nor on interruptions.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from soundssl import SoundsslError
 from soundssl.files.reading import Array, Clips, FormatError, open_checked
 from soundssl.files.writing import create, text
 
@@ -24,6 +27,7 @@ FRONT_END = (
     *("mel_scale", "spectrum", "logarithm", "level", "padding", "bands", "fmin", "fmax", "floor"),
 )
 WINDOW = 96  # frames of a window, 0.96 s: what an encoder sees
+JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 BLOCK = 1 << 16  # frames copied at a time when the file is laid out: 8 MB of float16
 
 
@@ -39,7 +43,7 @@ class Features:
     """Read a features file: `frames`, `offset` and `images` of each clip, `mean` and `deviation` per band, `clips`."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        with open_checked(path, ["features"]) as file:
+        with open_checked(path, ["features"], FRONT_END) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
             self.frames = Array(path, file["frames"])
             self.offset = file["clip/offset"][:]
@@ -131,13 +135,29 @@ def _plain(value):
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _parts(output: str | os.PathLike) -> Path:
+    return Path(output).with_name(Path(output).name + ".parts")
+
+
+def _lock(file, output: str | os.PathLike) -> None:
+    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
+    except OSError:  # a file system without locks
+        return
+
+
 class Spool:
     """Keep raw frames and images in one worker's files below `OUTPUT.parts/`, to be laid out at the end."""
 
     def __init__(self, folder: str | os.PathLike, name: str, dtype: str) -> None:
-        self.dtype, self.name = np.dtype(dtype), name
-        self.frames = open(Path(folder) / f"{name}.frames", "ab")  # noqa: SIM115 (open as long as its worker lives)
-        self.images = open(Path(folder) / f"{name}.images", "ab")  # noqa: SIM115
+        # A name of its own: the workers of a run that was killed may still be writing to theirs.
+        self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
+        self.frames = open(Path(folder) / f"{self.name}.frames", "ab")  # noqa: SIM115 (open as long as its worker lives)
+        self.images = open(Path(folder) / f"{self.name}.images", "ab")  # noqa: SIM115
 
     def start(self) -> None:
         """Begin a clip: remember where its frames and images will lie."""
@@ -171,29 +191,34 @@ class Store:
     """Collect clips for one features file in `OUTPUT.parts/`; a journal says which are done, so a run can be repeated.
 
     The folder is kept when the run is interrupted with the same `made_from`, and begun afresh when that differs.
+    Raises SoundsslError while another run writes the same output.
     """
 
     def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
-        self.folder = self.output.with_name(self.output.name + ".parts")
-        self.done: dict[str, dict] = {}
-        journal = self.folder / "journal.jsonl"
-        if self.folder.is_dir():
-            self.done = self._read(journal)
-            if not self.done:
-                shutil.rmtree(self.folder)
+        self.folder = _parts(output)
         self.folder.mkdir(exist_ok=True)
-        self.journal = open(journal, "a", encoding="utf-8")  # noqa: SIM115 (open as long as the run lasts)
+        self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
+        _lock(self.journal, self.output)
+        self.done = self._read()
         if not self.done:
+            self.journal.truncate(0)
+            for spool in self.folder.glob("worker-*"):
+                spool.unlink()
             self._line({"made_from": made_from})
 
-    def _read(self, journal: Path) -> dict[str, dict]:
-        lines = journal.read_text("utf-8").splitlines(keepends=True) if journal.is_file() else []
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+    def _read(self) -> dict[str, dict]:
+        """Return what the journal says is done, nothing where it is another run's or damaged; cut off a broken line."""
+        self.journal.seek(0)
+        try:
+            lines = self.journal.read().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            entries = [json.loads(line) for line in whole]
+        except ValueError:
+            return {}
         if not entries or entries[0] != {"made_from": self.made_from}:
             return {}
-        if lines and not lines[-1].endswith("\n"):  # a kill in the middle of a line: cut it off
-            os.truncate(journal, journal.stat().st_size - len(lines[-1].encode()))
+        self.journal.truncate(sum(len(line.encode()) for line in whole))
         return {entry["key"]: entry for entry in entries[1:]}
 
     def _line(self, entry: dict) -> None:
@@ -202,12 +227,20 @@ class Store:
 
     @staticmethod
     def begin_afresh(output: str | os.PathLike) -> None:
-        """Remove what an interrupted run left for `output`."""
-        shutil.rmtree(Path(output).with_name(Path(output).name + ".parts"), ignore_errors=True)
+        """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
+        journal = _parts(output) / JOURNAL
+        if journal.is_file():
+            with open(journal, "r+b") as file:
+                _lock(file, output)
+                file.truncate(0)
+
+    def close(self) -> None:
+        """Let go of the folder; what is in it stays, for the run that goes on."""
+        self.journal.close()
 
     def discard(self) -> None:
         """Give up: remove the folder."""
-        self.journal.close()
+        self.close()
         shutil.rmtree(self.folder)
 
     def add(self, entry: dict) -> None:

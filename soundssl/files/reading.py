@@ -40,8 +40,11 @@ def require(path: str | os.PathLike) -> Path:
     return path
 
 
-def open_checked(path: str | os.PathLike, kinds: Sequence[str]) -> h5py.File:
-    """Open an HDF5 file of one of `kinds`, checked against its schema; raise Missing or FormatError."""
+def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence[str] = ()) -> h5py.File:
+    """Open an HDF5 file of one of `kinds`, checked against its schema, with the attributes `needed`.
+
+    Raises Missing or FormatError.
+    """
     path = require(path)
     wanted = " or ".join(kinds)
     remedy = f"make {wanted} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
@@ -52,10 +55,13 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str]) -> h5py.File:
         raise FormatError(f"{text(path)} {fact}; {remedy}") from error
     try:
         kind = file.attrs.get("kind")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             raise FormatError(f"{text(path)} is an HDF5 file of another program; {remedy}")
         if kind not in kinds:
             raise FormatError(f"{text(path)} holds {kind}, not {wanted}; {remedy}")
+        missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
+        if missing:
+            raise FormatError(f"{text(path)} is damaged: attribute {missing[0]} is missing; make it again")
         if file.attrs["schema"] > KINDS[kind].version:
             raise FormatError(
                 f"{text(path)} has schema {file.attrs['schema']} of {kind}, this program knows up to "
@@ -63,7 +69,7 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str]) -> h5py.File:
             )
         try:
             check(KINDS[kind], datasets(file))
-        except ValueError as error:
+        except (ValueError, RuntimeError, OSError, KeyError) as error:  # the last three are h5py's, inside a torn file
             raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
     except BaseException:
         file.close()
@@ -86,7 +92,7 @@ def kind_of(path: str | os.PathLike) -> str | None:
 
 
 def made_from(path: str | os.PathLike) -> str | None:
-    """Return the digest of the inputs and options that a finished file was made from, None where there is no such file."""
+    """Return the digest of inputs and options that a finished file was made from, None where there is none."""
     if not Path(path).is_file():
         return None
     try:
@@ -135,7 +141,9 @@ class Array:
         Shape: `[n, length, ...]`. Out of a memory map this is one strided copy; otherwise one slice a window, since
         fancy indexing of chunked HDF5 is an order of magnitude slower.
         """
-        if len(first) and (first.min() < 0 or first.max() + length > len(self)):
+        if not len(first):
+            return np.empty((0, length, *self.shape[1:]), self.dtype)
+        if first.min() < 0 or first.max() + length > len(self):
             raise ValueError(f"windows of {length} rows reach outside 0..{len(self)}")
         if self.position is None:
             rows = np.empty((len(first), length, *self.shape[1:]), self.dtype)
@@ -154,7 +162,7 @@ class Array:
 
 
 class Clips:
-    """Hold the clip table that features, embeddings and clusters share: `key`, `recording`, `split`, `source`, `start`."""
+    """Hold the clip table of features, embeddings and clusters: `key`, `recording`, `split`, `source`, `start`."""
 
     def __init__(self, file: h5py.File) -> None:
         for name in ("key", "recording", "split", "source"):
@@ -251,7 +259,7 @@ class Triplets:
     """Read a triplets file: its columns as arrays, by name."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        with open_checked(path, ["triplets"]) as file:
+        with open_checked(path, ["triplets"], ["features", "window_frames", "classes"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
             self.columns = {name: file[name][:] for name in KINDS["triplets"].columns}
 

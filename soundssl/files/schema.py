@@ -1,4 +1,4 @@
-"""The five kinds of HDF5 file: their columns, attributes and versions. The manual page soundssl-files(5) prints this table."""
+"""The five kinds of HDF5 file: their columns, attributes and versions, as soundssl-files(5) prints them."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import os
 import shlex
 import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote_from_bytes
 
@@ -24,6 +24,12 @@ STRING = h5py.string_dtype("utf-8")
 
 class Exists(SoundsslError):
     """The output is there and --no-clobber was given."""
+
+    status = 2
+
+
+class Unusable(SoundsslError):
+    """The output cannot be written there."""
 
     status = 2
 
@@ -106,7 +112,7 @@ class Sink:
 
     def _count(self, name: str, data) -> None:
         self.content.update(name.encode())
-        self.content.update(memoryview(data).cast("B") if len(data) else b"")
+        self.content.update(data if isinstance(data, bytes) else data.tobytes())
 
 
 @contextlib.contextmanager
@@ -123,7 +129,8 @@ def create(
 
     Raises ValueError when what was written does not fit the schema of `kind`.
     """
-    with replace(path) as partial, h5py.File(partial, "w") as file:
+    # No lock: network file systems refuse it, and the partial file is this process's own.
+    with replace(path) as partial, h5py.File(partial, "w", locking=False) as file:
         sink = Sink(file)
         yield sink
         shared = provenance(kind, inputs, made_from, command=with_provenance)
@@ -147,14 +154,26 @@ def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
 
 
 def guard(path: str | os.PathLike, no_clobber: bool) -> None:
-    """Raise Exists when `path` is there and must not be replaced, and SoundsslError when its folder is missing."""
+    """Raise Exists when `path` is there and must not be replaced, and Unusable where nothing can be written to it."""
     path = Path(path)
     if no_clobber and path.exists():
         raise Exists(f"{text(path)} exists; leave out --no-clobber to replace it")
+    if path.is_dir():
+        raise Unusable(f"{text(path)} is a folder; name the file to write in it")
     if not path.parent.is_dir():
-        error = SoundsslError(f"{text(path.parent)} is not a folder; make it first")
-        error.status = 2
-        raise error
+        raise Unusable(f"{text(path.parent)} is not a folder; make it first")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise Unusable(f"{text(path.parent)} cannot be written to; check its permissions")
+
+
+def guard_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
+    """Raise Unusable when `path` is one of the files that are about to be read."""
+    with contextlib.suppress(OSError):
+        output = os.stat(path)
+        for source in inputs:
+            with contextlib.suppress(OSError):
+                if os.path.samestat(output, os.stat(source)):
+                    raise Unusable(f"{text(path)} is one of the inputs; name another output")
 
 
 class Log:
@@ -170,7 +189,7 @@ class Log:
         kept = []
         if self.path.is_file():
             for line in self.path.read_text("utf-8").splitlines(keepends=True):
-                if not line.endswith("\n") or not known(json.loads(line)):
+                if not line.endswith("\n") or not _knows(known, line):
                     break
                 kept.append(line)
         with replace(self.path) as partial:
@@ -181,6 +200,13 @@ class Log:
         if self.path is not None:
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def _knows(known: Callable[[dict], bool], line: str) -> bool:
+    try:
+        return known(json.loads(line))
+    except ValueError:  # torn by a crash of the machine
+        return False
 
 
 def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, blocks: Iterator[np.ndarray]) -> None:

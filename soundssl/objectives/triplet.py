@@ -37,12 +37,24 @@ class Examples(torch.utils.data.Dataset):
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         inputs.triplets.require_features(inputs.features)
-        self.frames, self.columns = inputs.features.frames, inputs.triplets.columns
+        self.frames = inputs.features.frames
         self.length = int(inputs.triplets.attributes["window_frames"])
         self.noise = float(inputs.triplets.attributes["noise"])
         features = inputs.features
         self.ends, self.recording = features.offset[1:], features.clips.recording_number()
+        self.columns = self._allowed(inputs.triplets.columns, inputs.clips)
         self.labels = _Classes(inputs, self.length) if (self.columns["class"] >= 0).any() else None
+
+    def _allowed(self, columns: dict[str, np.ndarray], clips: np.ndarray) -> dict[str, np.ndarray]:
+        """Keep the recipes all of whose windows lie in the clips to train on."""
+        used = [columns[name] for name in ("anchor", "positive", "negative")]
+        kept = np.all([clips[self._clip(first)] for first in used], axis=0)
+        if not kept.any():
+            raise ValueError("no triplet lies within the chosen splits; draw them with the same --split")
+        return columns if kept.all() else {name: column[kept] for name, column in columns.items()}
+
+    def _clip(self, first: np.ndarray) -> np.ndarray:
+        return np.searchsorted(self.ends, first, side="right")
 
     def __len__(self) -> int:
         return len(self.columns["anchor"])
@@ -78,7 +90,7 @@ class Examples(torch.utils.data.Dataset):
         return torch.from_numpy(self.frames.gather(first, self.length))
 
     def _recording(self, first: np.ndarray) -> np.ndarray:
-        return self.recording[np.searchsorted(self.ends, first, side="right")]
+        return self.recording[self._clip(first)]
 
 
 class _Classes:

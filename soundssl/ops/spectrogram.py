@@ -2,7 +2,7 @@
 
 The default front end is that of VGGish (Hershey et al. 2017; the same frames serve Jansen et al. 2018 and 2020): 25 ms
 periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles that are linear in mel between 125 and
-7,500 Hz, natural logarithm of the energy plus 0.01, no padding, no centring. No library's filter bank has these triangles.
+7,500 Hz, natural logarithm of the energy plus 0.01, no padding, no centring. No library's filter bank has them.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class LogMel:
         self.floor = self.dtype.type(front_end.floor)
 
     def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Yield frames of mono blocks at the front end's sample rate. Shape: `[samples]` each → `[frames, bands]` each."""
+        """Yield frames of mono blocks at the front end's rate. Shape: `[samples]` each → `[frames, bands]` each."""
         hop, window = self.front_end.hop_length, self.front_end.window_length
         step = BLOCK * hop
         waiting = np.empty(0, self.dtype)

@@ -1,0 +1,212 @@
+"""Print the table of the quick start and draw its picture: log-mel, untrained, unsupervised and supervised side by side.
+
+Reads what `make -C examples` left in a folder and writes report.txt, report.json and report.png there. With --least it
+fails unless training without labels gained that much retrieval mAP (query by example, Jansen et al. 2018) over log-mel.
+
+    python examples/report.py work --least 0.10
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from soundssl import SoundsslError, files, pictures
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+ROWS = {
+    "log-mel": "log-mel, no network",
+    "untrained": "untrained network",
+    "unsupervised": "trained without labels",
+    "supervised": "trained with labels",
+}
+SIDES = {"log-mel": "log-mel", "unsupervised": "trained without labels"}  # what the picture sets side by side
+METRIC = {"retrieval": "mAP", "knn": "accuracy", "shallow": "mAP"}
+HOP = 0.96  # seconds between log-mel windows, the value of soundssl evaluate
+SHOWN = 400  # frames of a clip in the picture: 4 s
+NEIGHBOURS = 3  # on each side
+SEED = 0  # of the map
+
+
+class Clips(NamedTuple):
+    """Hold the test clips of one representation. `vector` [clips, size], unit length; the rest [clips]."""
+
+    key: np.ndarray
+    recording: np.ndarray
+    name: np.ndarray
+    vector: np.ndarray
+
+
+# ---- the table
+
+
+def scores(folder: Path) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return the overall score of every row and evaluation; the ends of the scale get their recoveries, 0 and 1."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for row in ROWS:
+        found[row] = {}
+        for task, metric in METRIC.items():
+            lines = files.read_scores(folder / f"{row}.{task}.scores.jsonl")
+            found[row][task] = next(line for line in lines if line["metric"] == metric and line["class"] is None)
+    found["log-mel"]["retrieval"]["recovery"] = 0.0
+    found["supervised"]["retrieval"]["recovery"] = 1.0
+    return found
+
+
+def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
+    """Return the scores as aligned text, chance in the last line."""
+    lines = [["", "retrieval mAP", "95 % interval", "recovery", "kNN accuracy", "shallow mAP"]]
+    for row, title in ROWS.items():
+        retrieval = found[row]["retrieval"]
+        lines.append([
+            title, f"{retrieval['value']:.3f}", f"{retrieval['low']:.3f} … {retrieval['high']:.3f}",
+            f"{retrieval['recovery']:.0%}", *(f"{found[row][task]['value']:.3f}" for task in ("knn", "shallow")),
+        ])  # fmt: skip
+    chance = [found["log-mel"][task]["chance"] for task in METRIC]
+    lines.append(["chance", f"{chance[0]:.3f}", "", "", *(f"{value:.3f}" for value in chance[1:])])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
+        for line in lines
+    )  # fmt: skip
+
+
+# ---- the picture
+
+
+def test_clips(path: Path, labels: files.Labels) -> Clips:
+    """Return the clips of the test split, each as the mean of its windows, in the order of their keys."""
+    source = files.Features(path) if files.kind_of(path) == "features" else files.Embeddings(path)
+    chosen = source.clips.in_splits(["test"], path)
+    vector, clip = files.read_windows(source, chosen, HOP, means=True)
+    order = np.argsort(source.clips.key[clip].astype(str))
+    clip, vector = clip[order], vector[order]
+    label = labels.of_clips(source.clips.key[clip])
+    names = np.array(labels.classes)[label.argmax(1)]
+    return Clips(source.clips.key[clip], source.clips.recording[clip], names, vector / np.linalg.norm(vector, axis=1)[:, None])
+
+
+def nearest(clips: Clips, row: int) -> np.ndarray:
+    """Return the rows of the clips nearest to one by their angle, out of other recordings only."""
+    similarity = clips.vector @ clips.vector[row]
+    similarity[clips.recording == clips.recording[row]] = -np.inf
+    return np.argsort(-similarity, kind="stable")[:NEIGHBOURS]
+
+
+def flat(vectors: np.ndarray) -> np.ndarray:
+    """Lay vectors out in the plane, close ones close together. Shape: [clips, size] to [clips, 2]."""
+    from sklearn.manifold import TSNE
+
+    perplexity = min(12.0, (len(vectors) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="pca", random_state=SEED).fit_transform(vectors)
+
+
+def loudest(features: files.Features, key: str) -> np.ndarray:
+    """Return the 4 s of a clip that hold most level. Shape: [frames, bands]."""
+    row = int(np.flatnonzero(features.clips.key == key)[0])
+    frames = np.asarray(features.frames[features.offset[row] : features.offset[row + 1]], np.float32)
+    level = np.cumsum(np.concatenate([[0.0], frames.mean(1, dtype=np.float64)]))
+    shown = min(SHOWN, len(frames))
+    first = int(np.argmax(level[shown:] - level[:-shown]))
+    return frames[first : first + shown]
+
+
+def draw_maps(figure: "Figure", sides: dict[str, Clips]) -> None:
+    """Draw the clips of each side as a map, with one legend below."""
+    panels = figure.subplots(1, len(sides))
+    for axes, (row, clips) in zip(panels, sides.items(), strict=True):
+        pictures.scatter(axes, flat(clips.vector), clips.name)
+        axes.margins(0.06)
+        axes.spines[:].set(visible=True, color=pictures.PALE)
+        axes.set_title(SIDES[row], loc="left", fontsize=13, weight="bold")
+    handles, names = panels[0].get_legend_handles_labels()
+    columns = math.ceil(len(names) / math.ceil(len(names) / 10))
+    legend = figure.legend(
+        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=11, handletextpad=0.1, columnspacing=1
+    )  # fmt: skip
+    for handle in filter(None, legend.legend_handles):
+        handle.set(sizes=[55], alpha=1)
+
+
+def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str, Clips]) -> None:
+    """Draw for each class the first of its test clips, and the clips that each side finds nearest to it."""
+    first = next(iter(sides.values()))
+    queries = [int(np.flatnonzero(first.name == name)[0]) for name in np.unique(first.name)]
+    ratios = [1.0, *([0.1, *[1.0] * NEIGHBOURS] * len(sides))]  # a narrow column of nothing sets the sides apart
+    panels = figure.subplots(
+        len(queries), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios, "wspace": 0.02, "hspace": 0.04}
+    )
+    for axes in panels.flat:
+        axes.axis("off")
+    for line, query in zip(panels, queries, strict=True):
+        show(line[0], loudest(features, first.key[query]), pictures.INK)
+        line[0].annotate(
+            first.name[query], (-0.06, 0.5), xycoords="axes fraction", ha="right", va="center", fontsize=11.5
+        )
+        for side, clips in enumerate(sides.values()):
+            for place, row in enumerate(nearest(clips, query)):
+                border = pictures.SAME if clips.name[row] == clips.name[query] else pictures.OTHER
+                show(line[2 + side * (NEIGHBOURS + 1) + place], loudest(features, clips.key[row]), border)
+    head(panels[0, 0], "query")
+    for side, row in enumerate(sides):
+        head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest by {SIDES[row]}" if side == 0 else f"nearest, {SIDES[row]}")
+
+
+def show(axes: "Axes", frames: np.ndarray, border: str) -> None:
+    """Draw one spectrogram in its border."""
+    axes.axis("on")
+    pictures.spectrogram(axes, frames, "", border)
+
+
+def head(axes: "Axes", text: str) -> None:
+    """Write a heading above a column."""
+    axes.annotate(text, (0, 1.18), xycoords="axes fraction", va="bottom", fontsize=12, weight="bold")
+
+
+def draw(folder: Path, found: dict[str, dict[str, dict[str, Any]]]) -> None:
+    """Draw maps and neighbours of the test clips into report.png."""
+    features, labels = files.Features(folder / "features.h5"), files.Labels(folder / "labels.h5")
+    names = {row: "features.h5" if row == "log-mel" else f"{row}.embeddings.h5" for row in SIDES}
+    sides = {row: test_clips(folder / name, labels) for row, name in names.items()}
+    rows = len(np.unique(sides["log-mel"].name))
+    below = 0.5 + 0.72 * rows
+    with pictures.drawn(folder / "report.png", 11, 5.2 + below) as figure:
+        above, under = figure.subfigures(2, 1, height_ratios=[5.2, below])
+        draw_maps(above, sides)
+        draw_neighbours(under, features, sides)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Read the command line, write the report, and return 1 where the gain is too small."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="folder of features, embeddings and scores")
+    parser.add_argument("--least", type=float, metavar="MAP", help="fail where the gain over log-mel is smaller")
+    options = parser.parse_args(arguments)
+    try:
+        found = scores(options.folder)
+        draw(options.folder, found)
+    except (SoundsslError, ValueError, OSError) as error:
+        print(f"report.py: {error}", file=sys.stderr)
+        return 1
+    gain = found["unsupervised"]["retrieval"]["value"] - found["log-mel"]["retrieval"]["value"]
+    text = table(found) + f"\n\nTraining without labels gains {gain:+.3f} retrieval mAP over log-mel.\n"
+    for name, content in (("report.txt", text), ("report.json", json.dumps({"gain": gain, "rows": found}, indent=1) + "\n")):
+        with files.replace(options.folder / name) as partial:
+            partial.write_text(content, "utf-8")
+    print(f"\n{text}\nThe table: {options.folder}/report.txt, the picture: {options.folder}/report.png")
+    if options.least is not None and gain < options.least:
+        print(f"report.py: the gain over log-mel is {gain:+.3f} mAP, at least {options.least:+.2f} is expected", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,55 @@
+"""Curricula: what is misspelled is refused before any file is opened, with the nearest name that exists."""
+
+import pytest
+
+from soundssl import curriculum
+
+
+def stage(**keys) -> dict:
+    return {"stage": [{"objective": {"triplet": {}}, **keys}]}
+
+
+def test_one_stage_from_data_has_the_defaults():
+    plan = curriculum.from_data(stage(steps=7))
+    assert plan.stage[0].steps == 7 and plan.stage[0].objective == {"triplet": {"weight": 1.0}}
+    assert plan == curriculum.from_data({**stage(steps=7), "encoder": curriculum.Curriculum().encoder})
+
+
+def test_toml_gives_what_data_gives(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text('encoder = "vggish"\n[[stage]]\nsteps = 1_000\nobjective.triplet = { margin = 1, weight = 2 }\n')
+    plan = curriculum.from_toml(path)
+    assert plan.encoder == "vggish" and plan.stage[0].steps == 1000
+    assert plan.stage[0].objective == {"triplet": {"margin": 1.0, "weight": 2.0}}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"encodr": "plain", **stage()}, "the curriculum has the key 'encodr', .* did you mean encoder"),
+        (stage(step=3), "stage 1 of the curriculum has the key 'step', which is not known; did you mean steps"),
+        (stage(objective={"triplets": {}}), "names the objective 'triplets', which is not known; did you mean triplet"),
+        (stage(objective={"triplet": {"margn": 1}}), "did you mean margin"),
+        (stage(objective={"triplet": {"mining": "hard"}}), "mining .* is 'hard'; choose 'none', 'semihard'"),
+        (stage(steps="many"), "steps .* is 'many'; it must be int"),
+        (stage(steps=True), "steps .* is True; it must be int"),
+        (stage(learning_rate="fast"), "learning_rate .* it must be float"),
+        ({"stage": [{"steps": 3}]}, "names no objective"),
+        ({}, r"has no \[\[stage\]\]"),
+    ],
+)
+def test_what_is_wrong_is_named(data, message):
+    with pytest.raises(ValueError, match=message):
+        curriculum.from_data(data)
+
+
+def test_a_file_that_is_no_toml_is_named(tmp_path):
+    path = tmp_path / "c.toml"
+    path.write_text("steps = = 3")
+    with pytest.raises(ValueError, match=r"c\.toml is not a TOML file"):
+        curriculum.from_toml(path)
+
+
+def test_settings_are_read_as_toml_or_text():
+    read = [curriculum.parse_value(text) for text in ("3", "0.5", "true", "semihard", '"a b"')]
+    assert read == [3, 0.5, True, "semihard", "a b"]

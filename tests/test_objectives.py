@@ -1,0 +1,54 @@
+"""The contract of every objective in the table; this test is its definition."""
+
+import numpy as np
+import pytest
+import torch
+from test_training import command, inputs_of, write_features, write_triplets  # the toy set of the loop
+
+from soundssl import models, objectives
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("objectives")
+    features = write_features(folder / "toy.features.h5")
+    return features, write_triplets(folder / "toy.triplets.h5", features)
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_objective(toy, name):
+    module, inputs = objectives.load(name), inputs_of(toy)
+    assert all(hasattr(inputs, need) for need in module.NEEDS)
+    options = module.Options()
+    keys = [(0, 3), (0, 1), (1, 2), (0, 7)]
+    batch = module.Examples(inputs, options, seed=1).__getitems__(keys)
+    again = module.Examples(inputs, options, seed=1).__getitems__(keys)
+    assert all(torch.equal(batch[column], again[column]) for column in batch), "same seed, same examples"
+    turned = module.Examples(inputs, options, seed=1).__getitems__(keys[::-1])
+    assert all(torch.equal(batch[column].flip(0), turned[column]) for column in batch), "whatever the order asked in"
+    torch.manual_seed(0)
+    encoder = models.build("plain", 8, norm="group")
+    objective = module.Objective(encoder, inputs, options)
+    loss, figures = objective(batch, 0.5)
+    assert loss.shape == () and torch.isfinite(loss) and all(torch.isfinite(value).all() for value in figures.values())
+    loss.backward()
+    assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)
+    reached = [p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters()]
+    assert any(reached), "gradients reach the encoder"
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_every_option_has_its_line(name):
+    for field in objectives.describe(name):
+        assert field.metadata["help"], field.name
+    assert np.unique([field.name for field in objectives.describe(name)]).size == len(objectives.describe(name))
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ValueError, match="no objective is called 'tripel'; there are triplet"):
+        objectives.load("tripel")
+
+
+def test_describe_prints_the_options():
+    printed = command(["train", "--describe", "triplet"]).stdout
+    assert "margin" in printed and "0.1" in printed and "inferred" in printed
