@@ -91,7 +91,9 @@ def test_clips(path: Path, labels: files.Labels) -> Clips:
     clip, vector = clip[order], vector[order]
     label = labels.of_clips(source.clips.key[clip])
     names = np.array(labels.classes)[label.argmax(1)]
-    return Clips(source.clips.key[clip], source.clips.recording[clip], names, vector / np.linalg.norm(vector, axis=1)[:, None])
+    return Clips(
+        source.clips.key[clip], source.clips.recording[clip], names, vector / np.linalg.norm(vector, axis=1)[:, None]
+    )
 
 
 def nearest(clips: Clips, row: int) -> np.ndarray:
@@ -140,9 +142,9 @@ def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str,
     """Draw for each class the first of its test clips, and the clips that each side finds nearest to it."""
     first = next(iter(sides.values()))
     queries = [int(np.flatnonzero(first.name == name)[0]) for name in np.unique(first.name)]
-    ratios = [1.0, *([0.1, *[1.0] * NEIGHBOURS] * len(sides))]  # a narrow column of nothing sets the sides apart
+    ratios = [1.0, *([0.02, *[1.0] * NEIGHBOURS] * len(sides))]  # a narrow column of nothing sets the sides apart
     panels = figure.subplots(
-        len(queries), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios, "wspace": 0.02, "hspace": 0.04}
+        len(queries), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios, "wspace": 0.03, "hspace": 0.05}
     )
     for axes in panels.flat:
         axes.axis("off")
@@ -157,7 +159,7 @@ def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str,
                 show(line[2 + side * (NEIGHBOURS + 1) + place], loudest(features, clips.key[row]), border)
     head(panels[0, 0], "query")
     for side, row in enumerate(sides):
-        head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest by {SIDES[row]}" if side == 0 else f"nearest, {SIDES[row]}")
+        head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest: {SIDES[row]}")
 
 
 def show(axes: "Axes", frames: np.ndarray, border: str) -> None:
@@ -168,7 +170,7 @@ def show(axes: "Axes", frames: np.ndarray, border: str) -> None:
 
 def head(axes: "Axes", text: str) -> None:
     """Write a heading above a column."""
-    axes.annotate(text, (0, 1.18), xycoords="axes fraction", va="bottom", fontsize=12, weight="bold")
+    axes.annotate(text, (0, 1.18), xycoords="axes fraction", va="bottom", fontsize=12, weight="bold", in_layout=False)
 
 
 def draw(folder: Path, found: dict[str, dict[str, dict[str, Any]]]) -> None:
@@ -198,12 +200,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     gain = found["unsupervised"]["retrieval"]["value"] - found["log-mel"]["retrieval"]["value"]
     text = table(found) + f"\n\nTraining without labels gains {gain:+.3f} retrieval mAP over log-mel.\n"
-    for name, content in (("report.txt", text), ("report.json", json.dumps({"gain": gain, "rows": found}, indent=1) + "\n")):
+    for name, content in (
+        ("report.txt", text),
+        ("report.json", json.dumps({"gain": gain, "rows": found}, indent=1) + "\n"),
+    ):
         with files.replace(options.folder / name) as partial:
             partial.write_text(content, "utf-8")
     print(f"\n{text}\nThe table: {options.folder}/report.txt, the picture: {options.folder}/report.png")
     if options.least is not None and gain < options.least:
-        print(f"report.py: the gain over log-mel is {gain:+.3f} mAP, at least {options.least:+.2f} is expected", file=sys.stderr)
+        print(
+            f"report.py: the gain over log-mel is {gain:+.3f} mAP, at least {options.least:+.2f} is expected",
+            file=sys.stderr,
+        )
         return 1
     return 0
 

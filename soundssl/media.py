@@ -112,13 +112,13 @@ def _check_whole(path, decoded: float, declared: float) -> None:
 
 
 def _open_container(path):
-    try:
-        # "file:" keeps a colon in a name from being taken for a protocol.
-        return av.open("file:" + os.fsdecode(path), metadata_errors="ignore")
-    except av.error.FFmpegError as error:
-        with open(path, "rb") as file:
+    with open(path, "rb") as file:
+        try:
+            # A descriptor and not a name: FFmpeg would guess by suffix, and take a colon or a percent sign for its own.
+            return av.open(f"/dev/fd/{file.fileno()}", metadata_errors="ignore")
+        except av.error.FFmpegError as error:
             quicktime = file.read(8)[4:] == b"ftyp"
-        raise DecodeError(path, "truncated: its index is missing" if quicktime else "not a media file") from error
+            raise DecodeError(path, "truncated: its index is missing" if quicktime else "not a media file") from error
 
 
 def _av_audio(path, start: float, end: float | None) -> tuple[Iterator[np.ndarray], int]:

@@ -142,6 +142,7 @@ def build_stage(
 ) -> tuple[Mixture, dict[str, Any]]:
     """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking."""
     parts, examples, weights = {}, {}, {}
+    encoder.requires_grad_(True)  # the stage before may have frozen it
     for name, options in stage.objective.items():
         module = objectives.load(name)
         missing = [need for need in module.NEEDS if getattr(inputs, need) is None]

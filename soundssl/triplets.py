@@ -10,14 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SAMPLERS = {
-    "noise": "the positive is the anchor with Gaussian noise",
-    "translation": "the positive is the anchor shifted in time and frequency",
-    "mixing": "the positive is the anchor with the negative mixed into it",
-    "proximity": "the positive is another window of the anchor's recording",
-    "supervised": "the positive shares a class with the anchor (needs --labels)",
-    "joint": "noise, translation, mixing and proximity in equal numbers",
-}
+from soundssl.samplers import SAMPLERS
+
 NUMBER = {"noise": 0, "translation": 1, "mixing": 2, "proximity": 3, "supervised": 4}
 JOINT = ("noise", "translation", "mixing", "proximity")
 

@@ -45,7 +45,7 @@ ROOMS = {
     "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives models* ops* files* device", "torch numpy"),
-    "evaluations": Room("evaluations ops*", "torch numpy", "scipy sklearn"),
+    "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
     # floor 3
     "curriculum": Room("objectives models", "numpy"),
     "training": Room("curriculum objectives* models* ops* files* device", "torch numpy"),

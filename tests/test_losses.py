@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from soundssl.ops import losses
 from soundssl.ops.losses import semi_hard_negatives, squared_distances, triplet
 
 
@@ -112,3 +113,44 @@ def test_refusals_name_the_value(generator):
         semi_hard_negatives(three, three, three, torch.ones(3, 3, dtype=torch.bool), fallback="random")
     with pytest.raises(ValueError, match="3 anchors have 2 candidates"):
         semi_hard_negatives(three, three, three[:2], torch.ones(3, 2, dtype=torch.bool))
+
+
+# ---------------------------------------------------------------- labels, known in part
+
+
+@pytest.mark.parametrize("loss", [losses.known_binary_cross_entropy, losses.known_cross_entropy])
+def test_unknown_labels_touch_neither_loss_nor_gradient(loss):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
+    label = torch.tensor(
+        [[1, 0, -1, 0], [0, 1, 0, -1], [-1, -1, 1, 0], [1, -1, -1, -1], [0, 0, 0, 1], [-1, -1, -1, -1]]
+    )
+    weight = torch.ones(6, dtype=torch.float64)
+    value = loss(logits, label, weight)
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert (gradient[label < 0] == 0).all() and gradient[:3].abs().sum() > 0
+    changed = torch.where(label < 0, logits.detach() + 100 * torch.randn(6, 4, generator=generator), logits.detach())
+    assert torch.allclose(loss(changed, label, weight), value)
+    assert loss(logits, torch.full_like(label, -1), weight).item() == 0.0
+
+
+def test_known_losses_equal_torchs_where_all_is_known():
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(8, 5, generator=generator, dtype=torch.float64)
+    target = torch.arange(8) % 5
+    label, weight = torch.eye(5, dtype=torch.long)[target], torch.rand(8, generator=generator, dtype=torch.float64)
+    each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
+    expected = (each * weight).sum() / weight.sum()
+    assert torch.allclose(losses.known_cross_entropy(logits, label, weight), expected)
+    each = torch.nn.functional.binary_cross_entropy_with_logits(logits, label.double(), reduction="none").mean(1)
+    expected = (each * weight).sum() / weight.sum()
+    assert torch.allclose(losses.known_binary_cross_entropy(logits, label, weight), expected)
+
+
+def test_an_example_of_weight_nothing_is_as_if_absent():
+    logits, label = torch.randn(3, 2), torch.tensor([[1, 0], [0, 1], [1, 0]])
+    weight = torch.tensor([1.0, 1.0, 0.0])
+    for loss in (losses.known_binary_cross_entropy, losses.known_cross_entropy):
+        assert torch.allclose(loss(logits, label, weight), loss(logits[:2], label[:2], weight[:2]))
+    with pytest.raises(ValueError, match=r"labels \[3, 3\]"):
+        losses.known_cross_entropy(logits, torch.zeros(3, 3), weight)

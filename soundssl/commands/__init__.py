@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 import typer.completion
@@ -19,7 +19,7 @@ from soundssl import SoundsslError, __version__
 from soundssl.commands import embed, evaluate, featurize, sample_triplets, train
 
 # Pipeline order, under the headings of --help.
-COMMANDS = {
+COMMANDS: dict[str, dict[str, Any]] = {
     "Sound to features": {"featurize": featurize.featurize, "sample-triplets": sample_triplets.sample_triplets},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Measure": {"evaluate": evaluate.app},
@@ -85,7 +85,7 @@ def root(
 ) -> None:
     """From a folder of unlabelled video or sound to a sound recogniser with a handful of labels.
 
-    Eight tools that read and write HDF5 and NPY files. In one line each:
+    Unix tools that read and write HDF5, NPY and safetensors files, in one pipeline:
 
     soundssl featurize videos/ -o features.h5
 
@@ -115,6 +115,8 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status; every error is one line on standard error."""
     arguments = sys.argv[1:] if arguments is None else arguments
     signal.signal(signal.SIGTERM, _terminate)
+    if COMPLETE in os.environ:  # asked by a script of --completion; typer knows the shells only after this
+        typer.completion.completion_init()
     try:
         typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
     except (SoundsslError, ValueError, OSError, MemoryError) as error:

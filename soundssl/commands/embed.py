@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -37,6 +38,10 @@ def embed(
             "Default: STEM.embeddings.h5.",
         ),
     ] = None,
+    layer: Annotated[
+        str,
+        typer.Option(help="embedding; or logits or probabilities of the classes, where the model has a classifier."),
+    ] = "embedding",
     hop: Hop = 0.96,
     store: Annotated[str, typer.Option(help="Number type of the stored vectors: float32 or float16.")] = "float32",
     split: Split = None,
@@ -64,6 +69,8 @@ def embed(
 
     if store not in ("float16", "float32"):
         raise typer.BadParameter("choose float32 or float16", param_hint="--store")
+    if layer not in ("embedding", "logits", "probabilities"):
+        raise typer.BadParameter("choose embedding, logits or probabilities", param_hint="--layer")
     implied, output = output is None, output or beside(features, "embeddings")
     if str(output) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
@@ -74,7 +81,7 @@ def embed(
         files.identity("features", features, source.attributes),
         files.identity("model", model, trained.attributes),
     ]
-    made_from = files.digest("embeddings", inputs, hop, store, split, precision)
+    made_from = files.digest("embeddings", inputs, layer, hop, store, split, precision)
     if terminal.done_before("embed", output, made_from, force, quiet, implied):
         return
     length, step = trained.config["frames"], source.frames_of(hop)
@@ -87,25 +94,26 @@ def embed(
         terminal.progress("embed", count, "windows", quiet) as advance,
     ):
         terminal.say("embed", accelerator.reason, quiet)
-        network = accelerator.place(models.restore(trained.config, trained.tensors)).eval()
+        network, width, classes = _network(models, trained, layer)
+        network = accelerator.place(network).eval()
 
         def batches():
             for windows in source.windows(length, step, batch_size, clips):
                 vectors = accelerator.run(network, windows.frames)
-                if trained.config["unit_length"]:
+                if layer == "embedding" and trained.config["unit_length"]:
                     vectors /= (vectors**2).sum(1, keepdims=True) ** 0.5 + 1e-12
                 yield vectors.astype(store), windows
                 advance(len(vectors))
 
         if output.suffix == ".npy" or str(output) == "-":
-            files.write_matrix(output, (count, trained.config["size"]), store, (vectors for vectors, _ in batches()))
+            files.write_matrix(output, (count, width), store, (vectors for vectors, _ in batches()))
         else:
             attributes = {
                 **{
-                    "layer": "embedding",
+                    "layer": layer,
                     "hop": float(source.seconds(step)),
                     "window": float(source.seconds(length)),
-                    "class": "[]",
+                    "class": json.dumps(classes),
                 },
                 **{"features": source.attributes["uuid"], "model": trained.attributes["uuid"]},
             }
@@ -121,9 +129,23 @@ def embed(
                     sink,
                     batches(),
                     count,
-                    trained.config["size"],
+                    width,
                     {"float32": "f4", "float16": "f2"}[store],
                     source.clips,
                 )
     terminal.say("embed", f"{count} windows of {int(clips.sum())} clips", quiet)
     terminal.print_path(output, implied)
+
+
+def _network(models, trained, layer: str):
+    """Return the network that ends in a layer, its width, and the classes it speaks of."""
+    from torch import nn
+
+    encoder = models.restore(trained.config, trained.tensors)
+    if layer == "embedding":
+        return encoder, trained.config["size"], []
+    network = nn.Sequential(encoder, models.restore_classifier(trained.config, trained.tensors))
+    facts = trained.config["heads"]["classification"]
+    if layer == "probabilities":
+        network.append(nn.Softmax(dim=1) if facts["output"] == "softmax" else nn.Sigmoid())
+    return network, len(facts["classes"]), facts["classes"]

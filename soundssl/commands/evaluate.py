@@ -22,7 +22,7 @@ Input = Annotated[
         "standard input, with a row for each segment of the labels."
     ),
 ]
-LabelsFile = Annotated[Path, typer.Option(help="Labels file.")]
+LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
 Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
 Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
 Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
@@ -95,9 +95,12 @@ def knn(
     ] = None,
     folds: Folds = False,
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote (inferred).")] = 5,
-    unit: Annotated[str, typer.Option(help="What searches: clip (means over windows) or window.")] = "clip",
+    unit: Annotated[str, typer.Option(help="What is compared: clip (means over windows) or window.")] = "clip",
     vote: Annotated[
-        str, typer.Option(help="share, or majority: with --unit window and --k 200 as Fonseca et al. 2021.")
+        str,
+        typer.Option(
+            help="How neighbours vote: share, or majority; with --unit window and --k 200 as Fonseca et al. 2021."
+        ),
     ] = "share",
     bootstrap: Bootstrap = 0,
     hop: Hop = 0.96,

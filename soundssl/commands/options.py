@@ -17,8 +17,8 @@ Jobs = Annotated[
     int, typer.Option("-j", "--jobs", min=0, help="Worker processes; 0 takes every core this job may use.")
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, float32 or bfloat16.")]
+Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="Number type of products: auto, float32 or bfloat16.")]
 Threads = Annotated[int, typer.Option(min=0, help="Compute threads; 0 takes every core this job may use.")]
 Split = Annotated[str | None, typer.Option(help="Only clips of these splits or folds, separated by commas.")]
 Force = Annotated[bool, typer.Option("--force", help="Do the work again even where the output stands for it already.")]

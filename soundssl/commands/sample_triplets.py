@@ -11,7 +11,7 @@ import typer
 from soundssl import SoundsslError
 from soundssl.commands import terminal
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Output, Quiet, Seed, Split, beside, words
-from soundssl.triplets import SAMPLERS
+from soundssl.samplers import SAMPLERS
 
 
 def sample_triplets(
@@ -22,16 +22,16 @@ def sample_triplets(
     ] = "joint",
     count: Annotated[int, typer.Option(min=1, help="Number of triplets.")] = 100_000,
     labels: Annotated[Path | None, typer.Option(help="Labels file, for the supervised sampler.")] = None,
-    noise: Annotated[float, typer.Option(min=0, help="Standard deviation of the noise.")] = 0.5,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Standard deviation of the noise, a factor 1 + |eps| on each cell.")
+    ] = 0.5,
     max_shift: Annotated[int, typer.Option(min=0, help="Largest shift in frequency, bands.")] = 10,
     gain: Annotated[
         float, typer.Option(min=0, help="Energy of the example mixed in, as a share of the anchor's.")
     ] = 0.25,
     proximity: Annotated[
         float,
-        typer.Option(
-            min=0, help="Seconds between anchor and positive, less than this; inf: anywhere in the recording."
-        ),
+        typer.Option(min=0, help="Largest distance of anchor and positive, seconds; inf: anywhere in the recording."),
     ] = float("inf"),
     split: Split = None,
     seed: Seed = 0,

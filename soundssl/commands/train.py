@@ -52,16 +52,20 @@ def train(
     ] = "triplet",
     set_: Annotated[
         list[str],
-        typer.Option("--set", metavar="NAME=VALUE", help="Option of the objective; repeat for more, see --describe."),
+        typer.Option("--set", metavar="NAME=VALUE", help="Option of the objective, see --describe."),
     ] = [],  # noqa: B006 (typer needs the value)
     triplets: Annotated[Path | None, typer.Option(help="Triplets file written by sample-triplets.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="Labels file.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(help="Labels file, for supervised triplets and classification.")
+    ] = None,
     encoder: Annotated[
         str | None,
         typer.Option(help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128.")] = None,
-    norm: Annotated[str | None, typer.Option(help="batch, or group where the encoder has it. Default: batch.")] = None,
+    norm: Annotated[
+        str | None, typer.Option(help="Normalisation: batch, or group where the encoder has it. Default: batch.")
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
     batch_size: Annotated[
@@ -143,16 +147,10 @@ def train(
                 heads=training.heads_of(start.tensors) if start else None, advance=advance,
             )  # fmt: skip
         if accelerator.main:
-            unit = any(
-                getattr(objectives.load(name), "UNIT_LENGTH", False) for stage in plan.stage for name in stage.objective
-            )
             config = {
                 **plan.as_dict(),
-                "bands": source.bands,
-                "frames": frames,
-                "front_end": source.front_end(),
-                "unit_length": unit,
-                "seed": seed,
+                **{"bands": source.bands, "frames": frames, "front_end": source.front_end(), "seed": seed},
+                **{"unit_length": _unit_length(plan), "heads": _facts(plan, given, start)},
             }
             tensors = training.tensors_of(network, heads)
             files.write_model(
@@ -180,6 +178,27 @@ def _plan(curricula, path: Path | None, objective: str, settings: list[str], sin
             raise typer.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint="--set")
         options[name.strip()] = curricula.parse_value(value.strip())
     return curricula.from_data({**given, "stage": [{**stage, "objective": {objective: options}}]}, "the command line")
+
+
+def _unit_length(plan) -> bool:
+    """Return whether the last stage compares embeddings by their angle alone."""
+    from soundssl import objectives
+
+    return any(getattr(objectives.load(name), "UNIT_LENGTH", False) for name in plan.stage[-1].objective)
+
+
+def _facts(plan, inputs, start) -> dict[str, dict]:
+    """Return what the model file must say about its heads, those of the model it started from among them."""
+    from soundssl import objectives
+
+    facts = dict(start.config.get("heads", {})) if start else {}
+    for stage in plan.stage:
+        for name, given in stage.objective.items():
+            module = objectives.load(name)
+            if hasattr(module, "facts"):
+                options = module.Options(**{key: value for key, value in given.items() if key != "weight"})
+                facts[name] = module.facts(inputs, options)
+    return facts
 
 
 def _window_frames(triplets) -> int:

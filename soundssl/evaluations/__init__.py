@@ -13,6 +13,7 @@ from typing import Any
 EVALUATIONS: dict[str, str] = {
     "retrieval": "query by example: are two clips of a class nearer each other than clips of other classes?",
     "knn": "nearest neighbours: do the clips nearest to a clip, outside its own recording, have its class?",
+    "tagging": "clip scores of a classifier: do they rank clips within classes, and classes within clips?",
     "shallow": "a small classifier trained on frozen embeddings, with all labels or a few per class",
 }
 

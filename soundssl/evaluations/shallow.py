@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl.evaluations import row
+from soundssl.evaluations import row, tagging
 from soundssl.ops import metrics, neighbors
 
 WINDOW_BLOCK = 8192  # windows scored at once
@@ -200,24 +200,6 @@ def fit(
     return network
 
 
-def scores_of(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """Return every overall metric of clip scores, by name.
-
-    Shape: score and label [clips, classes].
-    """
-    values = {
-        "mAP": metrics.per_class(score, label).mean,
-        "AUC": metrics.per_class(score, label, metrics.roc_auc).mean,
-        "dprime": metrics.mean_d_prime(score, label),
-        "dprime_of_mean_auc": metrics.d_prime_of_mean_auc(score, label),
-        "lwlrap": metrics.lwlrap(score, label),
-        "top1": metrics.top_n(score, label, 1),
-    }
-    if score.shape[1] >= 5:
-        values["top5"] = metrics.top_n(score, label, 5)
-    return values
-
-
 def evaluate(
     embedding: np.ndarray,
     clip: np.ndarray,
@@ -249,43 +231,8 @@ def evaluate(
     if options.bootstrap:
         weight = metrics.multiplicities(weight.shape[1], options.bootstrap, np.random.default_rng([seed]))
     drawn = row("training_clips", float(np.mean(used)), len(used))
-    return [*_overall_rows(scores, label[test], weight), drawn, *_class_rows(scores, label[test], classes)]
-
-
-def _overall_rows(scores: list[np.ndarray], label: np.ndarray, weight: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of every overall metric, means over draws, and of the classes skipped; an interval for mAP."""
-    values = [scores_of(score, label) for score in scores]
-    replicates = metrics.mean_known(
-        np.array([metrics.mean_average_precision_replicates(score, label, weight) for score in scores])
+    overall, single = (
+        tagging.overall_rows(scores, label[test], weight),
+        tagging.class_rows(scores, label[test], classes),
     )
-    kept, chances = _class_chances(label)
-    clips = int((label == 1).any(axis=1).sum())
-    chance = {"mAP": float(np.mean(chances)), "AUC": 0.5, "dprime": 0.0, "dprime_of_mean_auc": 0.0}
-    chance |= {"lwlrap": metrics.lwlrap_chance(label), "top1": metrics.top_n_chance(label, 1)}
-    if "top5" in values[0]:
-        chance["top5"] = metrics.top_n_chance(label, 5)
-    rows = []
-    for metric in values[0]:
-        mean = float(np.mean([one[metric] for one in values]))
-        count = clips if metric in ("lwlrap", "top1", "top5") else len(kept)
-        interval = metrics.percentile_interval(replicates) if metric == "mAP" else (None, None)
-        rows.append(row(metric, mean, count, chance=chance[metric], interval=interval))
-    return [*rows, row("skipped_classes", float(label.shape[1] - len(kept)), label.shape[1])]
-
-
-def _class_rows(scores: list[np.ndarray], label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
-    """A row of AP for each class that can be scored, the mean over draws."""
-    values = np.mean([metrics.per_class(score, label).value for score in scores], axis=0)
-    kept, chances = _class_chances(label)
-    positives = (label == 1).sum(axis=0)
-    return [
-        row("AP", float(value), int(positives[column]), name=classes[column], chance=chance)
-        for column, value, chance in zip(kept, values, chances, strict=True)
-    ]
-
-
-def _class_chances(label: np.ndarray) -> tuple[np.ndarray, list[float]]:
-    """Columns that can be scored, and the average precision of a random order in each."""
-    positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
-    kept = np.flatnonzero((positives > 0) & (known > positives))
-    return kept, [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in kept]
+    return [*overall, drawn, *single]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from soundssl.models.classifier import Classifier
     from soundssl.models.encoder import Encoder
 
 ENCODERS: dict[str, str] = {
@@ -51,6 +52,25 @@ def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, norm: s
     else:
         backbone = {"resnet18": resnet.resnet18, "resnet50": resnet.resnet50}[name](size)
     return encoder.Encoder(backbone, size, bands)
+
+
+def restore_classifier(config: dict, tensors: dict) -> Classifier:
+    """Build the classifier that a model holds beside its encoder; raise ValueError where it holds none."""
+    import torch
+
+    from soundssl.models.classifier import Classifier
+
+    facts, prefix = config.get("heads", {}).get("classification"), "head.classification.classifier."
+    if facts is None:
+        raise ValueError("the model has no classifier; train one with --objective classification")
+    classifier = Classifier(config["size"], len(facts["classes"]), facts["hidden"])
+    own = {
+        name.removeprefix(prefix): torch.from_numpy(value.copy())
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+    classifier.load_state_dict(own)
+    return classifier
 
 
 def restore(config: dict, tensors: dict) -> Encoder:

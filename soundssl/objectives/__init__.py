@@ -15,6 +15,7 @@ from typing import Any
 
 OBJECTIVES = {
     "triplet": "an anchor lies nearer its positive than its negative (Jansen et al. 2018)",
+    "classification": "windows and their labels: explicit, spread from clusters, partly unknown (Jansen et al. 2020)",
 }
 
 

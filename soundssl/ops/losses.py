@@ -89,3 +89,44 @@ def squared_distances(left: Tensor, right: Tensor) -> Tensor:
 def _check_margin(margin: float) -> None:
     if not margin > 0:
         raise ValueError(f"the margin is {margin}; it must be positive")
+
+
+# ---------------------------------------------------------------- labels, known in part
+
+
+def known_binary_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Compute the binary cross-entropy over known labels, the mean weighted by example.
+
+    Entries of -1 (unknown) touch neither the loss nor its gradient. Shape: `logits` [batch, classes], `label` integers
+    in {1, 0, -1} of the same shape, `weight` [batch] to []. Without any known label the loss is 0.
+
+    >>> float(known_binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, -1]]), torch.ones(1)))
+    0.6931471824645996
+    """
+    _check_labels(logits, label, weight)
+    known = (label >= 0) * weight[:, None]
+    values = torch.nn.functional.binary_cross_entropy_with_logits(
+        logits, (label == 1).to(logits.dtype), reduction="none"
+    )
+    return (values * known).sum() / known.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def known_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
+    """Compute the softmax cross-entropy of exclusive classes, the mean weighted by example.
+
+    An example counts where a class is present; several present classes share the probability. Classes that are unknown
+    (-1) take no part in its softmax. Shape: as `known_binary_cross_entropy`.
+    """
+    _check_labels(logits, label, weight)
+    present = (label == 1).to(logits.dtype)
+    counted = weight * present.any(1)
+    log_probability = logits.masked_fill(label < 0, torch.finfo(logits.dtype).min).log_softmax(1)
+    share = present / present.sum(1, keepdim=True).clamp(min=1)
+    values = -(share * log_probability.masked_fill(label < 0, 0)).sum(1)
+    return (values * counted).sum() / counted.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+
+
+def _check_labels(logits: Tensor, label: Tensor, weight: Tensor) -> None:
+    if logits.shape != label.shape or weight.shape != logits.shape[:1]:
+        shapes = f"logits {list(logits.shape)}, labels {list(label.shape)}, weights {list(weight.shape)}"
+        raise ValueError(f"{shapes}: [batch, classes] twice and [batch] are needed")

@@ -1,0 +1,104 @@
+"""Tagging: how well do the scores of a classifier rank clips within classes, and classes within clips?
+
+Conventions
+-----------
+A clip's score of a class is the mean of its windows' probabilities. Labels are 1, 0 or -1 (unknown, left out). A class
+counts where it has a positive and a negative, the others are counted in `skipped_classes`. Given several sets of scores
+of the same clips, as of several draws or seeds, values are means over them.
+
+Metrics
+-------
+- `mAP`, `AUC`: means over classes; `dprime`: mean over classes of each d-prime (Fonseca et al.), `dprime_of_mean_auc`:
+  d-prime of the mean AUC (Hershey et al. 2017)
+- `lwlrap`, `top1`, `top5` (with five classes or more); `AP` of each class
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from soundssl.evaluations import row
+from soundssl.ops import metrics
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose whether intervals are wanted."""
+
+    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+
+
+def evaluate(
+    score: np.ndarray, label: np.ndarray, classes: list[str], options: Options | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Score clips: overall metrics, then AP of every class.
+
+    Shape: score and label [clips, classes]. Raises ValueError where shapes differ or a score is not finite.
+    """
+    options = options or Options()
+    if score.shape != label.shape or label.shape[1:] != (len(classes),):
+        raise ValueError(f"scores {list(score.shape)} do not fit labels {list(label.shape)} of {len(classes)} classes")
+    if not np.isfinite(score).all():
+        raise ValueError(f"{int((~np.isfinite(score)).any(axis=1).sum())} clips have a score that is not finite")
+    weight = np.zeros((0, len(score)), np.int64)
+    if options.bootstrap:
+        weight = metrics.multiplicities(len(score), options.bootstrap, np.random.default_rng([seed]))
+    return [*overall_rows([score], label, weight), *class_rows([score], label, classes)]
+
+
+def scores_of(score: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """Return every overall metric of clip scores, by name.
+
+    Shape: score and label [clips, classes].
+    """
+    values = {
+        "mAP": metrics.per_class(score, label).mean,
+        "AUC": metrics.per_class(score, label, metrics.roc_auc).mean,
+        "dprime": metrics.mean_d_prime(score, label),
+        "dprime_of_mean_auc": metrics.d_prime_of_mean_auc(score, label),
+        "lwlrap": metrics.lwlrap(score, label),
+        "top1": metrics.top_n(score, label, 1),
+    }
+    if score.shape[1] >= 5:
+        values["top5"] = metrics.top_n(score, label, 5)
+    return values
+
+
+def overall_rows(scores: list[np.ndarray], label: np.ndarray, weight: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of every overall metric, means over draws, and of the classes skipped; an interval for mAP."""
+    values = [scores_of(score, label) for score in scores]
+    replicates = metrics.mean_known(
+        np.array([metrics.mean_average_precision_replicates(score, label, weight) for score in scores])
+    )
+    kept, chances = _class_chances(label)
+    clips = int((label == 1).any(axis=1).sum())
+    chance = {"mAP": float(np.mean(chances)), "AUC": 0.5, "dprime": 0.0, "dprime_of_mean_auc": 0.0}
+    chance |= {"lwlrap": metrics.lwlrap_chance(label), "top1": metrics.top_n_chance(label, 1)}
+    if "top5" in values[0]:
+        chance["top5"] = metrics.top_n_chance(label, 5)
+    rows = []
+    for metric in values[0]:
+        mean = float(np.mean([one[metric] for one in values]))
+        count = clips if metric in ("lwlrap", "top1", "top5") else len(kept)
+        interval = metrics.percentile_interval(replicates) if metric == "mAP" else (None, None)
+        rows.append(row(metric, mean, count, chance=chance[metric], interval=interval))
+    return [*rows, row("skipped_classes", float(label.shape[1] - len(kept)), label.shape[1])]
+
+
+def class_rows(scores: list[np.ndarray], label: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+    """A row of AP for each class that can be scored, the mean over draws."""
+    values = np.mean([metrics.per_class(score, label).value for score in scores], axis=0)
+    kept, chances = _class_chances(label)
+    positives = (label == 1).sum(axis=0)
+    return [
+        row("AP", float(value), int(positives[column]), name=classes[column], chance=chance)
+        for column, value, chance in zip(kept, values, chances, strict=True)
+    ]
+
+
+def _class_chances(label: np.ndarray) -> tuple[np.ndarray, list[float]]:
+    """Columns that can be scored, and the average precision of a random order in each."""
+    positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
+    kept = np.flatnonzero((positives > 0) & (known > positives))
+    return kept, [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in kept]

@@ -1,0 +1,20 @@
+"""The classifier on top of an encoder: a linear layer, or one hidden layer of rectified units before it."""
+
+from torch import Tensor, nn
+
+
+class Classifier(nn.Module):
+    """Map embeddings to one logit a class. Shape: [batch, size] to [batch, classes]."""
+
+    def __init__(self, size: int, classes: int, hidden: int = 0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError("a classifier needs a class; the labels name none")
+        layers = (
+            [nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes)] if hidden else [nn.Linear(size, classes)]
+        )
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits."""
+        return self.layers(embedding)

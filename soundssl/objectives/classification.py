@@ -1,0 +1,111 @@
+"""Classification objective: windows and their labels, the last step of consolidation (Jansen et al. 2020).
+
+Labels may be explicit, spread from clusters, or partly unknown: -1 touches neither loss nor gradient. A window takes the
+labels of the segment it is drawn from, and the segment's weight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soundssl.models.classifier import Classifier
+from soundssl.objectives import Inputs, option
+from soundssl.ops import losses
+
+NEEDS = ("features", "labels")
+WINDOW = 96  # frames, 0.96 s
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the classification objective."""
+
+    loss: Literal["ce", "bce"] = option("ce", "ce: softmax over exclusive classes; bce: a sigmoid a class (inferred)")
+    freeze: bool = option(False, "train the classifier alone, on a fixed encoder (shallow)")
+    hidden: int = option(0, "units of a hidden layer before the classes; 0: none")
+    weighted: bool = option(True, "weigh an example by the confidence of its labels, where the labels file has any")
+
+
+def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    """Return what a model file must say about the head, to use it again."""
+    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": _OUTPUT[options.loss]}
+
+
+_OUTPUT = {"ce": "softmax", "bce": "sigmoid"}
+
+
+class Examples(torch.utils.data.Dataset):
+    """Draw a window from each labelled segment, another one every epoch; segments without a known label are left out."""
+
+    def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
+        features, labels = inputs.features, inputs.labels
+        self.frames, self.seed = features.frames, seed
+        row = {key: number for number, key in enumerate(features.clips.key)}
+        clip = np.array([row.get(key, -1) for key in labels.key], np.int64)
+        useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
+        kept = (clip >= 0) & useful & np.where(clip >= 0, inputs.clips[clip], False)
+        begin, end = features.offset[clip], features.offset[clip + 1]
+        rate = float(features.attributes["frame_rate"])
+        low = begin + np.round(np.minimum(labels.start, 1e9) * rate).astype(np.int64)
+        high = np.minimum(end, begin + np.round(np.minimum(labels.end, 1e9) * rate).astype(np.int64)) - WINDOW
+        middle = (low + high) // 2  # a segment shorter than a window is met by the window about its middle
+        low, high = np.where(high < low, middle, low), np.where(high < low, middle, high)
+        last = end - WINDOW
+        kept &= last >= begin
+        if not kept.any():
+            raise ValueError("no window of the chosen clips has a label; are the keys of labels and features the same?")
+        self.low = np.clip(low, begin, last)[kept]
+        self.high = np.clip(high, begin, last)[kept]
+        self.label = labels.label[kept]
+        self.weight = (labels.weight if options.weighted else np.ones(len(labels.key), np.float32))[kept]
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return the batch of (epoch, row) keys.
+
+        Shape: `window` `[batch, frames, bands]`, `label` `[batch, classes]`, `weight` `[batch]`.
+        """
+        rows = np.array([row for _, row in keys])
+        first = [
+            np.random.default_rng([self.seed, epoch, row]).integers(self.low[row], self.high[row] + 1)
+            for epoch, row in keys
+        ]
+        return {
+            "window": torch.from_numpy(self.frames.gather(np.array(first), WINDOW)),
+            "label": torch.from_numpy(self.label[rows].astype(np.int64)),
+            "weight": torch.from_numpy(self.weight[rows].astype(np.float32)),
+        }
+
+
+class Objective(nn.Module):
+    """Classify windows; a frozen encoder keeps its weights and its running statistics."""
+
+    def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
+        super().__init__()
+        self.encoder, self.options = encoder, options
+        self.classifier = Classifier(encoder.size, len(inputs.labels.classes), options.hidden)
+        if options.freeze:
+            encoder.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Objective:
+        """Keep a frozen encoder in evaluation mode."""
+        super().train(mode)
+        if self.options.freeze:
+            self.encoder.eval()
+        return self
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and the share of examples whose highest class is one of theirs."""
+        logits = self.classifier(self.encoder(batch["window"].float())).float()
+        loss = losses.known_cross_entropy if self.options.loss == "ce" else losses.known_binary_cross_entropy
+        with torch.no_grad():
+            best = batch["label"].gather(1, logits.argmax(1, keepdim=True))[:, 0]
+            correct = (best == 1).float().mean()
+        return loss(logits, batch["label"], batch["weight"]), {"correct": correct}

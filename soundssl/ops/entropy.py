@@ -1,0 +1,264 @@
+"""Entropies of a softmax over many clusters, streamed over chunks of clusters: nothing of size batch x clusters is held.
+
+The clustering loss of Jansen et al. 2020 ("Coincidence, categorization, and consolidation", section 3.2): with logits
+l_ik = scale * cos(z_i, w_k), p_i = softmax(l_i) and q = mean_i p_i, it is L = mean_i H(p_i) - gamma * H(q). With gamma = 1
+it is minus the mutual information of example and cluster (Krause et al. 2010). For a row whose greatest logit is m_i, let
+x = l - m, s_i = sum_k exp(x_ik), E_i = sum_k p_ik x_ik, a_k = log q_k and A_i = sum_k p_ik a_k. Then
+
+    H(p_i) = log s_i - E_i,    dL/dl_ik = p_ik / B * (E_i - x_ik + gamma * (a_k - A_i)).
+
+Three passes over the clusters: s and E with a running maximum, then q and A, then the gradients. The maximum must be that
+of the row itself: with one shift for all rows, E - x would be the difference of two large numbers.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 cache of one core
+CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
+SHORTEST = 1e-12  # length below which a vector counts as zero
+MEMBERS = 16  # clusters a group, in `assign`
+RELATIVE_ERROR = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-9}  # of a product, number type of the factors
+GROUPS = 2**25  # group maxima held at a time in `assign`: 128 MB
+
+Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Entropies(NamedTuple):
+    """Hold the loss, both entropies in nats, and how many clusters are the most probable one of any example."""
+
+    loss: Tensor
+    conditional: Tensor
+    marginal: Tensor
+    active: Tensor
+
+
+def entropies(
+    embedding: Tensor,
+    weight: Tensor,
+    scale: float,
+    gamma: float,
+    dtype: torch.dtype = torch.float32,
+    chunk: int | None = None,
+    average: Tensor | None = None,
+    momentum: float = 0.9,
+) -> Entropies:
+    """Return mean_i H(p_i) - gamma * H(q) of p_i = softmax(scale * cos(z_i, w)), differentiable, and its two terms.
+
+    `dtype` is that of the factors in matrix products; sums are float32 (float64 for float64 inputs). `chunk` clusters are
+    taken at a time; by default as many as the cache holds. With `average`, H is that of a running average of q, so that a
+    batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in place by
+    momentum * average + (1 - momentum) * q, its sum taken out, and log q in the gradient is that of the average. That
+    gradient is not multiplied by 1 - momentum, so gamma weighs the same with an average and without one.
+
+    Shape: embedding `[batch, d]`, weight `[clusters, d]`, average `[clusters]`. Raises ValueError for others, and for a
+    scale that is not positive.
+
+    >>> found = entropies(torch.eye(3), torch.eye(3), scale=60.0, gamma=1.0)
+    >>> round(float(found.conditional), 4), round(float(found.marginal), 4), int(found.active)
+    (0.0, 1.0986, 3)
+    """
+    _check(embedding, weight, scale)
+    if average is not None and average.shape != weight.shape[:1]:
+        raise ValueError(f"the average has shape {list(average.shape)}; [{len(weight)}] is needed, a number a cluster")
+    exact = embedding.dtype if embedding.dtype == torch.float64 else torch.float32
+    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding), average, momentum)
+    return Entropies(*_Entropies.apply(embedding.to(exact), weight.to(exact), plan))
+
+
+def _check(embedding: Tensor, weight: Tensor, scale: float) -> None:
+    if embedding.ndim != 2 or weight.ndim != 2 or embedding.shape[1] != weight.shape[1]:
+        raise ValueError(f"embeddings {list(embedding.shape)} and clusters {list(weight.shape)} do not fit")
+    if not len(embedding) or not len(weight):
+        raise ValueError(f"{len(embedding)} embeddings and {len(weight)} clusters: at least one of each is needed")
+    if not scale > 0:
+        raise ValueError(f"scale is {scale}; it must be positive")
+
+
+def _chunk(embedding: Tensor) -> int:
+    """Return how many clusters a chunk takes, so that two tiles of logits stay in the cache."""
+    size = (CARD if embedding.is_cuda else CACHE) // (2 * embedding.element_size() * len(embedding))
+    return max(64, size // 64 * 64)
+
+
+class Plan(NamedTuple):
+    """Hold what is not differentiated."""
+
+    scale: float
+    gamma: float
+    dtype: torch.dtype
+    chunk: int
+    average: Tensor | None
+    momentum: float
+
+
+@contextlib.contextmanager
+def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
+    """Yield `multiply(a, b, out)`: a matrix product of factors rounded to `dtype`, summed and returned in float32.
+
+    On a CPU without units for bfloat16 the factors stay float32.
+    """
+    if dtype == torch.bfloat16 and device.type == "cuda":
+        yield lambda a, b, out: torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32, out=out)
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
+    try:
+        yield lambda a, b, out: torch.mm(a, b, out=out)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+class _Tiles:
+    """Give the chunks of clusters: their columns, unit weights and logits less the rows' maxima, in reused memory."""
+
+    def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
+        self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
+        self.rows = unit * plan.scale
+        width = min(plan.chunk, len(weight))
+        self.logits, self.powers = (unit.new_empty(len(unit) * width) for _ in range(2))
+        self.units = unit.new_empty(width, unit.shape[1])
+
+    def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
+        for first in range(0, len(self.weight), self.chunk):
+            columns = slice(first, min(first + self.chunk, len(self.weight)))
+            count = columns.stop - first
+            units = torch.mul(self.weight[columns], self.short[columns, None], out=self.units[:count])
+            logits, powers = (tile[: len(self.rows) * count].view(-1, count) for tile in (self.logits, self.powers))
+            yield columns, units, self.multiply(self.rows, units.T, logits), powers
+
+
+class _Entropies(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, embedding: Tensor, weight: Tensor, plan: Plan):
+        length = torch.linalg.vector_norm(embedding, dim=1, keepdim=True).clamp_(min=SHORTEST)
+        unit = embedding / length
+        short = torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
+        with products(plan.dtype, embedding.device) as multiply:
+            tiles = _Tiles(unit, weight, short, plan, multiply)
+            top, total, mean = _normalise(tiles)
+            logarithm, cross, marginal, active = _marginal(tiles, top, total, plan)
+        conditional = (total.log() - mean).clamp_(min=0).mean(dtype=torch.float64)
+        loss = (conditional - plan.gamma * marginal).to(embedding.dtype)
+        ctx.plan = plan
+        ctx.save_for_backward(unit, length, weight, short, top, total, mean - plan.gamma * cross, logarithm)
+        found = loss, conditional.to(embedding.dtype), marginal.to(embedding.dtype), active
+        ctx.mark_non_differentiable(*found[1:])
+        return found
+
+    @staticmethod
+    def backward(ctx, slope: Tensor, *_):
+        unit, length, weight, short, top, total, offset, logarithm = ctx.saved_tensors
+        share = slope / (total * len(unit))
+        with products(ctx.plan.dtype, unit.device) as multiply:
+            tiles = _Tiles(unit, weight, short, ctx.plan, multiply)
+            found = _gradients(tiles, top, share, offset, ctx.plan.gamma * logarithm, ctx.needs_input_grad[1])
+        rows, weights = found
+        rows.mul_(ctx.plan.scale * share[:, None])
+        rows -= (rows * unit).sum(1, keepdim=True) * unit
+        return rows / length, weights, None
+
+
+def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the maximum m of each row's logits, s = sum exp(l - m), and E, the mean of l - m under the softmax."""
+    top = tiles.rows.new_full((len(tiles.rows),), -torch.inf)
+    total, moment = torch.zeros_like(top), torch.zeros_like(top)
+    for _, _, logits, powers in tiles:
+        new = torch.maximum(top, logits.amax(1))
+        fall = torch.where(total > 0, top - new, 0.0)  # the first time, minus infinity less a number
+        rescale = fall.exp()
+        moment.addcmul_(total, fall).mul_(rescale)
+        total.mul_(rescale)
+        top = new
+        torch.exp(logits.sub_(top[:, None]), out=powers)
+        total += powers.sum(1)
+        moment += powers.mul_(logits).sum(1)
+    return top, total, moment / total
+
+
+def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return log q, A = sum_k p_k log q_k of each row, H(q) in float64, and the number of clusters that are a maximum."""
+    share = (total * len(total)).reciprocal()
+    logarithm, cross = tiles.rows.new_empty(len(tiles.weight)), torch.zeros_like(top)
+    marginal = torch.zeros((), dtype=torch.float64, device=top.device)
+    active = torch.zeros((), dtype=torch.int64, device=top.device)
+    least = torch.finfo(top.dtype).tiny
+    mass = 0.0 if plan.average is None else _mass(plan)
+    for columns, _, logits, powers in tiles:
+        logits.sub_(top[:, None])
+        active += (logits.amax(0) == 0).sum()
+        torch.exp(logits, out=powers)
+        q = torch.mv(powers.T, share)
+        if plan.average is not None:
+            q = plan.average[columns].mul_(plan.momentum).add_(q, alpha=1 - plan.momentum) / mass
+        torch.log(q.clamp(min=least), out=logarithm[columns])
+        marginal -= torch.dot(q, logarithm[columns])
+        cross += torch.mv(powers, logarithm[columns])
+    return logarithm, cross.div_(total), marginal.clamp_(min=0), active
+
+
+def _mass(plan: Plan) -> Tensor:
+    """Return what the running average will sum to: 1 less the share of the zeros it began with."""
+    return plan.momentum * plan.average.sum() + (1 - plan.momentum)
+
+
+def _gradients(
+    tiles: _Tiles, top: Tensor, share: Tensor, offset: Tensor, logarithm: Tensor, with_weights: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Return dL/dz of the unit embeddings less their factor scale * share, and dL/dw of the weights as given."""
+    rows = torch.zeros_like(tiles.rows)
+    part = torch.empty_like(rows)
+    weights = torch.empty_like(tiles.weight) if with_weights else None
+    scaled = tiles.rows * share[:, None]
+    for columns, units, logits, powers in tiles:
+        logits.sub_(top[:, None])
+        torch.exp(logits, out=powers)
+        torch.sub(logarithm[columns], logits, out=logits).add_(offset[:, None])
+        powers.mul_(logits)
+        rows += tiles.multiply(powers, units, part)
+        if weights is not None:
+            slope = tiles.multiply(powers.T, scaled, weights[columns])
+            slope.sub_((slope * units).sum(1, keepdim=True) * units).mul_(tiles.short[columns, None])
+    return rows, weights
+
+
+class Assignment(NamedTuple):
+    """Hold the cluster of each embedding, its probability, and the cosine to its centre. Shape: all `[n]`."""
+
+    cluster: Tensor
+    confidence: Tensor
+    similarity: Tensor
+
+
+@torch.no_grad()
+def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
+    """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
+
+    The maximum of every group of `MEMBERS` clusters is found from products in `dtype`; groups whose maximum might be the
+    greatest, given the rounding of these products, are computed again in float64. So the cluster is the one of float64,
+    the first of equals, up to differences of about 1e-7 between the units that are compared.
+
+    Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
+
+    >>> assign(torch.eye(3)[[2, 0]], torch.eye(3), scale=60.0).cluster.tolist()
+    [2, 0]
+    """
+    _check(embedding, weight, scale)
+    units, weights = F.normalize(embedding.float(), eps=SHORTEST), F.normalize(weight.float(), eps=SHORTEST)
+    groups = -(-len(weights) // MEMBERS)
+    block = max(1, min(1024, GROUPS // groups))
+    parts = []
+    with products(dtype, weights.device) as multiply:
+        for rows in units.split(block):
+            best, total = _group_maxima(rows, weights, scale, multiply, RELATIVE_ERROR[dtype])
+            cluster, similarity = _among(best, rows, weights)
+            parts.append((cluster, (scale * (similarity - best.top)).exp() / total, similarity))
+    cluster, confidence, similarity = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Assignment(cluster, confidence.clamp_(max=1), similarity)
