@@ -1,4 +1,4 @@
-"""Print the table of the quick start and draw its picture: log-mel, untrained, unsupervised and supervised side by side.
+"""Print the table of the quick start and draw its picture: log-mel, untrained, unsupervised and supervised rows.
 
 Reads what `make -C examples` left in a folder and writes report.txt, report.json and report.png there. With --least it
 fails unless training without labels gained that much retrieval mAP (query by example, Jansen et al. 2018) over log-mel.
@@ -73,10 +73,11 @@ def table(found: dict[str, dict[str, dict[str, Any]]]) -> str:
     chance = [found["log-mel"][task]["chance"] for task in METRIC]
     lines.append(["chance", f"{chance[0]:.3f}", "", "", *(f"{value:.3f}" for value in chance[1:])])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join([line[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))])
-        for line in lines
-    )  # fmt: skip
+    aligned = []
+    for line in lines:
+        cells = [cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True)]
+        aligned.append("  ".join([line[0].ljust(widths[0]), *cells]))
+    return "\n".join(aligned)
 
 
 # ---- the picture
@@ -123,6 +124,13 @@ def loudest(features: files.Features, key: str) -> np.ndarray:
 
 def draw_maps(figure: "Figure", sides: dict[str, Clips]) -> None:
     """Draw the clips of each side as a map, with one legend below."""
+    figure.suptitle(
+        "Test recordings laid out by t-SNE, near ones near each other.",
+        x=0.004,
+        ha="left",
+        fontsize=11,
+        color=pictures.GREY,
+    )
     panels = figure.subplots(1, len(sides))
     for axes, (row, clips) in zip(panels, sides.items(), strict=True):
         pictures.scatter(axes, flat(clips.vector), clips.name)
@@ -131,9 +139,8 @@ def draw_maps(figure: "Figure", sides: dict[str, Clips]) -> None:
         axes.set_title(SIDES[row], loc="left", fontsize=13, weight="bold")
     handles, names = panels[0].get_legend_handles_labels()
     columns = math.ceil(len(names) / math.ceil(len(names) / 10))
-    legend = figure.legend(
-        handles, names, loc="outside lower center", ncols=columns, frameon=False, fontsize=11, handletextpad=0.1, columnspacing=1
-    )  # fmt: skip
+    look = {"frameon": False, "fontsize": 11, "handletextpad": 0.1, "columnspacing": 1}
+    legend = figure.legend(handles, names, loc="outside lower center", ncols=columns, **look)
     for handle in filter(None, legend.legend_handles):
         handle.set(sizes=[55], alpha=1)
 
@@ -157,6 +164,10 @@ def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str,
             for place, row in enumerate(nearest(clips, query)):
                 border = pictures.SAME if clips.name[row] == clips.name[query] else pictures.OTHER
                 show(line[2 + side * (NEIGHBOURS + 1) + place], loudest(features, clips.key[row]), border)
+    figure.suptitle(
+        "The first test recording of each class, and the others nearest to it: green where the class is the same.\n",
+        x=0.004, ha="left", fontsize=11, color=pictures.GREY,
+    )  # fmt: skip
     head(panels[0, 0], "query")
     for side, row in enumerate(sides):
         head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest: {SIDES[row]}")

@@ -11,6 +11,7 @@ from soundssl.files.features import Features, Spool, Store, read_windows
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.reading import (
     Clips,
+    Clusters,
     Embeddings,
     FormatError,
     Labels,
@@ -38,6 +39,7 @@ from soundssl.files.writing import (
 
 __all__ = [
     "Clips",
+    "Clusters",
     "Embeddings",
     "Features",
     "FormatError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -40,41 +41,42 @@ def require(path: str | os.PathLike) -> Path:
     return path
 
 
-def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence[str] = ()) -> h5py.File:
+@contextlib.contextmanager
+def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence[str] = ()) -> Iterator[h5py.File]:
     """Open an HDF5 file of one of `kinds`, checked against its schema, with the attributes `needed`.
 
-    Raises Missing or FormatError.
+    Raises Missing or FormatError, the latter also for damage that shows in the body.
     """
     path = require(path)
-    wanted = " or ".join(kinds)
-    remedy = f"make {wanted} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    remedy = f"make {' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         fact = "is a damaged or truncated HDF5 file" if _is_hdf5(path) else "is not an HDF5 file"
         raise FormatError(f"{text(path)} {fact}; {remedy}") from error
-    try:
-        kind = file.attrs.get("kind")
-        if not isinstance(kind, str) or kind not in KINDS:
-            raise FormatError(f"{text(path)} is an HDF5 file of another program; {remedy}")
-        if kind not in kinds:
-            raise FormatError(f"{text(path)} holds {kind}, not {wanted}; {remedy}")
-        missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
-        if missing:
-            raise FormatError(f"{text(path)} is damaged: attribute {missing[0]} is missing; make it again")
-        if file.attrs["schema"] > KINDS[kind].version:
-            raise FormatError(
-                f"{text(path)} has schema {file.attrs['schema']} of {kind}, this program knows up to "
-                f"{KINDS[kind].version}; install a newer soundssl"
-            )
+    with file:
         try:
-            check(KINDS[kind], datasets(file))
-        except (ValueError, RuntimeError, OSError, KeyError) as error:  # the last three are h5py's, inside a torn file
+            _check_kind(path, file, kinds, remedy)
+            missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
+            if missing:
+                raise ValueError(f"attribute {missing[0]} is missing")
+            check(KINDS[file.attrs["kind"]], datasets(file))
+            yield file
+        except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:  # all but the first h5py's, torn
             raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
-    except BaseException:
-        file.close()
-        raise
-    return file
+
+
+def _check_kind(path: Path, file: h5py.File, kinds: Sequence[str], remedy: str) -> None:
+    kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise FormatError(f"{text(path)} is an HDF5 file of another program; {remedy}")
+    if kind not in kinds:
+        raise FormatError(f"{text(path)} holds {kind}, not {' or '.join(kinds)}; {remedy}")
+    if schema > KINDS[kind].version:
+        raise FormatError(
+            f"{text(path)} has schema {schema} of {kind}, this program knows up to {KINDS[kind].version}; "
+            f"install a newer soundssl"
+        )
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -209,6 +211,30 @@ class Embeddings:
             chosen = clips[clip]
             if chosen.any():
                 yield self.embedding[first : first + batch_size][chosen].astype(np.float32), clip[chosen]
+
+
+class Clusters:
+    """Read a clusters file: `cluster`, `confidence` and `similarity` of each window, `size` and `weight` of each cluster.
+
+    `clip`, `start` and the `clips` table are None where the clusters are those of a bare matrix.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        with open_checked(path, ["clusters"]) as file:
+            self.path, self.attributes = Path(path), dict(file.attrs)
+            self.cluster, self.size = file["cluster"][:].astype(np.int64), file["size"][:]
+            self.confidence = file["confidence"][:].astype(np.float32)
+            self.similarity = file["similarity"][:]
+            self.weight = Array(path, file["weight"])
+            have = all(name in file for name in ("window/clip", "window/start", "clip/key", "clip/split"))
+            self.clip = file["window/clip"][:].astype(np.int64) if have else None
+            self.start = file["window/start"][:] if have else None
+            self.clips = Clips(file) if have else None
+        if len(self.cluster) and not -1 <= self.cluster.min() <= self.cluster.max() < len(self.size):
+            raise FormatError(
+                f"{text(path)} is damaged: clusters {self.cluster.min()} to {self.cluster.max()}, of {len(self.size)}; "
+                f"make it again with soundssl cluster"
+            )
 
 
 class Labels:

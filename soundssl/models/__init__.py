@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from soundssl.models.classifier import Classifier
     from soundssl.models.encoder import Encoder
+    from soundssl.models.image import Tower
 
 ENCODERS: dict[str, str] = {
     "resnet18-half": "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 61M multiply-adds",
@@ -17,6 +18,13 @@ ENCODERS: dict[str, str] = {
     "resnet50": "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 491M multiply-adds",
     "vggish": "VGGish with its fully connected layers, no batch norm: 72.1M weights, 864M multiply-adds",
     "plain": "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 80M multiply-adds",
+}
+
+IMAGE_TOWERS: dict[str, str] = {
+    "strided": "five 3x3 convolutions of stride 2, mean and max over the map: 1.0M weights, 73M multiply-adds at 128 px",
+    "vgg": "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights",
+    "vgg-small": "the VGG tower with a quarter of its widths: 0.3M weights",
+    "resnet50": "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px",
 }
 
 # The nets that can do without batch norm, whose statistics depend on how a batch is split over devices.
@@ -71,6 +79,32 @@ def restore_classifier(config: dict, tensors: dict) -> Classifier:
     }
     classifier.load_state_dict(own)
     return classifier
+
+
+def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
+    """Build an untrained image tower by its name in `IMAGE_TOWERS`, for pictures of any size from 16 pixels on.
+
+    `norm` is `batch` or, for all but resnet50, `group`. Weights are drawn from torch's global generator. Raises
+    ValueError for an unknown name or norm.
+
+    >>> build_image("strided", size=16).size
+    16
+    """
+    if name not in IMAGE_TOWERS:
+        raise ValueError(f"no image tower {name!r}; there are {', '.join(IMAGE_TOWERS)}")
+    if norm not in ("batch", "group"):
+        raise ValueError(f"norm is {norm!r}; it is batch or group")
+    if norm == "group" and name == "resnet50":
+        raise ValueError("image tower 'resnet50' has no group norm; the others have")
+    from soundssl.models import image
+
+    if name == "resnet50":
+        backbone = image.resnet50(size)
+    elif name == "strided":
+        backbone = image.strided(size, norm)
+    else:
+        backbone = image.vgg(size, norm, image.VGG if name == "vgg" else image.VGG_SMALL)
+    return image.Tower(backbone, size)
 
 
 def restore(config: dict, tensors: dict) -> Encoder:

@@ -1,5 +1,6 @@
 """The classifier on top of an encoder: a linear layer, or one hidden layer of rectified units before it."""
 
+import torch
 from torch import Tensor, nn
 
 
@@ -16,5 +17,6 @@ class Classifier(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, embedding: Tensor) -> Tensor:
-        """Return logits."""
-        return self.layers(embedding)
+        """Return logits, in float32 whatever the encoder computes in: bfloat16 tells 0.998 from 1 hardly."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.layers(embedding.float())

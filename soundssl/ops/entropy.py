@@ -25,8 +25,11 @@ CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
 SHORTEST = 1e-12  # length below which a vector counts as zero
 MEMBERS = 16  # clusters a group, in `assign`
-RELATIVE_ERROR = {torch.float32: 2.0**-22, torch.bfloat16: 2.0**-9}  # of a product, number type of the factors
-GROUPS = 2**25  # group maxima held at a time in `assign`: 128 MB
+ROWS = 1024  # embeddings a block, in `assign`
+GROUPS = 2**25  # group maxima held at a time: 128 MB
+CROWD = 256  # groups near the greatest above which a row is computed whole
+PAIRS = 4096  # pairs of row and group computed in float64 at a time
+FACTOR_ERROR = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}  # of a cosine, by rounding its factors to this type
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -237,13 +240,21 @@ class Assignment(NamedTuple):
     similarity: Tensor
 
 
+class _Maxima(NamedTuple):
+    """Hold the maximum cosine of each group `[n, groups]`, of all `[n]`, and sum exp(scale * (cosine - maximum)) `[n]`."""
+
+    group: Tensor
+    top: Tensor
+    total: Tensor
+
+
 @torch.no_grad()
 def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
     """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
 
-    The maximum of every group of `MEMBERS` clusters is found from products in `dtype`; groups whose maximum might be the
-    greatest, given the rounding of these products, are computed again in float64. So the cluster is the one of float64,
-    the first of equals, up to differences of about 1e-7 between the units that are compared.
+    The maximum of every group of `MEMBERS` clusters comes from products of factors in `dtype`. Groups whose maximum is the
+    greatest within the rounding error of such products are computed again in float64, so the cluster does not depend on
+    `dtype`; of equal ones it is the first.
 
     Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
 
@@ -252,13 +263,69 @@ def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype =
     """
     _check(embedding, weight, scale)
     units, weights = F.normalize(embedding.float(), eps=SHORTEST), F.normalize(weight.float(), eps=SHORTEST)
-    groups = -(-len(weights) // MEMBERS)
-    block = max(1, min(1024, GROUPS // groups))
+    rows = max(1, min(ROWS, GROUPS * MEMBERS // len(weights)))
+    tolerance = 2 * (FACTOR_ERROR[dtype] + units.shape[1] * torch.finfo(torch.float32).eps / 2)
     parts = []
     with products(dtype, weights.device) as multiply:
-        for rows in units.split(block):
-            best, total = _group_maxima(rows, weights, scale, multiply, RELATIVE_ERROR[dtype])
-            cluster, similarity = _among(best, rows, weights)
-            parts.append((cluster, (scale * (similarity - best.top)).exp() / total, similarity))
-    cluster, confidence, similarity = (torch.cat(part) for part in zip(*parts, strict=True))
-    return Assignment(cluster, confidence.clamp_(max=1), similarity)
+        for block in units.split(rows):
+            maxima = _group_maxima(block, weights, scale, multiply)
+            cluster, similarity = _among(maxima, block, weights, tolerance)
+            confidence = ((similarity - maxima.top) * scale).exp_() / maxima.total
+            parts.append((cluster, confidence.clamp_(max=1), similarity))
+    return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+
+def _group_maxima(units: Tensor, weights: Tensor, scale: float, multiply: Multiply) -> _Maxima:
+    """Multiply in chunks; group g of a chunk of `width` clusters holds every `width / MEMBERS`-th from its g-th on."""
+    width = min(_chunk(units), -(-len(weights) // MEMBERS) * MEMBERS)
+    tile, powers = units.new_empty(len(units), width), units.new_empty(len(units), width)
+    top, total = units.new_full((len(units),), -torch.inf), units.new_zeros(len(units))
+    groups = []
+    for first in range(0, len(weights), width):
+        chunk = weights[first : first + width]
+        if len(chunk) < width:
+            tile = units.new_full((len(units), width), -torch.inf)
+            tile[:, : len(chunk)] = multiply(units, chunk.T, units.new_empty(len(units), len(chunk)))
+        else:
+            multiply(units, chunk.T, tile)
+        groups.append(tile.view(len(units), MEMBERS, -1).amax(1))
+        new = torch.maximum(top, groups[-1].amax(1))
+        total.mul_((top - new).mul_(scale).exp_())
+        top = new
+        torch.exp(tile.sub_(top[:, None]).mul_(scale), out=powers)
+        total += powers.sum(1)
+    return _Maxima(torch.cat(groups, 1), top, total)
+
+
+def _among(maxima: _Maxima, units: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+    """Return the cluster and the cosine of each row, computed in float64 for the groups that may hold the greatest."""
+    near = maxima.group >= maxima.top[:, None] - tolerance
+    width = min(_chunk(units), -(-len(weights) // MEMBERS) * MEMBERS)
+    crowded = near.sum(1) > CROWD
+    best = torch.full_like(maxima.top, -torch.inf, dtype=torch.float64)
+    cluster = torch.full_like(best, len(weights), dtype=torch.int64)
+    near[crowded] = False
+    for row, group in (pair.unbind(1) for pair in near.nonzero().split(PAIRS)):
+        step = width // MEMBERS
+        first = group // step * width + group % step
+        column = first[:, None] + step * torch.arange(MEMBERS, device=group.device)
+        cosine = torch.einsum("pmd,pd->pm", weights[column.clamp(max=len(weights) - 1)].double(), units[row].double())
+        cosine[column >= len(weights)] = -torch.inf
+        _keep_better(best, cluster, row, cosine, column)
+    for row in crowded.nonzero()[:, 0].split(ROWS):
+        for first in range(0, len(weights), PAIRS):
+            chunk = weights[first : first + PAIRS].double()
+            column = first + torch.arange(len(chunk), device=row.device)
+            _keep_better(best, cluster, row, units[row].double() @ chunk.T, column.expand(len(row), -1))
+    return cluster, best.float()
+
+
+def _keep_better(best: Tensor, cluster: Tensor, row: Tensor, cosine: Tensor, column: Tensor) -> None:
+    """Take over cosines greater than the best of their row, and the first cluster among equal ones, in place."""
+    found, last = cosine.amax(1), torch.iinfo(column.dtype).max
+    first = torch.where(cosine == found[:, None], column, last).amin(1)
+    before = best[row]
+    best.scatter_reduce_(0, row, found, "amax")
+    cluster[row[best[row] > before]] = last
+    equal = found == best[row]
+    cluster.scatter_reduce_(0, row[equal], first[equal], "amin")

@@ -1,11 +1,14 @@
 """Scores of all pairs of two batches by one hidden layer, and losses over them (Jansen et al. 2020, section 3.1).
 
 The score of a pair is s_ij = w . relu(W [a_i; b_j] + c) + e. The first layer is linear in the concatenation, so it is
-computed as u_i + v_j with u = W_a a + c and v = W_b b; only the sum and the ReLU are quadratic, and these are made tile by
-tile in a core's cache, forward and backward, and never kept. With G = dL/ds and the mask m_ij = [u_i + v_j > 0],
+computed as u_i + v_j with u = W_a a + c and v = W_b b; only the sum and the ReLU are quadratic, and these are made tile
+by tile in a core's cache, forward and backward, and never kept. With G = dL/ds and the mask m_ij = [u_i + v_j > 0],
 
     dU_i = sum_j G_ij m_ij,   dV_j = sum_i G_ij m_ij,   du = w * dU,   dv = w * dV,
     dw = sum_i u_i * dU_i + sum_j v_j * dV_j            because relu(h) = m * h.
+
+In single precision a hidden unit within rounding of zero may fall to either side, here as in the concatenated form: one
+such unit moves a gradient by more than all other rounding does.
 """
 
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 TILE = 1 << 19  # bytes of the tile that one row of u meets: together with its sources it stays in a 2 MB L2 cache
 CHUNK = 1 << 28  # bytes of hidden units at a time on other devices
 LOSS_CHUNK = 1 << 20  # scores whose softplus is in memory at a time
+LINEAR = 40.0  # from here on softplus(x) is x in double precision too
 
 
 def scores(
@@ -22,8 +26,8 @@ def scores(
 ) -> Tensor:
     """Score all pairs of rows in single precision or better; memory is linear in the batch but for the scores.
 
-    Shape: `a` [rows, size], `b` [columns, size], `weight_a` and `weight_b` [hidden, size], `bias` and `output` [hidden],
-    `output_bias` a scalar, to [rows, columns]. Raises ValueError for shapes that do not fit.
+    Shape: `a` [rows, size], `b` [columns, size], `weight_a` and `weight_b` [hidden, size], `bias` and `output`
+    [hidden], `output_bias` a scalar, to [rows, columns]. Raises ValueError for shapes that do not fit.
 
     >>> one = torch.ones(1)
     >>> scores(torch.tensor([[1.0], [-3.0]]), one[None], one[None], one[None], one, one, one[0]).T
@@ -88,7 +92,7 @@ def _tile(u: Tensor, v: Tensor) -> Tensor:
 
 
 def _tiled_scores(u: Tensor, v: Tensor, w: Tensor) -> Tensor:
-    """Use relu(u + v) = max(v, -u) + u, whose last term leaves the loops: one elementwise pass and one product a tile."""
+    """Use relu(u + v) = max(v, -u) + u, whose last term leaves the loops: one pass and one product a tile."""
     room, negative, found = _tile(u, v), -u, u.new_empty(len(u), len(v))
     for begin in range(0, len(v), len(room)):
         part = v[begin : begin + len(room)]
@@ -145,10 +149,10 @@ def _chunked_sums(gradient: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tenso
 def balanced_cross_entropy(scores: Tensor, positive: Tensor, legal: Tensor, negatives: Tensor | None = None) -> Tensor:
     """Give the positives and the negatives of a batch equal total weight (Jansen et al. 2020, equation 1).
 
-    L = - mean_i log sigmoid(s_ip(i)) - (1/N) sum over legal (i, j) of log(1 - sigmoid(s_ij)), N the number of legal pairs;
-    for B pairs of B recordings N = B (B - 1). The print form of the two normalisers is inferred. `negatives` puts another
-    number in the place of N: where a batch is spread over processes, the mean of their numbers gives the loss of the whole.
-    Without legal pairs the second term is zero.
+    L = - mean_i log sigmoid(s_ip(i)) - (1/N) sum over legal (i, j) of log(1 - sigmoid(s_ij)), N the number of legal
+    pairs; for B pairs of B recordings N = B (B - 1). The print form of the two normalisers is inferred. Another
+    number takes the place of N with `negatives`: where a batch is spread over processes, the mean of their numbers
+    gives the loss of the whole. Without legal pairs the second term is zero.
 
     Shape: `scores` [rows, columns]; `positive` integers [rows], the column of each row's own positive; `legal` boolean
     [rows, columns], which pairs are negatives. Raises ValueError where a positive is also a legal negative.
@@ -166,10 +170,10 @@ class _Balanced(torch.autograd.Function):
         ctx.save_for_backward(scores, positive, legal, count)
         step = max(1, LOSS_CHUNK // max(1, scores.shape[1]))
         misses = sum(
-            (F.softplus(scores[begin : begin + step]).mul_(legal[begin : begin + step])).sum(dtype=torch.float64)
+            (_softplus(scores[begin : begin + step]).mul_(legal[begin : begin + step])).sum(dtype=torch.float64)
             for begin in range(0, len(scores), step)
         )
-        hits = F.softplus(-scores.gather(1, positive[:, None])).mean(dtype=torch.float64)
+        hits = _softplus(-scores.gather(1, positive[:, None])).mean(dtype=torch.float64)
         return (hits + misses / count).to(scores.dtype)
 
     @staticmethod
@@ -187,17 +191,17 @@ class _Balanced(torch.autograd.Function):
 
 
 def paired_cross_entropy(positive: Tensor, negative: Tensor, legal: Tensor) -> Tensor:
-    """Take one negative for each positive: L = - mean log sigmoid(s_ii) - mean over legal i of log(1 - sigmoid(s_ij(i))).
+    """Take one negative a positive: L = - mean log sigmoid(s_ii) - mean over legal i of log(1 - sigmoid(s_ij(i))).
 
     The form is inferred. Shape: scores of the positives and of the negatives [rows] each, `legal` boolean [rows].
     """
-    misses = (F.softplus(negative) * legal).sum() / legal.sum().clamp(min=1)
-    return F.softplus(-positive).mean() + misses
+    misses = (_softplus(negative) * legal).sum() / legal.sum().clamp(min=1)
+    return _softplus(-positive).mean() + misses
 
 
 @torch.no_grad()
 def outranking(scores: Tensor, positive: Tensor, legal: Tensor) -> Tensor:
-    """Return the share of rows whose positive scores above all legal negatives. Shape: as `balanced_cross_entropy`, to []."""
+    """Return the share of rows whose positive scores above all legal negatives, as a scalar; a tie is no win."""
     best = scores.masked_fill(~legal, -torch.inf).amax(1)
     return (scores.gather(1, positive[:, None])[:, 0] > best).float().mean()
 
@@ -205,8 +209,8 @@ def outranking(scores: Tensor, positive: Tensor, legal: Tensor) -> Tensor:
 def derangement(group: Tensor, lot: Tensor) -> Tensor:
     """Give every row a partner of another group: a permutation made by the rows' lots, whatever order they come in.
 
-    Groups are put in the order of their smallest lot, rows within a group in that of their own, and everything is turned by
-    the size of the largest group. No row then meets its own group, unless that group holds more than half of all rows.
+    Groups are put in the order of their smallest lot, rows within a group in that of their own, and all are turned by
+    the size of the largest group. No row then meets its own group, unless that holds more than half of all rows.
 
     Shape: integers [rows] twice, the lots drawn at random, to [rows].
 
@@ -222,6 +226,10 @@ def derangement(group: Tensor, lot: Tensor) -> Tensor:
     partner = torch.empty_like(order)
     partner[order] = order.roll(-int(size.max()))
     return partner
+
+
+def _softplus(values: Tensor) -> Tensor:
+    return F.softplus(values, threshold=LINEAR)
 
 
 def _check_pairs(scores: Tensor, positive: Tensor, legal: Tensor) -> None:

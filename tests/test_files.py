@@ -1,0 +1,414 @@
+"""The contract on disk: what is written comes back; what does not fit is refused in words; nothing is ever half there."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from soundssl import SoundsslError, files
+from soundssl.commands import main
+from soundssl.files.features import FRONT_END, Store, merge_moments
+from soundssl.files.reading import Array
+from soundssl.files.schema import KINDS, check
+from soundssl.ops.spectrogram import FrontEnd
+
+ATTRIBUTES = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}
+ATTRIBUTES_OF = {
+    "features": ATTRIBUTES,
+    "triplets": {"features": "u", "window_frames": 96, "noise": 0.5, "seed": 0, "samplers": "[]", "classes": "[]"},
+}
+
+
+def columns(kind: str, seed: int = 0) -> dict[str, object]:
+    """Return random columns that fit a schema."""
+    generator = np.random.default_rng(seed)
+    sizes = {"T": 7, "bands": 64, "C": 3, "I": 4, "height": 2, "width": 5, "N": 6, "D": 8, "K": 2, "S": 4, "L": 3, "E": 2}
+    made: dict[str, object] = {}
+    for name, column in KINDS[kind].columns.items():
+        pattern = column.shape.split("|")[0].strip("[]").split(",")
+        shape = tuple(int(p) if p.isdigit() else sizes[p.split("+")[0]] + int(*p.split("+")[1:] or "0") for p in pattern)
+        dtype = column.types.split("|")[0]
+        if dtype == "str":
+            made[name] = [f"{name} {i} ü" for i in range(shape[0])]
+        else:
+            made[name] = generator.integers(0, 100, shape).astype(dtype)
+    if kind == "features":
+        made["clip/offset"] = np.array([0, 2, 2, 7])
+    return made
+
+
+def write(path, kind: str, made: dict[str, object], attributes=None, **options) -> None:
+    attributes = ATTRIBUTES_OF.get(kind, {}) if attributes is None else attributes
+    with files.create(path, kind, inputs=[], made_from="digest", attributes=attributes, **options) as sink:
+        for name, values in made.items():
+            sink.write(name, values)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_comes_back(tmp_path, kind):
+    made = columns(kind)
+    write(tmp_path / "a.h5", kind, made)
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert file.attrs["kind"] == kind and file.attrs["schema"] == KINDS[kind].version
+        assert {"soundssl", "command", "uuid", "inputs", "made_from"} <= set(file.attrs)
+        for name, values in made.items():
+            found = file[name].asstr()[:] if isinstance(values, list) else file[name][:]
+            assert np.array_equal(found, values), name
+    assert files.kind_of(tmp_path / "a.h5") == kind and files.made_from(tmp_path / "a.h5") == "digest"
+
+
+def test_readers_give_what_was_written(tmp_path):
+    for kind in ("features", "triplets", "embeddings", "labels"):
+        write(tmp_path / f"{kind}.h5", kind, columns(kind))
+    made, features = columns("features"), files.Features(tmp_path / "features.h5")
+    assert np.array_equal(features.frames[:], made["frames"]) and np.array_equal(features.offset, made["clip/offset"])
+    assert list(features.clips.key) == made["clip/key"] and np.array_equal(features.images[:], made["images"])
+    assert features.front_end() == {name: ATTRIBUTES[name] for name in FRONT_END}
+    triplets = files.Triplets(tmp_path / "triplets.h5")
+    assert all(np.array_equal(triplets.columns[name], values) for name, values in columns("triplets").items())
+    made, labels = columns("labels"), files.Labels(tmp_path / "labels.h5")
+    assert np.array_equal(labels.label, made["label"]) and labels.classes == made["class"]
+    embeddings = files.Embeddings(tmp_path / "embeddings.h5")
+    assert np.array_equal(embeddings.embedding[:], columns("embeddings")["embedding"])
+
+
+def test_models_come_back_and_run_no_code(tmp_path):
+    tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3), "head.b": np.zeros(0, "f4")}
+    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    model = files.read_model(tmp_path / "m.safetensors")
+    assert model.config == {"size": 3} and files.model_made_from(tmp_path / "m.safetensors") == "digest"
+    assert all(np.array_equal(model.tensors[name], tensors[name]) for name in tensors)
+    (tmp_path / "bad.safetensors").write_bytes(pickle.dumps(print))
+    with pytest.raises(files.FormatError, match="is not a safetensors file; make a model with soundssl train"):
+        files.read_model(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_misfit_is_refused_by_the_datasets_name(tmp_path, kind):
+    required = [name for name, column in KINDS[kind].columns.items() if not column.optional]
+    for name in required:
+        for spoil, fact in ((None, "is missing"), (np.zeros((1, 1, 1, 1, 1), "f8"), "has (type|shape)")):
+            made = columns(kind)
+            made.pop(name) if spoil is None else made.update({name: spoil})
+            with pytest.raises(ValueError, match=f"dataset {name} {fact}"):
+                write(tmp_path / "a.h5", kind, made)
+            assert os.listdir(tmp_path) == []
+
+
+def test_sizes_must_agree_between_datasets():
+    found = {"label": ("i1", (4, 3)), "segment/key": ("str", (5,))}
+    with pytest.raises(ValueError, match=r"dataset segment/key has shape \[5\], not \[S\] with S = 4, L = 3"):
+        check(KINDS["labels"], found)
+
+
+# --- what cannot be read ---
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """Write one file of everything that is no features file."""
+    folder = tmp_path_factory.mktemp("broken")
+    write(folder / "good.h5", "features", columns("features"))
+    write(folder / "labels.h5", "labels", columns("labels"))
+    (folder / "text.h5").write_text("these are words\n" * 99)
+    (folder / "empty.h5").write_bytes(b"")
+    data = (folder / "good.h5").read_bytes()
+    (folder / "cut.h5").write_bytes(data[: len(data) // 2])
+    for name in ("newer", "foreign", "array", "bare", "missing", "type"):
+        (folder / f"{name}.h5").write_bytes(data)
+    with h5py.File(folder / "newer.h5", "a") as file:
+        file.attrs["schema"] = 99
+    with h5py.File(folder / "foreign.h5", "a") as file:
+        del file.attrs["kind"]
+    with h5py.File(folder / "array.h5", "a") as file:
+        file.attrs["kind"] = [1, 2]
+    with h5py.File(folder / "bare.h5", "a") as file:
+        del file.attrs["hop_length"]
+    with h5py.File(folder / "missing.h5", "a") as file:
+        del file["clip/recording"]
+    with h5py.File(folder / "type.h5", "a") as file:
+        del file["mean"]
+        file["mean"] = np.zeros(64)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "status", "fact"),
+    [
+        ("none.h5", 2, "none.h5 does not exist; check the path"),
+        (".", 2, "is a folder, not a file; name the file in it"),
+        ("text.h5", 4, "text.h5 is not an HDF5 file; make features with soundssl featurize"),
+        ("empty.h5", 4, "empty.h5 is not an HDF5 file; make features with soundssl featurize"),
+        ("cut.h5", 4, "cut.h5 is a damaged or truncated HDF5 file; make features with soundssl featurize"),
+        ("foreign.h5", 4, "foreign.h5 is an HDF5 file of another program; make features with soundssl featurize"),
+        ("array.h5", 4, "array.h5 is an HDF5 file of another program; make features with soundssl featurize"),
+        ("labels.h5", 4, "labels.h5 holds labels, not features; make features with soundssl featurize"),
+        ("newer.h5", 4, "newer.h5 has schema 99 of features, this program knows up to 1; install a newer soundssl"),
+        ("bare.h5", 4, "bare.h5 is damaged: attribute hop_length is missing; make it again"),
+        ("missing.h5", 4, "missing.h5 is damaged: dataset clip/recording is missing; make it again"),
+        ("type.h5", 4, "type.h5 is damaged: dataset mean has type f8, not f4; make it again"),
+    ],
+)
+def test_what_is_no_features_file_is_said_in_one_line(broken, capsys, name, status, fact):
+    with pytest.raises(SystemExit) as ended:
+        main(["sample-triplets", str(broken / name), "-o", str(broken / "out.h5")])
+    assert ended.value.code == status
+    error = capsys.readouterr().err
+    assert error.startswith("soundssl sample-triplets: ") and error.endswith(fact + "\n") and error.count("\n") == 1
+    assert not (broken / "out.h5").exists()
+
+
+def test_random_damage_never_escapes_as_another_error(broken, tmp_path):
+    data = np.frombuffer((broken / "good.h5").read_bytes(), np.uint8)
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        torn = data.copy()
+        torn[generator.integers(0, len(data), 40)] = generator.integers(0, 256, 40)
+        torn.tofile(tmp_path / "torn.h5")
+        try:
+            files.Features(tmp_path / "torn.h5")
+        except SoundsslError as error:
+            assert "torn.h5" in str(error)
+
+
+# --- writing ---
+
+
+def test_an_exception_leaves_the_old_file_and_no_other(tmp_path):
+    path = tmp_path / "a.h5"
+    for before in (None, b"old"):
+        if before:
+            path.write_bytes(before)
+        with (
+            pytest.raises(KeyboardInterrupt),
+            files.create(path, "labels", inputs=[], made_from="", attributes={}) as sink,
+        ):
+            sink.write("label", np.zeros((2, 2), "i1"))
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == (["a.h5"] if before else [])
+    assert path.read_bytes() == b"old"
+
+
+def test_without_provenance_equal_content_is_equal_bytes(tmp_path):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        write(tmp_path / name, "features", columns("features", seed), with_provenance=False)
+    write(tmp_path / "d", "features", columns("features"))
+    a, b, c, d = ((tmp_path / name).read_bytes() for name in "abcd")
+    assert a == b != c and a != d
+    with h5py.File(tmp_path / "a") as one, h5py.File(tmp_path / "c") as other:
+        assert "command" not in one.attrs and one.attrs["uuid"] != other.attrs["uuid"]
+
+
+def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path):
+    source, link = tmp_path / "a.h5", tmp_path / "link.h5"
+    source.write_bytes(b"old")
+    link.symlink_to(source)
+    files.guard(source, no_clobber=False)
+    for path, fact in (
+        (source, "exists; leave out --no-clobber"),
+        (tmp_path, "exists; leave out"),
+        (tmp_path / "none" / "a.h5", "none is not a folder; make it first"),
+    ):
+        with pytest.raises(SoundsslError, match=fact) as caught:
+            files.guard(path, no_clobber=True)
+        assert caught.value.status == 2
+    with pytest.raises(files.Unusable, match="is a folder; name the file to write in it"):
+        files.guard(tmp_path, no_clobber=False)
+    with pytest.raises(files.Unusable, match=r"link.h5 is one of the inputs; name another output"):
+        files.guard_inputs(link, [tmp_path / "none", source])
+    files.guard_inputs(tmp_path / "new.h5", [source])
+
+
+def test_names_outside_utf8_become_text_and_stay_apart():
+    assert files.text("Vögel/a b%.wav") == "Vögel/a b%.wav"
+    assert files.text(b"a\xff b%.wav") == "a%FF b%25.wav" == files.text(os.fsdecode(b"a\xff b%.wav"))
+    assert files.text(Path("x") / os.fsdecode(b"\xe4.wav")) == "x/%E4.wav"
+    names = [bytes([byte]) for byte in range(1, 256)]
+    assert len({files.text(name) for name in names}) == 255
+
+
+def test_a_log_is_cut_back_to_what_is_known(tmp_path):
+    path = tmp_path / "log.jsonl"
+    log = files.Log(path)
+    for step in range(5):
+        log.write({"step": step})
+    assert not path.exists()
+    log.flush()
+    with open(path, "a") as file:
+        file.write('{"step": 2}\n{"step"')
+    log.cut_back(lambda line: line["step"] < 3)
+    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2]
+    path.write_text('{"step": 0}\nrubbish\n{"step": 1}\n')
+    log.cut_back(lambda line: True)
+    assert path.read_text() == '{"step": 0}\n'
+    files.Log(None).flush()
+
+
+def test_a_matrix_goes_to_a_file_and_comes_back(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(7, 3)).astype("f4")
+    files.write_matrix(tmp_path / "a.npy", (7, 3), "float32", iter((rows[:4], rows[4:])))
+    assert np.array_equal(files.read_matrix(tmp_path / "a.npy"), rows)
+    np.save(tmp_path / "b.npy", np.arange(3))
+    with pytest.raises(files.FormatError, match="not a matrix of floats"):
+        files.read_matrix(tmp_path / "b.npy")
+    (tmp_path / "c.npy").write_text("words")
+    with pytest.raises(files.FormatError, match="is not an NPY matrix"):
+        files.read_matrix(tmp_path / "c.npy")
+
+
+# --- reading rows and windows ---
+
+
+def layouts(path) -> dict[str, Array]:
+    rows = np.random.default_rng(0).normal(size=(200, 4)).astype("f2")
+    with h5py.File(path, "w") as file:
+        file["contiguous"] = rows
+        file.create_dataset("chunked", data=rows, chunks=(7, 4), compression="gzip")
+        layout = h5py.VirtualLayout((200, 4), "f2")
+        layout[:] = h5py.VirtualSource(file["contiguous"])
+        file.create_virtual_dataset("virtual", layout)
+        return {name: Array(path, file[name]) for name in ("contiguous", "chunked", "virtual")}
+
+
+def test_gather_equals_slices_in_every_layout(tmp_path):
+    arrays = layouts(tmp_path / "a.h5")
+    first = np.array([0, 190, 3, 3, 100])
+    for array in arrays.values():
+        rows = array[:]
+        assert np.array_equal(array.gather(first, 10), np.stack([rows[i : i + 10] for i in first]))
+        assert array.gather(np.empty(0, np.int64), 500).shape == (0, 500, 4)
+        for wrong in ([191], [-1]):
+            with pytest.raises(ValueError, match=r"windows of 10 rows reach outside 0\.\.200"):
+                array.gather(np.array(wrong), 10)
+
+
+def test_arrays_travel_into_other_processes(tmp_path):
+    arrays = layouts(tmp_path / "a.h5")
+    wanted = {name: array.gather(np.array([5, 150]), 3) for name, array in arrays.items()}  # opened before they travel
+    program = "import pickle, sys; a = pickle.load(sys.stdin.buffer); import numpy as np; " \
+              "pickle.dump({n: x.gather(np.array([5, 150]), 3) for n, x in a.items()}, sys.stdout.buffer)"  # fmt: skip
+    root = str(Path(__file__).parents[1])
+    done = subprocess.run(
+        [sys.executable, "-c", program], input=pickle.dumps(arrays), capture_output=True, cwd="/",
+        env={**os.environ, "PYTHONPATH": root}, check=True,
+    )  # fmt: skip
+    found = pickle.loads(done.stdout)
+    assert all(np.array_equal(found[name], wanted[name]) for name in wanted)
+
+
+def test_windows_at_any_hop_are_slices_of_their_clip(toy):
+    source = files.Features(toy.features)
+    for length, hop, batch in ((96, 96, 7), (96, 48, 256), (10, 1, 999), (400, 50, 3)):
+        found = list(source.windows(length, hop, batch))
+        wanted = []
+        for clip, (low, high) in enumerate(zip(source.offset, source.offset[1:], strict=False)):
+            wanted += [(clip, k) for k in range(0, high - low - length + 1, hop)]
+        assert [(c, s) for w in found for c, s in zip(w.clip, w.start, strict=True)] == [(c, k * 0.01) for c, k in wanted]
+        for window in found:
+            for frames, clip, start in zip(window.frames, window.clip, window.start, strict=True):
+                first = source.offset[clip] + round(start * 100)
+                assert np.array_equal(frames, source.frames[first : first + length])
+
+
+def test_moments_merge_to_those_of_the_whole():
+    generator = np.random.default_rng(0)
+    rows = (generator.normal(0, 1e-3, (500, 4)) + [0, 1, 1e3, -1e5]).astype(np.float64)
+    for _ in range(50):
+        edges = np.sort(generator.integers(0, 501, generator.integers(0, 12)))
+        moments = (0, np.zeros(4), np.zeros(4))
+        for part in np.split(rows, edges):
+            moments = merge_moments(moments, part)
+        assert moments[0] == 500 and moments[1] == pytest.approx(rows.mean(0), rel=1e-12)
+        assert moments[2] / 500 == pytest.approx(rows.var(0), rel=1e-6)
+
+
+def test_mean_and_deviation_are_those_of_all_frames(toy):
+    source = files.Features(toy.features)
+    frames = source.frames[:].astype(np.float64)
+    assert source.mean == pytest.approx(frames.mean(0), abs=1e-5)
+    assert source.deviation == pytest.approx(frames.std(0), abs=1e-5)
+
+
+def test_labels_of_clips_and_windows_agree_with_brute_force(tmp_path):
+    generator = np.random.default_rng(0)
+    keys = [f"clip {i}" for i in range(5)]
+    for _ in range(20):
+        count = int(generator.integers(1, 12))
+        start = generator.integers(0, 8, count).astype("f8")
+        made = {
+            "label": generator.integers(-1, 2, (count, 3)).astype("i1"),
+            "segment/key": list(generator.choice([*keys[:-1], "elsewhere"], count)),
+            "segment/start": start,
+            "segment/end": np.where(generator.random(count) < 0.3, np.inf, start + generator.integers(0, 5, count)),
+            "class": ["a", "b", "c"],
+        }
+        write(tmp_path / "l.h5", "labels", made)
+        labels = files.Labels(tmp_path / "l.h5")
+        clip, centre = generator.integers(0, 5, 30), generator.uniform(0, 12, 30).round()
+        of_clips, of_windows = labels.of_clips(keys), labels.of_windows(keys, clip, centre)
+        for c in range(3):
+            for i, key in enumerate(keys):
+                said = [made["label"][s, c] for s in range(count) if made["segment/key"][s] == key]
+                assert of_clips[i, c] == max(said, default=-1)
+            for w in range(30):
+                said = [
+                    made["label"][s, c] for s in range(count)
+                    if made["segment/key"][s] == keys[clip[w]]
+                    and made["segment/start"][s] <= centre[w] < made["segment/end"][s]
+                ]  # fmt: skip
+                assert of_windows[w, c] == max(said, default=-1)
+
+
+def test_splits_are_chosen_by_name(toy):
+    clips = files.Features(toy.features).clips
+    assert clips.in_splits(["1", "3"]).sum() == 16 and clips.in_splits(None).all()
+    with pytest.raises(SoundsslError, match=r"toy has no split '9'; it has '1', '2', '3'"):
+        clips.in_splits(["9"], "toy")
+
+
+# --- the store of an unfinished run ---
+
+
+def fill(store: Store, key: str, frames: int, spool) -> None:
+    spool.start()
+    spool.add_frames(np.full((frames, 64), len(key), "f2"))
+    about = {"key": key, "recording": key, "split": "", "source": key, "start": 0.0}
+    store.add({**about, **spool.finish()})
+
+
+def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path):
+    output = tmp_path / "a.h5"
+    store = Store(output, ATTRIBUTES, "f2", "one")
+    spool = files.Spool(store.folder, "worker-0", "f2")
+    fill(store, "b", 3, spool)
+    spool.start()
+    spool.add_frames(np.zeros((100, 64), "f2"))
+    spool.abandon()
+    fill(store, "aa", 2, spool)
+    store.close()
+    with open(store.folder / "journal.jsonl", "a") as file:
+        file.write('{"key": "torn')
+    again = Store(output, ATTRIBUTES, "f2", "one")
+    assert set(again.done) == {"b", "aa"}
+    with pytest.raises(SoundsslError, match=r"another run is writing .*a\.h5; let it end"):
+        Store(output, ATTRIBUTES, "f2", "one")
+    fill(again, "c", 1, files.Spool(again.folder, "worker-0", "f2"))
+    assert again.lay_out(["b", "aa", "c"], [], (2, 2), True) == 3
+    assert os.listdir(tmp_path) == ["a.h5"]
+    source = files.Features(output)
+    assert list(source.clips.key) == ["aa", "b", "c"] and list(source.frames[:][:, 0]) == [2, 2, 1, 1, 1, 1]
+    for spoil in ("two", "rubbish"):
+        store = Store(output, ATTRIBUTES, "f2", "one")
+        fill(store, "b", 3, files.Spool(store.folder, "worker-0", "f2"))
+        store.close()
+        if spoil == "rubbish":
+            (store.folder / "journal.jsonl").write_text('{"made_from": "one"}\n\0\0\0\n')
+        store = Store(output, ATTRIBUTES, "f2", "one" if spoil == "rubbish" else "two")
+        assert store.done == {} and os.listdir(store.folder) == ["journal.jsonl"]
+        store.discard()
