@@ -21,6 +21,7 @@ from soundssl import SoundsslError, files, pictures
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 ROWS = {
     "log-mel": "log-mel, no network",
@@ -165,10 +166,10 @@ def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str,
                 border = pictures.SAME if clips.name[row] == clips.name[query] else pictures.OTHER
                 show(line[2 + side * (NEIGHBOURS + 1) + place], loudest(features, clips.key[row]), border)
     figure.suptitle(
-        "The first test recording of each class, and the others nearest to it: green where the class is the same.\n",
+        "The first test recording of each class, and the others nearest to it: green where the class is the same.",
         x=0.004, ha="left", fontsize=11, color=pictures.GREY,
     )  # fmt: skip
-    head(panels[0, 0], "query")
+    head(panels[0, 0], "query").set_in_layout(True)  # narrow, so that it makes room for all headings
     for side, row in enumerate(sides):
         head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest: {SIDES[row]}")
 
@@ -179,9 +180,11 @@ def show(axes: "Axes", frames: np.ndarray, border: str) -> None:
     pictures.spectrogram(axes, frames, "", border)
 
 
-def head(axes: "Axes", text: str) -> None:
-    """Write a heading above a column."""
-    axes.annotate(text, (0, 1.18), xycoords="axes fraction", va="bottom", fontsize=12, weight="bold", in_layout=False)
+def head(axes: "Axes", text: str) -> "Annotation":
+    """Write a heading above a column, as wide as it likes."""
+    return axes.annotate(
+        text, (0, 1.18), xycoords="axes fraction", va="bottom", fontsize=12, weight="bold", in_layout=False
+    )
 
 
 def draw(folder: Path, found: dict[str, dict[str, dict[str, Any]]]) -> None:

@@ -11,7 +11,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from soundssl import objectives
+from soundssl import SoundsslError, models, objectives
+
+
+class Refused(SoundsslError, ValueError):
+    """A curriculum that cannot be meant as it stands: an unknown or ill-typed key, a name that does not exist."""
+
+    status = 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ def from_toml(path: Path) -> Curriculum:
     try:
         data = tomllib.loads(Path(path).read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}") from error
+        raise Refused(f"{path} is not a TOML file: {error}") from error
     return from_data(data, str(path))
 
 
@@ -58,24 +64,28 @@ def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum
     """
     stages = data.get("stage", [])
     if not isinstance(stages, list) or not stages:
-        raise ValueError(f"{where} has no [[stage]]; a curriculum is a list of stages")
-    built = [_stage(stage, f"stage {number} of {where}") for number, stage in enumerate(stages, start=1)]
-    return Curriculum(**{**_checked(Curriculum, data, where), "stage": tuple(built)})
+        raise Refused(f"{where} has no [[stage]]; a curriculum is a list of stages")
+    names = [where] if len(stages) == 1 else [f"stage {number} of {where}" for number in range(1, len(stages) + 1)]
+    built = tuple(_stage(stage, name) for stage, name in zip(stages, names, strict=True))
+    plan = Curriculum(**{**_checked(Curriculum, {**data, "stage": ()}, where), "stage": built})
+    if plan.encoder not in models.ENCODERS:
+        raise Refused(f"{where} names the encoder {plan.encoder!r}{nearest(plan.encoder, models.ENCODERS)}")
+    return plan
 
 
 def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
     """Return a curriculum with other values for its encoder, size or norm."""
-    return dataclasses.replace(plan, **values)
+    return from_data({**plan.as_dict(), **values, "stage": [dataclasses.asdict(stage) for stage in plan.stage]})
 
 
 def _stage(data: dict[str, Any], where: str) -> Stage:
     values = _checked(Stage, data, where)
     if not values.get("objective"):
-        raise ValueError(f"{where} names no objective; there are {', '.join(objectives.OBJECTIVES)}")
+        raise Refused(f"{where} names no objective; there are {', '.join(objectives.OBJECTIVES)}")
     checked = {}
     for name, options in values["objective"].items():
         if name not in objectives.OBJECTIVES:
-            raise ValueError(f"{where} names the objective {name!r}{nearest(name, objectives.OBJECTIVES)}")
+            raise Refused(f"{where} names the objective {name!r}{nearest(name, objectives.OBJECTIVES)}")
         options = dict(options)
         weight = options.pop("weight", 1.0)
         here = f"objective {name} in {where}"
@@ -92,7 +102,7 @@ def _checked(kind: type, data: dict[str, Any], where: str) -> dict[str, Any]:
     known = [each.name for each in fields(kind)]
     for name in data:
         if name not in known:
-            raise ValueError(f"{where} has the key {name!r}{nearest(name, known)}")
+            raise Refused(f"{where} has the key {name!r}{nearest(name, known)}")
     return {name: _typed(hints[name], value, name, where) for name, value in data.items()}
 
 
@@ -100,7 +110,7 @@ def _typed(hint: Any, value: Any, name: str, where: str) -> Any:
     origin, choices = typing.get_origin(hint), typing.get_args(hint)
     if origin is Literal:
         if value not in choices:
-            raise ValueError(f"{name} of {where} is {value!r}; choose {', '.join(map(repr, choices))}")
+            raise Refused(f"{name} of {where} is {value!r}; choose {', '.join(map(repr, choices))}")
         return value
     if origin in (typing.Union, types.UnionType):
         return None if value is None else _typed(choices[0], value, name, where)
@@ -108,9 +118,9 @@ def _typed(hint: Any, value: Any, name: str, where: str) -> Any:
         return float(value)
     expected = origin or hint
     if expected is tuple:
-        expected = list
+        return tuple(value)
     if not isinstance(value, expected) or (expected is int and isinstance(value, bool)):
-        raise ValueError(f"{name} of {where} is {value!r}; it must be {getattr(expected, '__name__', expected)}")
+        raise Refused(f"{name} of {where} is {value!r}; it must be {getattr(expected, '__name__', expected)}")
     return value
 
 

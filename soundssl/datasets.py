@@ -159,7 +159,7 @@ def _rows(path: Path, required: set[str]) -> Iterator[tuple[int, dict[str, str]]
                 cells = {name: (cell or "").strip() for name, cell in row.items() if isinstance(cell, str | None)}
                 yield reader.line_num, cells
         except csv.Error as error:
-            raise ValueError(f"{path}, line {reader.line_num}: {error}; write it as UTF-8 CSV or TSV") from error
+            raise ValueError(f"{path}, line {reader.line_num + 1}: {error}; write it as UTF-8 CSV or TSV") from error
 
 
 def _first(row: dict[str, str], names: tuple[str, ...]) -> str | None:

@@ -46,7 +46,7 @@ class Accelerator:
         """Move a network to the device, its maps in channels-last order where that is the faster one."""
         network.to(self.device)
         if self.dtype != torch.float32 or self.device.type == "cuda":
-            network.to(memory_format=torch.channels_last)
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         return network
 
     def send(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""Labels from clusters: which clusters to ask about, whom to show, how an answer spreads (Jansen et al. 2020, section 3.3).
+"""Labels from clusters: which clusters to ask about, whom to show, how an answer spreads (Jansen et al. 2020).
 
 The paper asks about one member a cluster, drawn at random, and gives its label to all members; which clusters a budget
 smaller than their number goes to is not stated (largest first is inferred). An answer is None for "cannot tell", else
@@ -30,7 +30,7 @@ class Plan:
 
 
 PRESETS = {
-    "best": Plan("size", "central", 0.5),  # ESC-10 at 10 questions: clip accuracy 0.68, the paper's way 0.53
+    "best": Plan("size", "central", 0.5),
     "paper": Plan("size", "random", 1.0),
 }
 
@@ -75,7 +75,7 @@ def ask(
 
 
 def draw(windows: int, generator: np.random.Generator) -> np.ndarray:
-    """Return all windows in an order drawn uniformly: the first n are a random sample of n, the baseline of the paper."""
+    """Return all windows in an order drawn uniformly: the first n are a random sample, the baseline of the paper."""
     return generator.permutation(windows)
 
 
@@ -92,7 +92,8 @@ def spread(
     if not 0 < share <= 1:
         raise ValueError(f"an answer spreads to a share of a cluster between 0 and 1, not {share:g}")
     if len(np.unique(cluster[asked])) < len(asked):
-        raise ValueError(f"{len(asked)} questions went to {len(np.unique(cluster[asked]))} clusters; one each is needed")
+        clusters = len(np.unique(cluster[asked]))
+        raise ValueError(f"{len(asked)} questions went to {clusters} clusters; a cluster takes one")
     if not len(asked):
         return np.empty(0, np.int64), np.empty(0, np.int64)
     question = np.full(int(cluster.max()) + 2, -1)  # its last place is that of cluster -1

@@ -136,7 +136,7 @@ def _av_audio(path, start: float, end: float | None) -> tuple[Iterator[np.ndarra
 def _av_blocks(container, stream, path, start: float) -> Iterator[tuple[int | None, np.ndarray]]:
     """Yield (first sample since the container's zero, None where unknown; mono block)."""
     zero = Fraction(container.start_time or 0, av.time_base)
-    decoded, form, converter = 0.0, None, None
+    decoded, form, converter = 0.0, None, av.AudioResampler(format="fltp")
     with container:
         try:
             _seek(container, zero, start)

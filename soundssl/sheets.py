@@ -101,7 +101,9 @@ def _rows(content: bytes, name: str) -> Iterable[tuple[int, list[str]]]:
 
 def _line(number: int, cells: list[str], place: dict[str, int], width: int, name: str) -> Line:
     if len(cells) > width and any(cell.strip() for cell in cells[width:]):
-        raise SheetError(f"{name} line {number} has {len(cells)} cells, not {width}; put an answer with a comma in quotes")
+        raise SheetError(
+            f"{name} line {number} has {len(cells)} cells, not {width}; put a class with a comma in quotes"
+        )
     cell = {column: cells[i].strip() if i < len(cells) else "" for column, i in place.items()}
     if not cell["clip"]:
         raise SheetError(f"{name} line {number} names no clip; keep that column as --questions wrote it")
@@ -147,35 +149,57 @@ def parse(words: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(known.setdefault(name.casefold(), name) for name in names))
 
 
-def answers(lines: Iterable[Line], name: str) -> tuple[list[tuple[str, ...] | None], list[str]]:
-    """Return the answers of lines and the classes in them, in order of their first appearance; raise SheetError."""
+def parse_all(answers: Iterable[str]) -> tuple[list[tuple[str, ...] | None], list[str]]:
+    """Return answers in turn, and the classes in them in order of their first appearance; ValueError as of `parse`."""
     given: list[tuple[str, ...] | None] = []
     classes: dict[str, None] = {}
-    for line in lines:
-        try:
-            given.append(parse(line.answer, list(classes)))
-        except ValueError as error:
-            raise SheetError(f"{name} line {line.number}: {error}") from None
+    for words in answers:
+        given.append(parse(words, list(classes)))
         classes |= dict.fromkeys(given[-1] or ())
     return given, list(classes)
 
 
-class Windows:
-    """Find windows by clip and time. `clip` and `start` (seconds into the file) are those of each window."""
+class Finder:
+    """Find windows by clip and time. `clip`, `start` (seconds into the file) and `cluster` are those of each window."""
 
-    def __init__(self, keys: Sequence[str], clip: np.ndarray, start: np.ndarray) -> None:
-        self.row = {key: i for i, key in enumerate(keys)}
+    def __init__(self, keys: Sequence[str], clip: np.ndarray, start: np.ndarray, cluster: np.ndarray | None) -> None:
+        self.row = {key.strip(): i for i, key in enumerate(keys)}
         self.order = np.lexsort((start, clip))
-        self.start = start[self.order]
+        self.start, self.cluster = start[self.order], cluster
         self.bound = np.searchsorted(clip, np.arange(len(keys) + 1), "left", self.order)
 
-    def find(self, line: Line, name: str, clusters: str) -> int:
-        """Return the row of the window a line asks about; raise SheetError where there is none."""
-        remedy = f"this sheet was not written for {clusters}"
+    def find(self, line: Line) -> int:
+        """Return the row of the window a line asks about; raise ValueError where there is none."""
         if line.clip not in self.row:
-            raise SheetError(f"{name} line {line.number}: no clip is called {line.clip!r}; {remedy}")
+            raise ValueError(f"no clip is called {line.clip!r}")
         first, end = self.bound[self.row[line.clip] :][:2]
         near = np.abs(self.start[first:end] - line.start)
         if not len(near) or near.min() > NEAR:
-            raise SheetError(f"{name} line {line.number}: no window of {line.clip!r} starts at {line.start:g} s; {remedy}")
-        return int(self.order[first + near.argmin()])
+            raise ValueError(f"none of the chosen windows of {line.clip!r} starts at {line.start:g} s")
+        row = int(self.order[first + near.argmin()])
+        asked = None if self.cluster is None else int(self.cluster[row])
+        if line.cluster != asked:
+            names = ["no cluster" if number is None else f"cluster {number}" for number in (line.cluster, asked)]
+            raise ValueError(f"it names {names[0]}, the window is asked about for {names[1]}")
+        return row
+
+    def match(self, lines: Iterable[Line], name: str, remedy: str) -> dict[int, Line]:
+        """Return answered lines by the row of their window, in their order.
+
+        Raises SheetError, with the remedy, for a line that fits no window, and for a second answer to a question.
+        """
+        found: dict[int, Line] = {}
+        seen: dict[int, int] = {}
+        for line in lines:
+            try:
+                parse(line.answer)
+                row = self.find(line)
+            except ValueError as error:
+                raise SheetError(f"{name} line {line.number}: {error}; {remedy}") from None
+            group = row if line.cluster is None else line.cluster
+            if group in seen:
+                raise SheetError(
+                    f"{name} lines {seen[group]} and {line.number} answer one question; delete one of them"
+                )
+            found[row], seen[group] = line, line.number
+        return found

@@ -35,7 +35,8 @@ class Mixture(nn.Module):
 
     def forward(self, batches: dict[str, dict[str, Tensor]], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss of one batch an objective, and every figure to log under `objective.figure`."""
-        total, figures = torch.zeros((), device=next(self.encoder.parameters()).device), {}
+        total = torch.zeros((), device=next(self.parameters()).device)
+        figures: dict[str, Tensor] = {}
         for name, part in self.parts.items():
             loss, found = part(batches[name], progress)
             total = total + self.weights[name] * loss

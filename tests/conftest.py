@@ -1,4 +1,4 @@
-"""The toy set of the tests, synthesised: 24 recordings of four classes, two of them videos, and what featurize makes of it."""
+"""The toy set of the tests, synthesised: 24 recordings of four classes, two of them videos, and their features."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import NamedTuple
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # before torch is loaded: the runs of one test do not fight for cores
 
-import av
-import numpy as np
-import pytest
-import soundfile
+import av  # noqa: E402
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import soundfile  # noqa: E402
 
 RATE = 16000  # Hz
 CLASSES = ("tone", "chirp", "clicks", "noise")
@@ -69,7 +69,7 @@ def write_video(
     pictures: float | None = None,
     fmt: str | None = None,
 ) -> None:
-    """Write sound [samples] or [channels, samples], `delay` seconds late, and a 64x48 picture of brightness `levels`."""
+    """Write sound [samples] or [channels, samples], `delay` seconds late, and a 64x48 picture as bright as `levels`."""
     channels = None if sound is None else np.atleast_2d(sound)
     with av.open(str(path), "w", format=fmt) as container:
         video = container.add_stream(codec, rate=10) if codec else None
@@ -100,7 +100,7 @@ def write_video(
 def run(*arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str) -> Outcome:
     """Run the command line in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "soundssl", *(os.fspath(word) if isinstance(word, Path) else str(word) for word in arguments)],
+        [sys.executable, "-m", "soundssl", *map(str, arguments)],
         input=stdin,
         capture_output=True,
         cwd=cwd,

@@ -61,9 +61,11 @@ MISSING = {
     "sample-triplets": ["sample-triplets", "nowhere"],
     "train": ["train", "nowhere"],
     "embed": ["embed", "nowhere", "-m", "m.safetensors"],
+    "label-clusters": ["label-clusters", "nowhere"],
     "evaluate": ["evaluate", "retrieval", "a.npy", "--labels", "nowhere"],
 }
 WRONG = {
+    "label-clusters": (["label-clusters", "text.h5"], "make clusters with soundssl cluster"),
     "sample-triplets": (["sample-triplets", "text.h5"], "soundssl featurize"),
     "train": (["train", "text.h5"], "soundssl featurize"),
     "embed": (["embed", "text.h5", "-m", "m.safetensors"], "soundssl featurize"),

@@ -27,7 +27,7 @@ def test_toml_gives_what_data_gives(tmp_path):
     ("data", "message"),
     [
         ({"encodr": "plain", **stage()}, "the curriculum has the key 'encodr', .* did you mean encoder"),
-        (stage(step=3), "stage 1 of the curriculum has the key 'step', which is not known; did you mean steps"),
+        (stage(step=3), "the curriculum has the key 'step', which is not known; did you mean steps"),
         (stage(objective={"triplets": {}}), "names the objective 'triplets', which is not known; did you mean triplet"),
         (stage(objective={"triplet": {"margn": 1}}), "did you mean margin"),
         (stage(objective={"triplet": {"mining": "hard"}}), "mining .* is 'hard'; choose 'none', 'semihard'"),
@@ -35,6 +35,11 @@ def test_toml_gives_what_data_gives(tmp_path):
         (stage(steps=True), "steps .* is True; it must be int"),
         (stage(learning_rate="fast"), "learning_rate .* it must be float"),
         ({"stage": [{"steps": 3}]}, "names no objective"),
+        ({**stage(), "encoder": "resnet51"}, "names the encoder 'resnet51', .* did you mean resnet50"),
+        (
+            {"stage": [{"steps": 1, "objective": {"triplet": {}}}, {"stps": 1}]},
+            "stage 2 of the curriculum has .* did you",
+        ),
         ({}, r"has no \[\[stage\]\]"),
     ],
 )

@@ -42,6 +42,7 @@ ROOMS = {
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "labelling": Room("", "numpy"),
+    "sheets": Room("", "numpy"),
     "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives models* ops* files* device", "torch numpy"),

@@ -125,13 +125,14 @@ def section(table: str, options: argparse.Namespace) -> str:
     import torch
 
     folds = ", ".join(options.folds)
-    several = len(options.folds) > 1
+    held_out = f"folds {folds}, each held out in turn" if len(options.folds) > 1 else f"fold {folds} held out"
     lines = [
-        f"## ESC-10, {'folds' if several else 'fold'} {folds} held out: samplers of Jansen et al. 2018",
+        f"## ESC-10, {held_out}: samplers of Jansen et al. 2018",
         "",
-        f"{datetime.date.today().isoformat()}, commit {commit()}, soundssl {soundssl.__version__}, torch {torch.__version__},",
-        f"{platform.machine()} with {os.cpu_count()} processors. Command: `{options.command or 'table.py'}`.",
-        f"Training saw the other folds{', one held out in turn,' if several else ''} without labels, but for the topline.",
+        f"{datetime.date.today().isoformat()}, commit {commit()}, soundssl {soundssl.__version__},",
+        f"torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} processors.",
+        f"Command: `{options.command or 'table.py'}`.",
+        "Training saw the other folds, without labels but for the topline.",
         f"Mean ± standard deviation over the seeds {', '.join(options.seeds)}; recovery is",
         "(score - log-mel) / (supervised - log-mel), seed by seed.",
     ]

@@ -16,12 +16,13 @@ import typer.completion
 import typer.core
 
 from soundssl import SoundsslError, __version__
-from soundssl.commands import embed, evaluate, featurize, sample_triplets, train
+from soundssl.commands import cluster, embed, evaluate, featurize, label_clusters, sample_triplets, train
 
 # Pipeline order, under the headings of --help.
 COMMANDS: dict[str, dict[str, Any]] = {
     "Sound to features": {"featurize": featurize.featurize, "sample-triplets": sample_triplets.sample_triplets},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
+    "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
     "Measure": {"evaluate": evaluate.app},
 }
 
@@ -123,6 +124,6 @@ def main(arguments: list[str] | None = None) -> None:
         if os.environ.get("SOUNDSSL_DEBUG"):
             raise
         name = next((word for word in arguments if not word.startswith("-")), "")
-        fact = " ".join((str(error) or type(error).__name__).split())
+        fact = " ".join((str(error) or type(error).__name__).splitlines())
         typer.echo(f"soundssl {name}: {fact}", err=True)
         raise SystemExit(getattr(error, "status", 1)) from None

@@ -75,6 +75,7 @@ def embed(
     if str(output) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
     files.guard(output, no_clobber)
+    files.guard_inputs(output, [features, model])
     source, trained = files.Features(features), files.read_model(model)
     source.check_front_end(trained.config["front_end"], model)
     inputs = [

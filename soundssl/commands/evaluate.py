@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
-from soundssl import SoundsslError
-from soundssl.commands import terminal
+from soundssl.commands import scoring, terminal
 from soundssl.commands.options import Hop, Seed, words
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -29,28 +26,6 @@ Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, f
 Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
 Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
-
-
-class Table(NamedTuple):
-    """Hold windows of clips with the labels of the clips. `clip` [windows]; `label` [clips, classes]."""
-
-    embedding: Any
-    clip: Any
-    label: Any
-    classes: list[str]
-    recording: Any
-    split: Any
-
-
-class Report(NamedTuple):
-    """Say where scores go and what they are set against."""
-
-    evaluation: str
-    input: Path
-    output: Path | None
-    baseline: Path | None
-    topline: Path | None
-    classes: bool
 
 
 @app.command("retrieval")
@@ -79,10 +54,11 @@ def retrieval(
     """
     from soundssl.evaluations import retrieval as task
 
-    table = _load(embeddings, labels, hop, words(split), means=True)
+    report = scoring.begin(scoring.Report("retrieval", embeddings, output, baseline, topline, classes), labels)
+    table = scoring.load(embeddings, labels, hop, words(split), means=True)
     options = task.Options(per_class=per_class, draws=draws, bootstrap=bootstrap)
     rows = task.evaluate(table.embedding, table.label, table.classes, options, seed)
-    _report(rows, Report("retrieval", embeddings, output, baseline, topline, classes))
+    scoring.show(rows, report)
 
 
 @app.command("knn")
@@ -118,9 +94,10 @@ def knn(
     """
     from soundssl.evaluations import knn as task
 
+    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if unit not in ("clip", "window") or vote not in ("share", "majority"):
         raise typer.BadParameter("--unit is clip or window, --vote is share or majority")
-    table = _load(embeddings, labels, hop, None, means=unit == "clip")
+    table = scoring.load(embeddings, labels, hop, None, means=unit == "clip")
     options = task.Options(k=k, unit=unit, vote=vote, bootstrap=bootstrap)
 
     def score(query_clips, base_clips) -> list[dict]:
@@ -136,8 +113,12 @@ def knn(
             seed,
         )
 
-    rows = _over_folds(table, score) if folds else score(*_two_sides(table, words(query), words(base), embeddings))
-    _report(rows, Report("knn", embeddings, output, baseline, topline, classes))
+    rows = (
+        scoring.over_folds(table, score)
+        if folds
+        else score(*scoring.two_sides(table, words(query), words(base), embeddings))
+    )
+    scoring.show(rows, report)
 
 
 @app.command("shallow")
@@ -175,15 +156,18 @@ def shallow(
     """
     from soundssl.evaluations import shallow as task
 
+    report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    if not folds and not test:
+        raise typer.BadParameter("say which splits to score with --test, or give --folds")
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
-    table = _load(embeddings, labels, hop, None, means=False)
+    table = scoring.load(embeddings, labels, hop, None, means=False)
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
-    held = _members(table, words(validation), embeddings) if validation else None
+    held = scoring.members(table, words(validation), embeddings) if validation else None
 
     def score(test_clips, train_clips) -> list[dict]:
         train_clips = train_clips & ~held if held is not None else train_clips
@@ -191,131 +175,123 @@ def shallow(
             table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
         )
 
-    if not folds and not test:
-        raise typer.BadParameter("say which splits to score with --test, or give --folds")
-    rows = _over_folds(table, score) if folds else score(*_two_sides(table, words(test), words(train), embeddings))
-    _report(rows, Report("shallow", embeddings, output, baseline, topline, classes))
+    rows = (
+        scoring.over_folds(table, score)
+        if folds
+        else score(*scoring.two_sides(table, words(test), words(train), embeddings))
+    )
+    scoring.show(rows, report)
 
 
-def _members(table: Table, splits: list[str] | None, path: Path):
-    """Return which clips are of the splits; an unknown split is named with those there are."""
-    import numpy as np
+@app.command("tagging")
+def tagging(
+    embeddings: Annotated[Path, typer.Argument(help="Embeddings file written by embed --layer probabilities.")],
+    labels: LabelsFile,
+    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    bootstrap: Bootstrap = 0,
+    seed: Seed = 0,
+    output: Scores = None,
+    baseline: Baseline = None,
+    topline: Topline = None,
+    classes: Classes = False,
+) -> None:
+    """Clip scores of a classifier: do they rank clips within classes, and classes within clips?
 
-    known = sorted(set(table.split))
-    for split in splits or []:
-        if split not in known:
-            raise SoundsslError(f"{path} has no split {split!r}; it has {', '.join(map(repr, known))}")
-    return np.isin(table.split, splits) if splits else np.ones(len(table.split), bool)
+    The score of a clip is the mean of its windows' probabilities.
 
+    Example:
 
-def _two_sides(table: Table, asked: list[str] | None, others: list[str] | None, path: Path):
-    first = _members(table, asked, path)
-    if others:
-        return first, _members(table, others, path)
-    return first, (~first if not first.all() else first)
+    soundssl evaluate tagging probabilities.h5 --labels labels.h5
+    """
+    from soundssl.evaluations import tagging as task
 
-
-def _over_folds(table: Table, score) -> list[dict]:
-    """Score every split against the rest; rows carry their split, and the means over splits come last."""
-    import numpy as np
-
-    splits = sorted(set(table.split) - {""})
-    if len(splits) < 2:
-        raise SoundsslError(f"--folds needs two splits or more, here are {len(splits)}")
-    found = [{**row, "split": split} for split in splits for row in score(table.split == split, table.split != split)]
-    means = []
-    for metric, name in dict.fromkeys((row["metric"], row["class"]) for row in found):
-        rows = [row for row in found if (row["metric"], row["class"]) == (metric, name)]
-        chance = [row["chance"] for row in rows if row["chance"] is not None]
-        means.append({
-            "metric": metric, "class": name, "value": float(np.mean([row["value"] for row in rows])), "low": None, "high": None,
-            "chance": float(np.mean(chance)) if chance else None, "count": sum(row["count"] for row in rows), "split": "mean",
-        })  # fmt: skip
-    return found + means
+    report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
+    table = scoring.load_scores(embeddings, labels, words(split))
+    rows = task.evaluate(table.embedding, table.label, table.classes, task.Options(bootstrap=bootstrap), seed)
+    scoring.show(rows, report)
 
 
-def _load(path: Path, labels: Path, hop: float, splits: list[str] | None, means: bool) -> Table:
-    """Read windows (or clip means) of the clips that have labels."""
-    import numpy as np
+@app.command("clusters")
+def clusters(
+    clusters: Annotated[Path, typer.Argument(help="Clusters file.")],
+    labels: LabelsFile,
+    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    several: Annotated[
+        str, typer.Option(help="Windows of several classes: exclude them, or expand: a part of each for every class.")
+    ] = "exclude",
+    seed: Seed = 0,
+    output: Scores = None,
+    classes: Classes = False,
+) -> None:
+    """Clusters against classes: V-measure, homogeneity, completeness, purity, clusters in use and their sizes.
 
+    A window has the classes of the segments that contain its centre. Chance is printed beside every value: with many
+    clusters a V-measure far above 0 may be chance.
+
+    Example:
+
+    soundssl evaluate clusters clusters.h5 --labels labels.h5
+    """
     from soundssl import files
+    from soundssl.evaluations import clusters as task
 
-    known = files.Labels(labels)
-    if str(path) == "-" or files.kind_of(path) is None:
-        return _load_matrix(path, known)
-    kind = files.kind_of(path)
-    if kind not in ("embeddings", "features"):
-        raise files.FormatError(
-            f"{files.text(path)} holds {kind}; evaluate takes embeddings, features or an NPY matrix"
-        )
-    source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
-    label = known.of_clips(source.clips.key)
-    chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
-    if not chosen.any():
-        raise SoundsslError(
-            f"no clip of {files.text(path)} has a label in {files.text(labels)}; are their keys the same?"
-        )
-    embedding, clip = files.read_windows(source, chosen, hop, means)
-    rows = np.flatnonzero(np.isin(np.arange(len(chosen)), clip))
-    number = np.full(len(chosen), -1)
-    number[rows] = np.arange(len(rows))
-    return Table(
-        embedding, number[clip], label[rows], known.classes,
-        source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str),
-    )  # fmt: skip
+    report = scoring.begin(scoring.Report("clusters", clusters, output, None, None, classes), labels)
+    source, known = files.Clusters(clusters), files.Labels(labels)
+    if source.clip is None:
+        if len(source.cluster) != len(known.key):
+            raise files.FormatError(
+                f"{files.text(clusters)} has {len(source.cluster)} rows without times and the labels {len(known.key)} "
+                f"segments; make clusters of an embeddings file instead"
+            )
+        rows = task.evaluate(source.cluster, known.label, known.classes, task.Options(several), seed)
+    else:
+        chosen = source.clips.in_splits(words(split), clusters)[source.clip]
+        centre = source.start[chosen] + float(source.attributes["window"]) / 2
+        label = known.of_windows(source.clips.key, source.clip[chosen], centre)
+        rows = task.evaluate(source.cluster[chosen], label, known.classes, task.Options(several), seed)
+    scoring.show(rows, report)
 
 
-def _load_matrix(path: Path, known) -> Table:
-    """Read a bare matrix, a row for each segment of the labels."""
-    import io
+@app.command("labels")
+def labels(
+    labels: Annotated[Path, typer.Argument(help="Labels file to score, as label-clusters writes it.")],
+    truth: Annotated[Path, typer.Option(help="Labels file that is right.")],
+    windows: Annotated[
+        Path | None,
+        typer.Option(
+            help="Clusters or embeddings file of all windows, for recall and coverage. Default: the one that they "
+            "were spread from, where it lies beside them."
+        ),
+    ] = None,
+    output: Scores = None,
+    classes: Classes = False,
+) -> None:
+    """Labels against the truth: how many are right, and how many windows of a class got it.
 
-    import numpy as np
+    Precision and recall are means over classes, and pooled over all labels (Jansen et al. 2020, table 2).
 
+    Example:
+
+    soundssl evaluate labels spread.h5 --truth labels.h5
+    """
     from soundssl import files
+    from soundssl.evaluations import labels as task
 
-    matrix = files.read_matrix(path if str(path) != "-" else io.BytesIO(sys.stdin.buffer.read()))
-    if len(matrix) != len(known.key):
-        raise files.FormatError(
-            f"{files.text(path)} has {len(matrix)} rows and the labels {len(known.key)} segments; a bare matrix needs a row "
-            f"a segment, write an embeddings file instead"
-        )
-    rows = np.arange(len(matrix))
-    splits = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
-    return Table(np.asarray(matrix, np.float32), rows, known.label, known.classes, known.key.astype(str), splits)
-
-
-def _report(rows: list[dict], report: Report) -> None:
-    """Print a table for people, JSON lines elsewhere; write the score file."""
-    from soundssl import evaluations, files
-
-    if report.baseline and report.topline:
-        rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
-    elif report.baseline or report.topline:
-        raise typer.BadParameter("the recovery needs both --baseline and --topline")
-    lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
-    if report.output:
-        with files.replace(report.output) as partial:
-            partial.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
-    if not sys.stdout.isatty():
-        if not report.output:
-            print("\n".join(json.dumps(line) for line in lines))
-        return
-    shown = [line for line in lines if report.classes or line["class"] is None]
-    optional = [name for name in ("split", "recovery") if any(name in line for line in shown)]
-    columns = ["metric", *(["class"] if report.classes else []), *optional, "value", "95 % interval", "chance", "count"]
-    terminal.print_table(columns, [_cells(line, columns) for line in shown])
-
-
-def _cells(line: dict, columns: list[str]) -> list[str]:
-    def number(value) -> str:
-        return "" if value is None else f"{value:.3f}"
-
-    cells = {
-        **{name: line.get(name) or "" for name in ("metric", "class", "split")},
-        "recovery": f"{line['recovery']:.0%}" if "recovery" in line else "",
-        "value": number(line["value"]),
-        "95 % interval": f"{line['low']:.3f} … {line['high']:.3f}" if line["low"] is not None else "",
-        "chance": number(line["chance"]),
-        "count": str(line["count"]),
-    }
-    return [cells[name] for name in columns]
+    report = scoring.begin(scoring.Report("labels", labels, output, None, None, classes), truth)
+    given, known = files.Labels(labels), files.Labels(truth)
+    windows = windows or given.spread_from()
+    pair: Any
+    if windows is None:
+        terminal.say("evaluate", "recall and coverage are those of the segments alone; give --windows for all windows")
+        pair = given.label, known.of_segments(given.key, given.start, given.end)
+    else:
+        source: Any = files.Embeddings(windows) if files.kind_of(windows) == "embeddings" else files.Clusters(windows)
+        if source.clip is None:
+            raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
+        chosen = source.clips.in_splits(words(given.attributes.get("split")), windows)[source.clip]
+        place = source.clips.key, source.clip[chosen], source.start[chosen]
+        centre = place[2] + float(source.attributes["window"]) / 2
+        pair = given.at_windows(*place, centre), known.of_windows(*place[:2], centre)
+    names = list(dict.fromkeys([*known.classes, *given.classes]))
+    pair = [task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True)]
+    scoring.show(task.evaluate(*pair, names), report)

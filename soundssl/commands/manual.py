@@ -125,7 +125,8 @@ def _objective(name: str) -> list[str]:
 
     module = objectives.load(name)
     types = typing.get_type_hints(module.Options)
-    lines = [".RS", ".PP", prose(f"Needs {' and '.join(module.NEEDS)}. Options, each given as --set NAME=VALUE:")]
+    needs = f"Needs {' and '.join(module.NEEDS)}. " if module.NEEDS else ""
+    lines = [".RS", ".PP", prose(f"{needs}Options, each given as --set NAME=VALUE:")]
     for field in objectives.describe(name):
         meaning = field.metadata["help"]
         choices = typing.get_args(types[field.name]) if typing.get_origin(types[field.name]) is typing.Literal else ()

@@ -62,7 +62,7 @@ def sample_triplets(
     source = files.Features(features)
     known = files.Labels(labels) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
-    inputs += [files.identity("labels", labels, known.attributes)] if known else []
+    inputs += [files.identity("labels", known.path, known.attributes)] if known else []
     if max_shift >= source.bands:
         raise typer.BadParameter(f"{max_shift} is not less than {source.bands} bands", param_hint="--max-shift")
     frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
@@ -75,10 +75,6 @@ def sample_triplets(
     chosen = source.clips.in_splits(words(split), features)
     layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
     segments = _segments(known, source) if known else None
-    if segments is not None and not len(segments.row):
-        raise SoundsslError(
-            f"{files.text(labels)} names no clip of {files.text(features)}; give labels made with these features"
-        )
     recipes = triplets.sample(sampler, layout, count, options, seed, segments)
     attributes = {
         "features": source.attributes["uuid"],
@@ -101,12 +97,17 @@ def _segments(labels, source):
     """Return the labelled segments of the clips in a features file, in frames into each clip."""
     import numpy as np
 
+    from soundssl import files
     from soundssl.triplets import Segments
 
     row_of = {key: i for i, key in enumerate(source.clips.key)}
     known = np.array([key in row_of for key in labels.key], bool)
     rate = float(source.attributes["frame_rate"])
     longest = len(source.frames)
+    if not known.any():
+        raise SoundsslError(
+            f"{files.text(labels.path)} names no clip of {files.text(source.path)}; give the labels made with it"
+        )
     return Segments(
         row=np.array([row_of[key] for key in labels.key[known]], np.int64),
         low=np.ceil(np.minimum(labels.start[known] * rate, longest)).astype(np.int64),

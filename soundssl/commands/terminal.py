@@ -12,7 +12,7 @@ from pathlib import Path
 def say(command: str, message: str, quiet: bool = False) -> None:
     """Print one message line on standard error."""
     if not quiet:
-        print(f"soundssl {command}: {message}", file=sys.stderr, flush=True)
+        print(f"soundssl {command}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
 
 
 def done_before(command: str, output: Path, made_from: str, force: bool, quiet: bool, implied: bool) -> bool:

@@ -115,6 +115,7 @@ def train(
     from soundssl import files, models, objectives, training
 
     files.guard(output, no_clobber)
+    files.guard_inputs(output, [path for path in (features, triplets, labels, init, curriculum) if path])
     source = files.Features(features)
     readers = {"triplets": triplets and files.Triplets(triplets), "labels": labels and files.Labels(labels)}
     inputs = [files.identity("features", features, source.attributes)]

@@ -15,9 +15,14 @@ EVALUATIONS: dict[str, str] = {
     "knn": "nearest neighbours: do the clips nearest to a clip, outside its own recording, have its class?",
     "tagging": "clip scores of a classifier: do they rank clips within classes, and classes within clips?",
     "shallow": "a small classifier trained on frozen embeddings, with all labels or a few per class",
+    "clusters": "does a cluster hold windows of one class, and a class windows of one cluster?",
+    "labels": "labels given to windows: how many are right, and how many windows of a class got it?",
 }
 
-BOOKKEEPING = frozenset({"skipped_classes", "training_clips"})  # counts, not scores: nothing to recover
+BOOKKEEPING = frozenset(  # counts, not scores: nothing to recover
+    {"skipped_classes", "training_clips", "left_out_windows", "classes_without_label", "questions", "labelled_windows"}
+    | {"active_clusters", "effective_clusters", "largest_size", "median_size", "smallest_size"}
+)
 
 
 def load(name: str) -> ModuleType:
@@ -60,7 +65,7 @@ def recovery(
 ) -> list[dict[str, Any]]:
     """Add to each overall metric that all three have its recovery, (value - baseline) / (topline - baseline).
 
-    Returns new rows; rows without a counterpart come back as they are. ValueError where baseline and topline are equal.
+    Returns new rows; rows without a counterpart come back as they are. None where baseline and topline are equal.
 
     >>> score = lambda value: [row("mAP", value, 527)]
     >>> round(recovery(score(0.562), score(0.423), score(0.790))[0]["recovery"], 3)
@@ -72,9 +77,7 @@ def recovery(
         one, metric = dict(one), one["metric"]
         if metric in _overall([one]) and metric in baseline and metric in topline:
             span = topline[metric] - baseline[metric]
-            if span == 0:
-                raise ValueError(f"{metric} of baseline and topline are both {topline[metric]:g}: nothing to recover")
-            one["recovery"] = (one["value"] - baseline[metric]) / span
+            one["recovery"] = (one["value"] - baseline[metric]) / span if span else None
         result.append(one)
     return result
 

@@ -13,7 +13,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -118,6 +118,8 @@ def read_windows(source, clips: np.ndarray, hop: float, means: bool) -> tuple[np
     batches = source.batches(clips, 4096, hop) if isinstance(source, Features) else source.batches(clips, 4096)
     if not means:
         parts = list(batches)
+        if not parts:
+            raise FormatError(f"{text(source.path)} has no window of the chosen clips")
         return np.concatenate([rows for rows, _ in parts]), np.concatenate([clip for _, clip in parts])
     total, count = None, np.zeros(len(clips), np.int64)
     for rows, clip in batches:
@@ -166,12 +168,12 @@ class Spool:
 
     def add_frames(self, frames: np.ndarray) -> None:
         """Append frames of the clip. Shape: `[n, bands]`."""
-        self.frames.write(np.ascontiguousarray(frames, self.dtype))
+        self.frames.write(np.ascontiguousarray(frames, self.dtype).data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
         """Append images of the clip. Shape: `[n, height, width, 3]`, uint8."""
-        self.images.write(np.ascontiguousarray(images, np.uint8))
+        self.images.write(np.ascontiguousarray(images, np.uint8).data)
         self.count[1] += len(images)
 
     def finish(self) -> dict:
@@ -275,12 +277,13 @@ class Store:
         return len(clips)
 
     def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[bytes]:
-        spools: dict[str, object] = {}
+        spools: dict[str, BinaryIO] = {}
         try:
             for clip in clips:
                 name = clip["spool"] + (".frames", ".images")[part]
-                spool = spools.setdefault(name, None) or open(self.folder / name, "rb")  # noqa: SIM115
-                spools[name] = spool
+                if name not in spools:
+                    spools[name] = open(self.folder / name, "rb")  # noqa: SIM115 (closed below)
+                spool = spools[name]
                 spool.seek(clip["first"][part])
                 left = clip["count"][part] * row_bytes
                 while left:

@@ -8,6 +8,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -214,7 +215,7 @@ class Embeddings:
 
 
 class Clusters:
-    """Read a clusters file: `cluster`, `confidence` and `similarity` of each window, `size` and `weight` of each cluster.
+    """Read a clusters file: `cluster`, `confidence`, `similarity` of each window, `size` and `weight` of each cluster.
 
     `clip`, `start` and the `clips` table are None where the clusters are those of a bare matrix.
     """
@@ -227,9 +228,9 @@ class Clusters:
             self.similarity = file["similarity"][:]
             self.weight = Array(path, file["weight"])
             have = all(name in file for name in ("window/clip", "window/start", "clip/key", "clip/split"))
-            self.clip = file["window/clip"][:].astype(np.int64) if have else None
-            self.start = file["window/start"][:] if have else None
-            self.clips = Clips(file) if have else None
+            self.clip: Any = file["window/clip"][:].astype(np.int64) if have else None
+            self.start: Any = file["window/start"][:] if have else None
+            self.clips: Any = Clips(file) if have else None
         if len(self.cluster) and not -1 <= self.cluster.min() <= self.cluster.max() < len(self.size):
             raise FormatError(
                 f"{text(path)} is damaged: clusters {self.cluster.min()} to {self.cluster.max()}, of {len(self.size)}; "
@@ -280,6 +281,47 @@ class Labels:
             found[windows] = np.maximum(found[windows], label)
         return found
 
+    def at_windows(self, keys: Sequence[str], clip: np.ndarray, start: np.ndarray, centre: np.ndarray) -> np.ndarray:
+        """Return the labels of windows: those of the segment that starts with the window, if each segment has a window.
+
+        Otherwise those of `of_windows`. Labels given to windows do not reach into the windows that overlap them.
+
+        Shape: `clip`, `start` and `centre` `[windows]`; result `[windows, classes]`, int8.
+        """
+        row = {key: i for i, key in enumerate(keys)}
+        segments = np.array([(row.get(key, -1), at) for key, at in zip(self.key, self.start, strict=True)], np.float64)
+        places = np.concatenate([np.stack([clip, start], 1), segments.reshape(-1, 2)])
+        number = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
+        window = np.full(number.max(initial=-1) + 1, -1)
+        window[number[: len(clip)]] = np.arange(len(clip))
+        window = window[number[len(clip) :]]
+        if (window < 0).any() or len(np.unique(window)) < len(window):
+            return self.of_windows(keys, clip, centre)
+        found = np.full((len(clip), len(self.classes)), -1, np.int8)
+        found[window] = self.label
+        return found
+
+    def of_segments(self, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """Return the labels of other segments, at their centres; of one to the clip's end, those of the whole clip.
+
+        Shape: all `[segments]`; result `[segments, classes]`, int8.
+        """
+        unique, clip = np.unique(np.asarray(keys, str), return_inverse=True)
+        names = list(unique)
+        whole = ~np.isfinite(end)
+        found = self.of_windows(names, clip, np.where(whole, start, (start + np.where(whole, start, end)) / 2))
+        found[whole] = self.of_clips(names)[clip[whole]]
+        return found
+
+    def spread_from(self) -> Path | None:
+        """Return the clusters or embeddings file these labels were spread from, where it lies beside them."""
+        for source in json.loads(self.attributes.get("inputs", "[]")):
+            path = self.path.parent / source["file"]
+            if source["role"] in ("clusters", "embeddings") and path.is_file():
+                with open_checked(path, ["clusters", "embeddings"]) as file:
+                    return path if file.attrs["uuid"] == source["uuid"] else None
+        return None
+
 
 class Triplets:
     """Read a triplets file: its columns as arrays, by name."""
@@ -321,11 +363,10 @@ def read_scores(path: str | os.PathLike) -> list[dict]:
 
 def read_matrix(path: str | os.PathLike | io.BytesIO) -> np.ndarray:
     """Return the matrix of an NPY file as a memory map (or of its bytes); raise Missing or FormatError."""
-    mode = None if isinstance(path, io.BytesIO) else "r"
     path = path if isinstance(path, io.BytesIO) else require(path)
     name = "standard input" if isinstance(path, io.BytesIO) else text(path)
     try:
-        matrix = np.load(path, mmap_mode=mode, allow_pickle=False)
+        matrix = np.load(path, mmap_mode=None if isinstance(path, io.BytesIO) else "r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise FormatError(f"{name} is not an NPY matrix: {error}; write one with soundssl embed -o X.npy") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":

@@ -184,7 +184,14 @@ LABELS = Kind(
         "event/onset": Column("f8", "[E]", "seconds into the clip", optional=True),
         "event/offset": Column("f8", "[E]", "seconds into the clip", optional=True),
     },
-    {},
+    {
+        "questions": "number of questions asked; this and the rest where label-clusters made the file",
+        "order": "which clusters came first",
+        "ask": "which member was asked about",
+        "spread": "share of a cluster's members that took the answer",
+        "random": "whether windows at random were asked about instead",
+        "split": "splits that the windows are of, empty for all",
+    },
 )
 
 KINDS = {

@@ -19,6 +19,9 @@ import numpy as np
 from soundssl import SoundsslError, __version__
 from soundssl.files.schema import KINDS, check, type_name
 
+UMASK = os.umask(0)
+os.umask(UMASK)  # the only way to ask for it is to set it
+
 STRING = h5py.string_dtype("utf-8")
 
 
@@ -56,6 +59,7 @@ def replace(path: str | os.PathLike) -> Iterator[Path]:
         yield partial
         with open(partial, "rb") as written:
             os.fsync(written.fileno())
+        os.chmod(partial, 0o666 & ~UMASK)  # safetensors keeps its files to their owner
         os.replace(partial, final)
     except BaseException:
         partial.unlink(missing_ok=True)
@@ -180,7 +184,7 @@ class Log:
     """Append JSON lines to a file beside an output; a run that goes on first cuts back what its state does not know."""
 
     def __init__(self, path: str | os.PathLike | None) -> None:
-        self.path = path and Path(path)
+        self.path = None if path is None else Path(path)
 
     def cut_back(self, known: Callable[[dict], bool]) -> None:
         """Keep the leading lines for which `known` holds."""

@@ -21,9 +21,9 @@ ENCODERS: dict[str, str] = {
 }
 
 IMAGE_TOWERS: dict[str, str] = {
-    "strided": "five 3x3 convolutions of stride 2, mean and max over the map: 1.0M weights, 73M multiply-adds at 128 px",
-    "vgg": "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights",
-    "vgg-small": "the VGG tower with a quarter of its widths: 0.3M weights",
+    "folded": "four 3x3 convolutions on folded 4x4 pixels, mean and max: 0.7M weights, 49M multiply-adds at 128 px",
+    "vgg": "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights, 3.4G multiply-adds",
+    "vgg-small": "the VGG tower with a quarter of its widths: 0.3M weights, 0.2G multiply-adds at 128 px",
     "resnet50": "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px",
 }
 
@@ -82,12 +82,13 @@ def restore_classifier(config: dict, tensors: dict) -> Classifier:
 
 
 def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
-    """Build an untrained image tower by its name in `IMAGE_TOWERS`, for pictures of any size from 16 pixels on.
+    """Build an untrained image tower by its name in `IMAGE_TOWERS`.
 
+    Pictures have sides of 32 pixels or more that are multiples of 4.
     `norm` is `batch` or, for all but resnet50, `group`. Weights are drawn from torch's global generator. Raises
     ValueError for an unknown name or norm.
 
-    >>> build_image("strided", size=16).size
+    >>> build_image("folded", size=16).size
     16
     """
     if name not in IMAGE_TOWERS:
@@ -100,8 +101,8 @@ def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
 
     if name == "resnet50":
         backbone = image.resnet50(size)
-    elif name == "strided":
-        backbone = image.strided(size, norm)
+    elif name == "folded":
+        backbone = image.folded(size, norm)
     else:
         backbone = image.vgg(size, norm, image.VGG if name == "vgg" else image.VGG_SMALL)
     return image.Tower(backbone, size)

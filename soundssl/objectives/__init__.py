@@ -15,6 +15,8 @@ from typing import Any
 
 OBJECTIVES = {
     "triplet": "an anchor lies nearer its positive than its negative (Jansen et al. 2018)",
+    "coincidence": "two sounds, or a sound and a picture, belong to one recording (Jansen et al. 2020)",
+    "clustering": "each window surely in one of many clusters, all windows together in many (Jansen et al. 2020)",
     "classification": "windows and their labels: explicit, spread from clusters, partly unknown (Jansen et al. 2020)",
 }
 
@@ -27,6 +29,7 @@ class Inputs:
     clips: Any
     triplets: Any = None
     labels: Any = None
+    embeddings: Any = None
 
 
 def option(default: Any, description: str) -> Any:

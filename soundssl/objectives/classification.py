@@ -1,7 +1,7 @@
 """Classification objective: windows and their labels, the last step of consolidation (Jansen et al. 2020).
 
-Labels may be explicit, spread from clusters, or partly unknown: -1 touches neither loss nor gradient. A window takes the
-labels of the segment it is drawn from, and the segment's weight.
+Labels may be explicit, spread from clusters, or partly unknown: -1 touches neither loss nor gradient. A window takes
+the labels of the segment it is drawn from, and the segment's weight.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _OUTPUT = {"ce": "softmax", "bce": "sigmoid"}
 
 
 class Examples(torch.utils.data.Dataset):
-    """Draw a window from each labelled segment, another one every epoch; segments without a known label are left out."""
+    """Draw a window from each labelled segment, another every epoch; segments without a known label are left out."""
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels

@@ -1,14 +1,14 @@
-"""Entropies of a softmax over many clusters, streamed over chunks of clusters: nothing of size batch x clusters is held.
+"""Entropies of a softmax over many clusters, streamed over chunks of them: nothing of size batch x clusters is held.
 
 The clustering loss of Jansen et al. 2020 ("Coincidence, categorization, and consolidation", section 3.2): with logits
-l_ik = scale * cos(z_i, w_k), p_i = softmax(l_i) and q = mean_i p_i, it is L = mean_i H(p_i) - gamma * H(q). With gamma = 1
-it is minus the mutual information of example and cluster (Krause et al. 2010). For a row whose greatest logit is m_i, let
-x = l - m, s_i = sum_k exp(x_ik), E_i = sum_k p_ik x_ik, a_k = log q_k and A_i = sum_k p_ik a_k. Then
+l_ik = scale * cos(z_i, w_k), p_i = softmax(l_i) and q = mean_i p_i, it is L = mean_i H(p_i) - gamma * H(q). With
+gamma = 1 it is minus the mutual information of example and cluster (Krause et al. 2010). For a row whose greatest logit
+is m_i, let x = l - m, s_i = sum_k exp(x_ik), E_i = sum_k p_ik x_ik, a_k = log q_k and A_i = sum_k p_ik a_k. Then
 
     H(p_i) = log s_i - E_i,    dL/dl_ik = p_ik / B * (E_i - x_ik + gamma * (a_k - A_i)).
 
-Three passes over the clusters: s and E with a running maximum, then q and A, then the gradients. The maximum must be that
-of the row itself: with one shift for all rows, E - x would be the difference of two large numbers.
+Three passes over the clusters: s and E with a running maximum, then q and A, then the gradients. The maximum must be
+that of the row itself: with one shift for all rows, E - x would be the difference of two large numbers.
 """
 
 from __future__ import annotations
@@ -24,8 +24,9 @@ from torch import Tensor
 CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 cache of one core
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
 SHORTEST = 1e-12  # length below which a vector counts as zero
-MEMBERS = 16  # clusters a group, in `assign`
-ROWS = 1024  # embeddings a block, in `assign`
+ROWS, WIDTH = 1024, 512  # embeddings and clusters a block, in `assign`
+MEMBERS = 16  # clusters a group; a block has `STRIDE` groups
+STRIDE = WIDTH // MEMBERS
 GROUPS = 2**25  # group maxima held at a time: 128 MB
 CROWD = 256  # groups near the greatest above which a row is computed whole
 PAIRS = 4096  # pairs of row and group computed in float64 at a time
@@ -55,9 +56,9 @@ def entropies(
 ) -> Entropies:
     """Return mean_i H(p_i) - gamma * H(q) of p_i = softmax(scale * cos(z_i, w)), differentiable, and its two terms.
 
-    `dtype` is that of the factors in matrix products; sums are float32 (float64 for float64 inputs). `chunk` clusters are
-    taken at a time; by default as many as the cache holds. With `average`, H is that of a running average of q, so that a
-    batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in place by
+    `dtype` is that of the factors in matrix products; sums are float32 (float64 for float64 inputs). `chunk` clusters
+    are taken at a time; by default as many as the cache holds. With `average`, H(q) is that of a running average of q, so
+    that a batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in place by
     momentum * average + (1 - momentum) * q, its sum taken out, and log q in the gradient is that of the average. That
     gradient is not multiplied by 1 - momentum, so gamma weighs the same with an average and without one.
 
@@ -187,13 +188,13 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return log q, A = sum_k p_k log q_k of each row, H(q) in float64, and the number of clusters that are a maximum."""
+    """Return log q, A = sum_k p_k log q_k of each row, H(q) in float64, and how many clusters are a row's maximum."""
     share = (total * len(total)).reciprocal()
     logarithm, cross = tiles.rows.new_empty(len(tiles.weight)), torch.zeros_like(top)
     marginal = torch.zeros((), dtype=torch.float64, device=top.device)
     active = torch.zeros((), dtype=torch.int64, device=top.device)
     least = torch.finfo(top.dtype).tiny
-    mass = 0.0 if plan.average is None else _mass(plan)
+    mass = None if plan.average is None else _mass(plan.average, plan.momentum)
     for columns, _, logits, powers in tiles:
         logits.sub_(top[:, None])
         active += (logits.amax(0) == 0).sum()
@@ -207,9 +208,9 @@ def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Te
     return logarithm, cross.div_(total), marginal.clamp_(min=0), active
 
 
-def _mass(plan: Plan) -> Tensor:
+def _mass(average: Tensor, momentum: float) -> Tensor:
     """Return what the running average will sum to: 1 less the share of the zeros it began with."""
-    return plan.momentum * plan.average.sum() + (1 - plan.momentum)
+    return momentum * average.sum() + (1 - momentum)
 
 
 def _gradients(
@@ -241,7 +242,7 @@ class Assignment(NamedTuple):
 
 
 class _Maxima(NamedTuple):
-    """Hold the maximum cosine of each group `[n, groups]`, of all `[n]`, and sum exp(scale * (cosine - maximum)) `[n]`."""
+    """Hold the maximum logit of each group `[n, groups]`, of all `[n]`, and sum exp(logit - maximum) `[n]`."""
 
     group: Tensor
     top: Tensor
@@ -252,9 +253,9 @@ class _Maxima(NamedTuple):
 def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
     """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
 
-    The maximum of every group of `MEMBERS` clusters comes from products of factors in `dtype`. Groups whose maximum is the
-    greatest within the rounding error of such products are computed again in float64, so the cluster does not depend on
-    `dtype`; of equal ones it is the first.
+    The maximum of every group of `MEMBERS` clusters comes from products of factors in `dtype`. Groups whose maximum is
+    the greatest within the rounding error of such products are computed again in float64, so the cluster does not depend
+    on `dtype`; of equal ones it is the first.
 
     Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
 
@@ -268,55 +269,51 @@ def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype =
     parts = []
     with products(dtype, weights.device) as multiply:
         for block in units.split(rows):
-            maxima = _group_maxima(block, weights, scale, multiply)
-            cluster, similarity = _among(maxima, block, weights, tolerance)
-            confidence = ((similarity - maxima.top) * scale).exp_() / maxima.total
+            maxima = _group_maxima(block * scale, weights, multiply)
+            cluster, similarity = _among(maxima, block, weights, tolerance * scale)
+            confidence = (similarity * scale - maxima.top).exp_() / maxima.total
             parts.append((cluster, confidence.clamp_(max=1), similarity))
     return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _group_maxima(units: Tensor, weights: Tensor, scale: float, multiply: Multiply) -> _Maxima:
-    """Multiply in chunks; group g of a chunk of `width` clusters holds every `width / MEMBERS`-th from its g-th on."""
-    width = min(_chunk(units), -(-len(weights) // MEMBERS) * MEMBERS)
-    tile, powers = units.new_empty(len(units), width), units.new_empty(len(units), width)
-    top, total = units.new_full((len(units),), -torch.inf), units.new_zeros(len(units))
-    groups = []
-    for first in range(0, len(weights), width):
-        chunk = weights[first : first + width]
-        if len(chunk) < width:
-            tile = units.new_full((len(units), width), -torch.inf)
-            tile[:, : len(chunk)] = multiply(units, chunk.T, units.new_empty(len(units), len(chunk)))
+def _group_maxima(rows: Tensor, weights: Tensor, multiply: Multiply) -> _Maxima:
+    """Multiply in chunks of `WIDTH` clusters; group g of a chunk holds those `STRIDE` apart from its g-th on."""
+    tile = rows.new_empty(len(rows), WIDTH)
+    group = rows.new_empty(len(rows), -(-len(weights) // WIDTH), STRIDE)
+    top, total = rows.new_full((len(rows),), -torch.inf), rows.new_zeros(len(rows))
+    for number, chunk in enumerate(weights.split(WIDTH)):
+        if len(chunk) < WIDTH:
+            tile[:, len(chunk) :] = -torch.inf
+            tile[:, : len(chunk)] = multiply(rows, chunk.T, rows.new_empty(len(rows), len(chunk)))
         else:
-            multiply(units, chunk.T, tile)
-        groups.append(tile.view(len(units), MEMBERS, -1).amax(1))
-        new = torch.maximum(top, groups[-1].amax(1))
-        total.mul_((top - new).mul_(scale).exp_())
+            multiply(rows, chunk.T, tile)
+        group[:, number] = tile.view(-1, MEMBERS, STRIDE).amax(1)
+        new = torch.maximum(top, group[:, number].amax(1))
+        total.mul_((top - new).exp_())
         top = new
-        torch.exp(tile.sub_(top[:, None]).mul_(scale), out=powers)
-        total += powers.sum(1)
-    return _Maxima(torch.cat(groups, 1), top, total)
+        total += tile.sub_(top[:, None]).exp_().sum(1)
+    return _Maxima(group.view(len(rows), -1), top, total)
 
 
 def _among(maxima: _Maxima, units: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Return the cluster and the cosine of each row, computed in float64 for the groups that may hold the greatest."""
     near = maxima.group >= maxima.top[:, None] - tolerance
-    width = min(_chunk(units), -(-len(weights) // MEMBERS) * MEMBERS)
-    crowded = near.sum(1) > CROWD
+    crowded = near.count_nonzero(1) > CROWD
+    near &= ~crowded[:, None]
     best = torch.full_like(maxima.top, -torch.inf, dtype=torch.float64)
-    cluster = torch.full_like(best, len(weights), dtype=torch.int64)
-    near[crowded] = False
+    cluster = torch.zeros_like(best, dtype=torch.int64)
+    members = torch.arange(MEMBERS, device=units.device) * STRIDE
     for row, group in (pair.unbind(1) for pair in near.nonzero().split(PAIRS)):
-        step = width // MEMBERS
-        first = group // step * width + group % step
-        column = first[:, None] + step * torch.arange(MEMBERS, device=group.device)
-        cosine = torch.einsum("pmd,pd->pm", weights[column.clamp(max=len(weights) - 1)].double(), units[row].double())
+        column = (group // STRIDE * WIDTH + group % STRIDE)[:, None] + members
+        exact = weights[column.clamp(max=len(weights) - 1)].double()
+        cosine = torch.bmm(exact, units[row].double()[:, :, None])[:, :, 0]
         cosine[column >= len(weights)] = -torch.inf
         _keep_better(best, cluster, row, cosine, column)
-    for row in crowded.nonzero()[:, 0].split(ROWS):
-        for first in range(0, len(weights), PAIRS):
-            chunk = weights[first : first + PAIRS].double()
-            column = first + torch.arange(len(chunk), device=row.device)
-            _keep_better(best, cluster, row, units[row].double() @ chunk.T, column.expand(len(row), -1))
+    rows = crowded.nonzero()[:, 0]
+    for first in range(0, len(weights) if len(rows) else 0, PAIRS):
+        exact = weights[first : first + PAIRS].double()
+        column = torch.arange(first, first + len(exact), device=rows.device).expand(len(rows), -1)
+        _keep_better(best, cluster, rows, units[rows].double() @ exact.T, column)
     return cluster, best.float()
 
 

@@ -1,0 +1,147 @@
+"""Time the streamed clustering loss, with its gradients, against the direct formula, and assignment against faiss.
+
+At 1024 embeddings and 100,000 clusters of 128 dimensions; the claim names the memory that each adds at its peak, taken
+in processes of their own. Run with one thread: OMP_NUM_THREADS=1 python examples/bench/entropy.py
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from soundssl.ops import entropy
+
+SCALE, GAMMA = 60.0, 1.1
+STREAMED = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def direct(embedding: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Return the loss as the formula says, all logits at once; autograd takes the gradients."""
+    logarithm = torch.log_softmax(SCALE * F.normalize(embedding) @ F.normalize(weight).T, 1)
+    probability = logarithm.exp()
+    marginal = probability.mean(0).clamp(min=torch.finfo(torch.float32).tiny)
+    return -(probability * logarithm).sum(1).mean() + GAMMA * (marginal * marginal.log()).sum()
+
+
+def streamed(name: str) -> Callable:
+    """Return the streamed loss with products in the number type of that name."""
+    return lambda embedding, weight: entropy.entropies(embedding, weight, SCALE, GAMMA, STREAMED[name]).loss
+
+
+def step(loss: Callable, embedding: torch.Tensor, weight: torch.Tensor) -> float:
+    """Take a loss and its gradients; return the loss."""
+    embedding.grad = weight.grad = None
+    value = loss(embedding, weight)
+    value.backward()
+    return float(value.detach())
+
+
+def data(batch: int, clusters: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return clusters drawn at random and embeddings beside some of them."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(clusters, 128, generator=generator)
+    embedding = weight[torch.randint(clusters, (batch,), generator=generator)]
+    embedding = embedding + 1.5 * torch.randn(batch, 128, generator=generator)
+    return embedding.requires_grad_(), weight.requires_grad_()
+
+
+def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
+    """Return the median milliseconds of processor time of each function, called in turn after one warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for repeat in range(repeats + 1):
+        for name, function in functions.items():
+            start = time.process_time()
+            function()
+            if repeat:
+                times[name].append(1e3 * (time.process_time() - start))
+    return {name: median(found) for name, found in times.items()}
+
+
+def added_memory(name: str, batch: int, clusters: int) -> float:
+    """Return the MB that one step adds to the peak of a process that holds embeddings and weights."""
+    words = [sys.executable, __file__, name, str(batch), str(clusters)]
+    return float(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+
+def _print_added_memory(name: str, batch: int, clusters: int) -> None:
+    torch.set_num_threads(1)
+    loss = direct if name == "direct" else streamed(name)
+    step(loss, *data(8, 64))
+    given = data(batch, clusters)
+    before = _status("VmRSS")
+    step(loss, *given)
+    print(_status("VmHWM") - before)
+
+
+def _status(name: str) -> float:
+    """Return a figure of this process in MB; the peak that `resource` gives is inherited from the parent."""
+    lines = Path("/proc/self/status").read_text("ascii").splitlines()
+    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+
+
+def measure_loss(small: bool) -> list[dict]:
+    """Time the streamed loss with its gradients against the direct formula."""
+    batch, clusters, repeats = (32, 640, 1) if small else (1024, 100_000, 5)
+    embedding, weight = data(batch, clusters)
+    losses = {"direct": direct, **{name: streamed(name) for name in STREAMED}}
+    values = {name: step(loss, embedding, weight) for name, loss in losses.items()}
+    if max(abs(value - values["direct"]) for value in values.values()) > 0.02:
+        raise ValueError(f"the losses differ: {values}")
+    times = interleave({n: (lambda loss=loss: step(loss, embedding, weight)) for n, loss in losses.items()}, repeats)
+    memory = {name: added_memory(name, batch, clusters) for name in losses}
+    return [
+        _row(
+            f"clustering loss, {batch} x {clusters}, {name} ({memory[name]:.0f} MB, not {memory['direct']:.0f})",
+            times[name],
+            "direct formula in float32",
+            times["direct"],
+        )
+        for name in STREAMED
+    ]
+
+
+def measure_assignment(small: bool) -> list[dict]:
+    """Time the assignment, with its confidences, against a search for the one nearest in faiss's flat index."""
+    import faiss
+
+    rows, clusters, repeats = (64, 640, 1) if small else (4096, 100_000, 3)
+    embedding, weight = (tensor.detach() for tensor in data(rows, clusters))
+    index = faiss.IndexFlatIP(128)
+    index.add(F.normalize(weight).numpy())
+    query, found = F.normalize(embedding).numpy(), {}
+
+    def search() -> None:
+        found["faiss"] = index.search(query, 1)[1][:, 0]
+
+    def own(name: str) -> None:
+        found[name] = entropy.assign(embedding, weight, SCALE, STREAMED[name]).cluster.numpy()
+
+    times = interleave({"faiss": search, **{n: (lambda n=n: own(n)) for n in STREAMED}}, repeats)
+    if any(not np.array_equal(found["faiss"], clusters) for clusters in found.values()):
+        raise ValueError("the assignments differ")
+    claim = f"assignment of {rows} embeddings to {clusters} clusters, "
+    return [_row(claim + name, times[name], "faiss flat, no confidences", times["faiss"]) for name in STREAMED]
+
+
+def measure(small: bool) -> list[dict]:
+    """Measure loss and assignment, one thread."""
+    torch.set_num_threads(1)
+    return measure_loss(small) + measure_assignment(small)
+
+
+def _row(claim: str, ours: float, peer: str, theirs: float) -> dict:
+    return {"claim": claim, "ours_ms": ours, "peer": peer, "peer_ms": theirs, "ratio": theirs / ours}
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        _print_added_memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
+    else:
+        for row in measure(small=False):
+            print("{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times".format(**row))

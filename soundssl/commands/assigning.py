@@ -1,0 +1,265 @@
+"""Where `cluster` reads rows and how it assigns them: block by block, so that a file may be larger than memory."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from soundssl import SoundsslError
+
+BLOCK = 1 << 14  # rows read and assigned at a time
+SAMPLE = 1 << 17  # rows that the entropies in the file are taken of, evenly spaced, at most
+COLLAPSED = 0.95  # share of one cluster from which it is said to have swallowed the others
+UNDECIDED = 0.9  # share of the greatest conditional entropy from which nothing counts as assigned
+
+
+@dataclass
+class Source:
+    """Hold a matrix of embeddings `[n, d]`, read by slice or by rising row numbers, and what its file says of rows."""
+
+    path: Path
+    matrix: Any
+    identity: dict[str, str]
+    file: Any = None
+    rows: Any = None
+
+    @property
+    def size(self) -> int:
+        """Numbers in an embedding."""
+        return int(self.matrix.shape[1])
+
+    def __len__(self) -> int:
+        return len(self.matrix) if self.rows is None else len(self.rows)
+
+    def __getitem__(self, rows):
+        return self.matrix[rows if self.rows is None else self.rows[rows]]
+
+    def choose(self, splits: list[str] | None) -> Source:
+        """Return the rows of the clips of these splits."""
+        import numpy as np
+
+        if not splits:
+            return self
+        if self.file is None:
+            raise SoundsslError(f"{self.path} is a bare matrix and has no splits; leave out --split")
+        chosen = self.file.clips.in_splits(splits, self.path)[self.file.clip]
+        return Source(self.path, self.matrix, self.identity, self.file, np.flatnonzero(chosen))
+
+    def sample(self, count: int, seed: int):
+        """Return rows drawn at random, in rising order, as float32."""
+        import numpy as np
+
+        drawn = np.random.default_rng(seed).choice(len(self), min(count, len(self)), replace=False)
+        return np.asarray(self[np.sort(drawn)], np.float32)
+
+
+@contextlib.contextmanager
+def read(path: Path) -> Iterator[Source]:
+    """Yield an embeddings file, an NPY matrix, or for `-` the matrix on standard input, spooled to a temporary file."""
+    from soundssl import files
+
+    with contextlib.ExitStack() as stack:
+        if str(path) == "-":
+            spool = Path(stack.enter_context(tempfile.NamedTemporaryFile(suffix=".npy")).name)
+            if (begin := sys.stdin.buffer.read(6)) != b"\x93NUMPY":
+                raise files.FormatError(
+                    "standard input is not an NPY matrix; write one with soundssl embed -o -" if begin
+                    else "standard input is empty; pipe an NPY matrix into it"
+                )  # fmt: skip
+            with open(spool, "wb") as file:
+                file.write(begin)
+                shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+            source = _matrix(spool, path)
+        elif files.kind_of(path) is None:
+            source = _matrix(path, path)
+        else:
+            opened = files.Embeddings(path)
+            source = Source(path, opened.embedding, files.identity("embeddings", path, opened.attributes), opened)
+        if not len(source) or not source.size:
+            raise SoundsslError(f"{files.text(path)} holds no embedding; there is nothing to cluster")
+        yield source
+
+
+def _matrix(path: Path, called: Path) -> Source:
+    from soundssl import files
+
+    with open(files.require(path), "rb") as file:
+        begin = file.read(6)
+        if begin != b"\x93NUMPY":
+            raise files.FormatError(
+                f"{files.text(called)} is not an embeddings file; make embeddings with soundssl embed"
+            )
+        content = hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    name = "standard input" if str(called) == "-" else files.text(called.name)
+    return Source(called, files.read_matrix(path), {"role": "embeddings", "file": name, "uuid": content})
+
+
+@dataclass
+class Head:
+    """Hold centres `[K, d]` and how they choose: by the cosine times `scale`, or by the distance."""
+
+    weight: Any
+    method: str = "entropy"
+    metric: str = "cosine"
+    scale: float = 60.0
+
+    def check(self, source: Source, path: Path) -> None:
+        """Raise FormatError where embeddings have another size than the centres."""
+        from soundssl import files
+
+        if self.weight.shape[1] != source.size:
+            raise files.FormatError(
+                f"{files.text(source.path)} has embeddings of {source.size} numbers, {files.text(path)} has clusters "
+                f"of {self.weight.shape[1]}; embed with the same model"
+            )
+
+    def chooser(self, accelerator) -> Callable:
+        """Return a function from rows to cluster, confidence and similarity, all numpy arrays `[n]`."""
+        import numpy as np
+        import torch
+
+        from soundssl.ops import entropy, kmeans
+
+        if self.metric == "euclidean":
+            centres = np.asarray(self.weight, np.float32)
+
+            def choose_nearest(rows):
+                cluster, similarity = kmeans.nearest(rows, centres)
+                return cluster, np.ones(len(rows), np.float32), similarity
+
+            return choose_nearest
+        weight = torch.tensor(np.asarray(self.weight, np.float32)).to(accelerator.device)
+
+        def choose_probable(rows):
+            found = entropy.assign(torch.from_numpy(rows).to(accelerator.device), weight, self.scale, accelerator.dtype)
+            return tuple(each.cpu().numpy() for each in found)
+
+        return choose_probable
+
+
+def head_of(path: Path) -> Head:
+    """Read the centres of a clusters file, or of a model that holds a clustering head."""
+    import numpy as np
+
+    from soundssl import files
+
+    if files.kind_of(path) is not None:
+        found = files.Clusters(path)
+        facts = found.attributes
+        return Head(np.asarray(found.weight[:]), facts["method"], facts["metric"], float(facts["scale"]))
+    model = files.read_model(path)
+    weight = model.tensors.get("head.clustering.head.weight")
+    if weight is None:
+        raise files.FormatError(
+            f"{files.text(path)} holds no clustering head; train one with --objective clustering, or name a clusters "
+            f"file"
+        )
+    stages = [stage["objective"].get("clustering") for stage in model.config["stage"]]
+    scales = [stage.get("scale", 60.0) for stage in stages if stage]
+    return Head(weight, scale=float(scales[-1]) if scales else 60.0)
+
+
+@dataclass
+class Tally:
+    """Hold what is said of an assignment: the windows of each cluster, confidences, and both entropies in nats."""
+
+    size: Any
+    doubtful: int = 0
+    conditional: float = 0.0
+    marginal: float = 0.0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures by name; quantiles are those of clusters in use."""
+        import numpy as np
+
+        used, total = self.size[self.size > 0], int(self.size.sum())
+        share = used / total
+        low, median, high = np.quantile(used, [0.1, 0.5, 0.9])
+        return {
+            **self.facts,
+            "windows": total,
+            "clusters": len(self.size),
+            "active": len(used),
+            "effective": float(np.exp(-(share * np.log(share)).sum())),
+            "conditional_entropy": self.conditional,
+            "marginal_entropy": self.marginal,
+            "largest_share": float(share.max()),
+            "size_10%": float(low),
+            "size_median": float(median),
+            "size_90%": float(high),
+            "size_largest": int(used.max()),
+            "doubtful_share": self.doubtful / total,
+        }
+
+    def trouble(self) -> str | None:
+        """Name a collapse and what to do about it, None where there is none."""
+        import numpy as np
+
+        clusters, share = len(self.size), float(self.size.max() / self.size.sum())
+        if share >= COLLAPSED and self.size.sum() > 1:
+            return (
+                f"collapse: {share:.1%} of the windows are in one of {clusters} clusters; raise --gamma or "
+                f"--batch-size, lower --learning-rate, and see whether the embeddings differ at all"
+            )
+        if self.conditional >= UNDECIDED * np.log(clusters):
+            return (
+                f"collapse: nothing is assigned, the conditional entropy {self.conditional:.2f} is near that of a "
+                f"blind choice, {np.log(clusters):.2f}; raise --scale or --steps, or lower --gamma"
+            )
+        return None
+
+
+def assign(source: Source, head: Head, accelerator, sink, advance: Callable) -> Tally:
+    """Write cluster, confidence and similarity of every row, block by block; return the tally."""
+    import numpy as np
+
+    choose = head.chooser(accelerator)
+    count = len(source)
+    for name, dtype in (("cluster", "i4"), ("confidence", "f2"), ("similarity", "f4")):
+        sink.reserve(name, (count,), dtype)
+    tally = Tally(np.zeros(len(head.weight), np.int64))
+    for first in range(0, count, BLOCK):
+        rows = np.array(source[slice(first, min(first + BLOCK, count))], np.float32)
+        if not np.isfinite(rows).all():
+            row = first + int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
+            raise SoundsslError(f"row {row} of the embeddings is not finite; leave such rows out")
+        cluster, confidence, similarity = choose(rows)
+        tally.size += np.bincount(cluster, minlength=len(tally.size))
+        tally.doubtful += int((confidence < 0.5).sum())
+        for name, values in (("cluster", cluster), ("confidence", confidence), ("similarity", similarity)):
+            sink.fill(name, first, values)
+        advance(len(rows))
+    tally.conditional, tally.marginal = _entropies(source, head, accelerator, tally.size)
+    return tally
+
+
+def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, float]:
+    """Return the mean entropy of rows and the entropy of their mean; of rows evenly spaced, where there are many."""
+    import numpy as np
+    import torch
+
+    from soundssl.ops import entropy
+
+    if head.metric == "euclidean":  # each row is in one cluster for certain
+        share = size[size > 0] / size.sum()
+        return 0.0, float(-(share * np.log(share)).sum())
+    weight = torch.tensor(np.asarray(head.weight, np.float32)).to(accelerator.device)
+    chosen = np.arange(0, len(source), -(-len(source) // SAMPLE))
+    average, total, marginal = torch.zeros(len(weight), device=weight.device), 0.0, 0.0
+    for first in range(0, len(chosen), 1024):
+        rows = np.array(source[chosen[first : first + 1024]], np.float32)
+        block = torch.from_numpy(rows).to(weight.device)
+        done = first / (first + len(rows))  # the mean of all rows so far, as a running average
+        with torch.no_grad():
+            found = entropy.entropies(block, weight, head.scale, 1.0, accelerator.dtype, average=average, momentum=done)
+        total += float(found.conditional) * len(rows)
+        marginal = float(found.marginal)
+    return total / len(chosen), marginal

@@ -1,0 +1,255 @@
+"""soundssl cluster: embeddings to categories, up to a million of them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from soundssl import SoundsslError
+from soundssl.commands import assigning, terminal
+from soundssl.commands.assigning import Head, Source, Tally
+from soundssl.commands.options import (
+    Device,
+    Force,
+    NoClobber,
+    NoProvenance,
+    Precision,
+    Quiet,
+    Seed,
+    Split,
+    Threads,
+    beside,
+    words,
+)
+
+METHODS = ("entropy", "kmeans")
+PRESETS: dict[str, dict[str, Any]] = {
+    "rising": {"rise": 0.67, "start": "data"},
+    "paper": {"rise": 0.0, "start": "random", "momentum": 0.0, "scale": 60.0},
+}
+LEAST_STEPS = 600  # of a small collection, whatever its epochs
+
+
+def cluster(
+    embeddings: Annotated[
+        Path, typer.Argument(help="Embeddings file, NPY matrix, or - for a matrix on standard input.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Clusters file to write. Default: STEM.clusters.h5 beside the input."),
+    ] = None,
+    k: Annotated[int | None, typer.Option("-k", "--k", min=2, help="Number of clusters; a million will do.")] = None,
+    assign: Annotated[
+        Path | None,
+        typer.Option(help="Learn nothing: take the clusters of this clusters file, or model with a clustering head."),
+    ] = None,
+    method: Annotated[str, typer.Option(help="entropy, or kmeans, the yardstick, by faiss (an extra).")] = "entropy",
+    preset: Annotated[
+        str,
+        typer.Option(
+            help="rising: the scale rises from a tenth over two thirds of the steps, from data points; paper: the full "
+            "scale at once, from random centres (Jansen et al. 2020)."
+        ),
+    ] = "rising",
+    gamma: Annotated[
+        float, typer.Option(min=0, help="Weight of the entropy of the mean; 1: mutual information (inferred).")
+    ] = 1.1,
+    scale: Annotated[float | None, typer.Option(help="Factor of the cosine in the logits. Default: 60.")] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.9999, help="Of a running average of the mean, 0: none (inferred). Default: 0."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 600.")] = None,
+    epochs: Annotated[float, typer.Option(min=0, help="Times that each row is seen (inferred).")] = 10.0,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 3e-3,
+    split: Split = None,
+    seed: Seed = 0,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds between saved states.")] = 300.0,
+    force: Force = False,
+    no_clobber: NoClobber = False,
+    no_provenance: NoProvenance = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find categories in embeddings, and put every window into one.
+
+    Each row is to be surely in one cluster, and all together in many: the mean entropy of the rows' distributions over
+    clusters, less gamma times the entropy of their mean, is made small. The embeddings stay as they are; to change them
+    too, use train --objective clustering. A file may be larger than memory. With --split the clusters are learnt on
+    some clips, and all windows are assigned.
+
+    Beside the output, OUTPUT.metrics.jsonl has both entropies and the active clusters of a batch, a line every ten
+    steps. A run that was stopped or killed goes on from its last saved state when the same command is given again. What
+    was found is printed: a table, or with --output a line of JSON where standard output is no terminal.
+
+    Examples:
+
+    soundssl cluster embeddings.h5 --k 1000000
+
+    soundssl cluster embeddings.h5 --k 50 --preset paper --seed 1 -o clusters.h5
+
+    soundssl embed features.h5 -m model.safetensors -o - | soundssl cluster - --k 1000 -o clusters.h5
+
+    soundssl cluster new.embeddings.h5 --assign clusters.h5 -o new.clusters.h5
+    """
+    from soundssl import device as hardware
+    from soundssl import files, training
+
+    for value, legal, name in ((method, METHODS, "--method"), (preset, tuple(PRESETS), "--preset")):
+        if value not in legal:
+            raise typer.BadParameter(f"choose {' or '.join(legal)}", param_hint=name)
+    if (k is None) == (assign is None):
+        raise typer.BadParameter("say how many clusters to find, or with --assign whose to use", param_hint="--k")
+    if str(embeddings) == "-" and output is None:
+        raise typer.BadParameter("standard input has no name to make one from", param_hint="--output")
+    implied, output = output is None, output or beside(embeddings, "clusters")
+    files.guard(output, no_clobber)
+    files.guard_inputs(output, [path for path in (embeddings, assign) if path and str(path) != "-"])
+    with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
+        quiet = quiet or not accelerator.main
+        chosen = source.choose(words(split))
+        inputs, plan = [source.identity], None
+        if assign:
+            head = assigning.head_of(assign)
+            head.check(source, assign)
+            inputs.append(_identity_of(assign))
+        elif method == "entropy":
+            own = {"scale": scale, "momentum": momentum}
+            options = {
+                "scale": 60.0,
+                **PRESETS[preset],
+                **{name: value for name, value in own.items() if value is not None},
+            }
+            options |= {"clusters": k, "gamma": gamma, "weight": 1.0}
+            count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
+            plan = _plan(source.size, options, count, batch_size, learning_rate)
+        facts = [k, plan and plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size]
+        made_from = files.digest("clusters", inputs, method, *facts)
+        if terminal.done_before("cluster", output, made_from, force, quiet, implied):
+            return
+        terminal.say("cluster", accelerator.reason, quiet)
+        if plan:
+            checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
+            if force and accelerator.main:
+                checkpoint.remove()
+            accelerator.barrier()
+            weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, quiet)
+            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"])
+        elif k:
+            head = _k_means(chosen, k, seed, quiet)
+        if accelerator.main:
+            file = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
+            tally = _write(source, head, accelerator, output, file, quiet)
+            training.Checkpoint(output, made_from, checkpoint_every).remove()
+            _report(tally, output, implied, quiet)
+            terminal.print_path(output, implied)
+
+
+def _identity_of(path: Path) -> dict[str, str]:
+    """Return what the output says of the clusters file or model that it was assigned by."""
+    from soundssl import files
+
+    if files.kind_of(path) is not None:
+        return files.identity("clusters", path, files.Clusters(path).attributes)
+    return files.identity("model", path, files.read_model(path).attributes)
+
+
+def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learning_rate: float):
+    """Return a curriculum of one stage, its options checked."""
+    import dataclasses
+
+    from soundssl import curriculum as curricula
+
+    data = {
+        "steps": steps,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "objective": {"clustering": options},
+    }
+    plan = curricula.from_data({"stage": [data]}, "the command line")
+    return dataclasses.replace(plan, encoder="identity", size=size)
+
+
+def _learn(
+    plan, source: Source, accelerator, output: Path, made_from: str, seed: int, every: float, force: bool, quiet: bool
+):
+    """Return the centres that the training loop finds on fixed embeddings; it goes on where it was stopped."""
+    from soundssl import device as hardware
+    from soundssl import files, objectives, training
+    from soundssl.models import heads
+
+    hardware.seed(seed)
+    checkpoint = training.Checkpoint(output, made_from, every)
+    if force and accelerator.main:
+        checkpoint.remove()
+    accelerator.barrier()
+    log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
+    with terminal.progress("cluster", plan.stage[0].steps, "steps", quiet) as advance:
+        found = training.train(
+            plan, accelerator.place(heads.Identity(source.size)), objectives.Inputs(None, None, embeddings=source),
+            accelerator, seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
+        )  # fmt: skip
+    return found["clustering"]["head.weight"].numpy()
+
+
+def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:
+    """Return the centres that k-means finds in a sample."""
+    import torch
+
+    from soundssl.ops import kmeans
+
+    rows = source.sample(kmeans.POINTS * k, seed)
+    terminal.say("cluster", f"k-means on {len(rows)} of {len(source)} rows", quiet)
+    try:
+        return Head(kmeans.fit(rows, k, seed, torch.get_num_threads()), "kmeans", "euclidean", 0.0)
+    except ImportError as error:
+        raise SoundsslError(
+            "--method kmeans needs faiss, which is not installed; pip install 'soundssl[faiss]'"
+        ) from error
+
+
+def _write(
+    source: Source, head: Head, accelerator, output: Path, inputs, made_from: str, provenance: bool, quiet: bool
+) -> Tally:
+    """Assign every row and write the clusters file."""
+    from soundssl import files
+
+    facts: dict[str, Any] = {"method": head.method, "metric": head.metric, "scale": head.scale}
+    facts["window"] = float(source.file.attributes["window"]) if source.file else 0.0
+    with (
+        terminal.progress("assign", len(source), "windows", quiet) as advance,
+        files.create(output, "clusters", attributes=facts, **file) as sink,
+    ):
+        tally = assigning.assign(source, head, accelerator, sink, advance)
+        sink.write("size", tally.size)
+        sink.write("weight", head.weight)
+        if source.file:
+            sink.write("window/clip", source.file.clip.astype("i4"))
+            sink.write("window/start", source.file.start)
+            for name in ("key", "recording", "split"):
+                sink.write(f"clip/{name}", getattr(source.file.clips, name))
+        facts |= {"conditional_entropy": tally.conditional, "marginal_entropy": tally.marginal}
+        facts["used"] = int((tally.size > 0).sum())
+    tally.facts = {"method": head.method}
+    return tally
+
+
+def _report(tally: Tally, output: Path, implied: bool, quiet: bool) -> None:
+    """Print what was found: a table for people, a line of JSON elsewhere; warn of a collapse."""
+    from soundssl import files
+
+    found = tally.summary()
+    if sys.stdout.isatty() and not quiet:
+        shown = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in found.items()]
+        terminal.print_table(["figure", "value"], shown)
+    elif not implied:
+        print(json.dumps({**found, "output": files.text(output.name)}), flush=True)
+    if trouble := tally.trouble():
+        terminal.say("cluster", trouble)

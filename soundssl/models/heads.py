@@ -1,0 +1,49 @@
+"""The clustering head: a centre a cluster, compared with embeddings by the cosine; and the encoder of bare vectors.
+
+Jansen et al. 2020, section 3.2: a fully connected layer without bias, its weights and inputs of length one.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SPREAD = 0.1  # length of the noise that sets clusters apart which start from the same data point
+
+
+class Clusters(nn.Module):
+    """Hold a centre for each of `clusters` clusters, at first directions drawn at random.
+
+    Only directions matter; the centres start with length one, against which the step of the optimiser is to be seen.
+    `average`, the running average of how probable each cluster is, starts at zeros.
+    """
+
+    average: Tensor
+
+    def __init__(self, clusters: int, size: int) -> None:
+        super().__init__()
+        if clusters < 2:
+            raise ValueError(f"{clusters} clusters tell nothing apart; at least 2 are needed")
+        weight = torch.randn(clusters, size)
+        self.weight = nn.Parameter(weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True)))
+        self.register_buffer("average", torch.zeros(clusters))
+
+    @torch.no_grad()
+    def start_from(self, embedding: Tensor) -> None:
+        """Put the first centres on data points, with a little noise; those beyond stay where they are.
+
+        Shape: `[points, size]`.
+        """
+        points = F.normalize(embedding.float(), dim=1)[: len(self.weight)]
+        self.weight[: len(points)] = F.normalize(points + SPREAD * self.weight[: len(points)], dim=1)
+
+
+class Identity(nn.Module):
+    """Take vectors for embeddings of themselves: the encoder of a clustering of fixed embeddings."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the vectors. Shape: `[batch, size]` to the same."""
+        return vectors

@@ -1,0 +1,150 @@
+"""Clustering objective: each window surely in one cluster, all together in many (Jansen et al. 2020, section 3.2).
+
+The loss is the mean entropy of each window's distribution over clusters less gamma times the entropy of their mean. The
+batch is that of all processes. The paper's setting is a scale of 60 from the first step, from random centres; a scale
+that rises, and centres that start on data points, are ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soundssl import device
+from soundssl.files.features import WINDOW
+from soundssl.models.heads import Clusters
+from soundssl.objectives import Inputs, option
+from soundssl.ops import entropy
+
+NEEDS: tuple[str, ...] = ()
+UNIT_LENGTH = True  # embeddings are compared with centres by their angle
+BATCH = 256  # windows embedded at a time to start centres from
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options of the clustering objective."""
+
+    clusters: int = option(1000, "number of clusters")
+    gamma: float = option(1.1, "weight of the entropy of the mean; 1: mutual information (inferred)")
+    scale: float = option(60.0, "factor of the cosine in the logits")
+    rise: float = option(0.67, "share of the steps over which the scale rises from a tenth; the paper has 0")
+    momentum: float = option(
+        0.0, "of a running average of the mean, for batches far below the clusters; 0: none (inferred)"
+    )
+    start: Literal["data", "random"] = option("data", "first centres: data points, or random as in the paper")
+
+
+def check(options: Options) -> None:
+    """Raise ValueError for values out of range."""
+    for name, legal in (
+        ("clusters", options.clusters >= 2),
+        ("gamma", options.gamma >= 0),
+        ("scale", options.scale > 0),
+        ("rise", 0 <= options.rise <= 1),
+        ("momentum", 0 <= options.momentum < 1),
+    ):
+        if not legal:
+            raise ValueError(f"{name} of the clustering objective is {getattr(options, name)}, which is out of range")
+
+
+class Examples(torch.utils.data.Dataset):
+    """Give rows of a matrix of embeddings, or windows that start anywhere in the chosen clips of features.
+
+    Windows are drawn in equal shares of all places where one may start, each share once an epoch.
+    """
+
+    def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
+        self.seed, self.matrix = seed, inputs.embeddings
+        if self.matrix is None:
+            features = inputs.features
+            starts = np.where(inputs.clips, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
+            self.frames, self.offset, self.end = features.frames, features.offset[:-1], np.cumsum(starts)
+            self.before = self.end - starts
+            self.count = -(-int(self.end[-1]) // WINDOW) if len(self.end) else 0
+        else:
+            self.count = len(self.matrix)
+        if not self.count:
+            raise ValueError("there is nothing to cluster: no window of the chosen clips, or no row")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Tensor]:
+        """Return the batch of (epoch, row) keys. Shape: `window` `[batch, frames, bands]`, or `[batch, d]` of a matrix.
+
+        Raises ValueError for a row that is not finite.
+        """
+        if self.matrix is None:
+            return {"window": torch.from_numpy(self.frames.gather(self._first(keys), WINDOW))}
+        rows = np.array([row for _, row in keys])
+        rising, place = np.unique(rows, return_inverse=True)  # in which order a disk is read best
+        vectors = np.asarray(self.matrix[rising], np.float32)[place]
+        finite = np.isfinite(vectors).all(1)
+        if not finite.all():
+            raise ValueError(f"row {rows[~finite][0]} of the embeddings is not finite; leave such rows out")
+        return {"window": torch.from_numpy(vectors)}
+
+    def _first(self, keys: list[tuple[int, int]]) -> np.ndarray:
+        share = [row + np.random.default_rng([self.seed, epoch, row]).random() for epoch, row in keys]
+        place = np.minimum((np.array(share) / self.count * self.end[-1]).astype(np.int64), self.end[-1] - 1)
+        clip = np.searchsorted(self.end, place, side="right")
+        return self.offset[clip] + place - self.before[clip]
+
+
+class Objective(nn.Module):
+    """Embed windows, gather those of all processes, and take the entropies of their distributions over clusters."""
+
+    def __init__(self, encoder: Any, inputs: Inputs, options: Options) -> None:
+        super().__init__()
+        check(options)
+        self.encoder, self.options = encoder, options
+        self.head = Clusters(options.clusters, encoder.size)
+        if options.start == "data":
+            self.head.start_from(_points(encoder, inputs, options))
+
+    def scale(self, progress: float) -> float:
+        """Return the factor of the cosine: it rises from a tenth along a line, then stays."""
+        risen = min(1.0, progress / self.options.rise) if self.options.rise else 1.0
+        return self.options.scale * (0.1 + 0.9 * risen)
+
+    def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, both entropies in nats, and the clusters that are the most probable of any example."""
+        embedding = self.encoder(batch["window"].float())
+        dtype = torch.bfloat16 if _half(embedding.device.type) else torch.float32
+        with torch.autocast(embedding.device.type, enabled=False):
+            found = entropy.entropies(
+                device.gather(embedding.float()), self.head.weight, self.scale(progress), self.options.gamma, dtype,
+                average=self.head.average if self.options.momentum else None, momentum=self.options.momentum,
+            )  # fmt: skip
+        figures = {
+            "conditional_entropy": found.conditional,
+            "marginal_entropy": found.marginal,
+            "active": found.active.float(),
+        }
+        return found.loss, figures
+
+
+def _half(kind: str) -> bool:
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
+@torch.no_grad()
+def _points(encoder: nn.Module, inputs: Inputs, options: Options) -> Tensor:
+    """Return embeddings of examples drawn at random, one a cluster if there are as many."""
+    seed = int(torch.randint(2**31, ()))
+    examples = Examples(inputs, options, seed)
+    rows = np.random.default_rng(seed).permutation(len(examples))[: options.clusters]
+    where = next((each.device for each in encoder.parameters()), torch.device("cpu"))
+    training = encoder.training
+    encoder.eval()
+    parts: list[Any] = []
+    for first in range(0, len(rows), BATCH):
+        windows = examples.__getitems__([(0, int(row)) for row in rows[first : first + BATCH]])["window"]
+        parts.append(encoder(windows.to(where).float()).float().cpu())
+    encoder.train(training)
+    return torch.cat(parts)

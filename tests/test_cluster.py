@@ -1,0 +1,280 @@
+"""The cluster command: it finds planted clusters, goes on after a kill, assigns new data, and says what is wrong."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from soundssl import files
+from soundssl.commands import main
+from soundssl.commands.assigning import Tally
+
+PLANTED, ROWS, SIZE = 6, 240, 16
+ENVIRONMENT = {
+    **os.environ,
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
+}
+
+
+def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows around a few directions and the direction of each."""
+    centres = np.random.default_rng(0).standard_normal((PLANTED, SIZE))
+    generator = np.random.default_rng(seed)
+    label = generator.permutation(np.arange(ROWS) % PLANTED)
+    return (centres[label] + 0.4 * generator.standard_normal((ROWS, SIZE))).astype("f4"), label
+
+
+def write_embeddings(path: Path, rows: np.ndarray) -> Path:
+    """Write rows as an embeddings file of clips of four windows; the clips of split b come last."""
+    clips = len(rows) // 4
+    attributes = {"layer": "embedding", "hop": 1.0, "window": 0.96, "class": "[]", "features": "", "model": ""}
+    with files.create(path, "embeddings", inputs=[], made_from="", attributes=attributes) as sink:
+        sink.write("embedding", rows)
+        sink.write("window/clip", np.repeat(np.arange(clips), 4).astype("i4"))
+        sink.write("window/start", np.tile(np.arange(4.0), clips))
+        for name in ("key", "recording", "source"):
+            sink.write(f"clip/{name}", [f"clip-{clip:03}" for clip in range(clips)])
+        sink.write("clip/split", ["a" if clip < clips // 2 else "b" for clip in range(clips)])
+        sink.write("clip/start", np.zeros(clips))
+    return path
+
+
+def command(*arguments, status: int = 0) -> None:
+    """Run the command line in this process."""
+    with pytest.raises(SystemExit) as end:
+        main(["cluster", *map(str, arguments), "--device", "cpu", "--threads", "1"])
+    assert (end.value.code or 0) == status
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory) -> tuple[Path, Path]:
+    """Cluster the planted rows once."""
+    folder = tmp_path_factory.mktemp("cluster")
+    given = write_embeddings(folder / "toy.embeddings.h5", planted()[0])
+    command(given, "--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02, "-q")
+    return given, folder / "toy.clusters.h5"
+
+
+def test_it_finds_planted_clusters_and_writes_what_the_schema_says(found):
+    from sklearn.metrics import v_measure_score
+
+    read = files.Clusters(found[1])
+    assert v_measure_score(planted()[1], read.cluster) > 0.85
+    assert np.array_equal(np.bincount(read.cluster, minlength=PLANTED), read.size)
+    assert read.attributes["used"] == PLANTED and read.attributes["window"] == 0.96
+    assert 0 <= read.attributes["conditional_entropy"] < 0.3
+    share = read.size / ROWS
+    assert read.attributes["marginal_entropy"] == pytest.approx(-(share * np.log(share)).sum(), abs=0.05)
+    embeddings = files.Embeddings(found[0])
+    assert np.array_equal(read.clip, embeddings.clip) and list(read.clips.key) == list(embeddings.clips.key)
+    lines = [json.loads(line) for line in Path(f"{found[1]}.metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["step"] == 80 and {"clustering.conditional_entropy", "clustering.active"} <= lines[-1].keys()
+    assert not Path(f"{found[1]}.resume").exists()
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npy"])
+def test_assign_repeats_the_clustering_on_its_own_rows(found, tmp_path, suffix, capsys):
+    given = found[0]
+    if suffix == ".npy":
+        given = tmp_path / "toy.npy"
+        np.save(given, planted()[0])
+    command(given, "--assign", found[1], "-o", tmp_path / "again.h5", "-q")
+    one, two = files.Clusters(found[1]), files.Clusters(tmp_path / "again.h5")
+    assert np.array_equal(one.cluster, two.cluster) and np.allclose(one.confidence, two.confidence, atol=2e-3)
+    assert np.array_equal(one.weight[:], two.weight[:])
+    assert (two.clip is None) == (suffix == ".npy")
+    assert json.loads(capsys.readouterr().out)["active"] == PLANTED
+
+
+def test_new_rows_fall_to_the_clusters_of_their_kind(found, tmp_path):
+    rows, label = planted(seed=5)
+    np.save(tmp_path / "new.npy", rows)
+    command(tmp_path / "new.npy", "--assign", found[1], "-o", tmp_path / "new.h5", "-q")
+    old, new = files.Clusters(found[1]).cluster, files.Clusters(tmp_path / "new.h5").cluster
+    home = [np.bincount(old[planted()[1] == kind]).argmax() for kind in range(PLANTED)]
+    assert np.mean(np.array(home)[label] == new) > 0.85
+
+
+def test_kmeans_is_the_yardstick(found, tmp_path):
+    pytest.importorskip("faiss")
+    from sklearn.metrics import v_measure_score
+
+    command(found[0], "--k", PLANTED, "--method", "kmeans", "-o", tmp_path / "k.h5", "-q")
+    read = files.Clusters(tmp_path / "k.h5")
+    distance = np.square(planted()[0][:, None] - read.weight[:][None]).sum(2)
+    assert np.array_equal(read.cluster, distance.argmin(1)) and np.allclose(
+        read.similarity, -distance.min(1), rtol=1e-4
+    )
+    assert v_measure_score(planted()[1], read.cluster) > 0.8
+    assert (read.attributes["method"], read.attributes["metric"]) == ("kmeans", "euclidean")
+    command(found[0], "--assign", tmp_path / "k.h5", "-o", tmp_path / "again.h5", "-q")
+    assert np.array_equal(files.Clusters(tmp_path / "again.h5").cluster, read.cluster)
+
+
+def test_without_faiss_kmeans_says_so_in_a_line(found, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    command(found[0], "--k", 3, "--method", "kmeans", "-o", tmp_path / "k.h5", "-q", status=1)
+    assert "needs faiss, which is not installed; pip install 'soundssl[faiss]'" in capsys.readouterr().err
+
+
+def test_a_split_is_learnt_from_and_all_windows_are_assigned(found, tmp_path):
+    rows = files.Embeddings(found[0]).embedding[:].copy()
+    rows[ROWS // 2 :] = rows[0]
+    given = write_embeddings(tmp_path / "half.h5", rows)
+    command(given, "--k", 4, "--steps", 12, "--split", "a", "-o", tmp_path / "c.h5", "-q")
+    assert len(files.Clusters(tmp_path / "c.h5").cluster) == ROWS
+    command(given, "--k", 4, "--split", "c", "-o", tmp_path / "c2.h5", status=1)
+
+
+def test_killed_and_repeated_it_gives_the_same_bytes(found, tmp_path):
+    options = ["--k", 8, "--steps", 60, "--batch-size", 64, "--no-provenance", "-q", "--checkpoint-every", 0]
+    whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
+    command(found[0], *options, "-o", whole)
+    words = [
+        sys.executable,
+        "-m",
+        "soundssl",
+        "cluster",
+        found[0],
+        *options,
+        "-o",
+        cut,
+        "--device",
+        "cpu",
+        "--threads",
+        1,
+    ]
+    process = subprocess.Popen(list(map(str, words)), env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    resume = cut.with_name(cut.name + ".resume")
+    while not resume.exists() and process.poll() is None:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert not cut.exists()
+    command(found[0], *options, "-o", cut)
+    assert cut.read_bytes() == whole.read_bytes()
+    assert not resume.exists()
+
+
+def test_a_finished_run_repeated_does_nothing(found, capsys):
+    command(found[0], "--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02)
+    answer = capsys.readouterr()
+    assert "is up to date" in answer.err and answer.out.strip() == str(found[1])
+
+
+def test_a_matrix_comes_on_standard_input_and_a_summary_goes_out(tmp_path, monkeypatch, capsys):
+    stream = io.BytesIO()
+    np.save(stream, planted()[0])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stream.getvalue())))
+    command("-", "--k", 4, "--steps", 10, "-o", tmp_path / "c.h5", "--preset", "paper")
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["windows"], answer["clusters"]) == (ROWS, 4)
+    with h5py.File(tmp_path / "c.h5") as file:
+        assert json.loads(file.attrs["inputs"])[0]["file"] == "standard input" and "window/clip" not in file
+
+
+def test_collapse_is_named_with_advice(tmp_path, capsys):
+    np.save(tmp_path / "same.npy", np.ones((64, 8), "f4"))
+    command(tmp_path / "same.npy", "--k", 5, "--steps", 5, "-o", tmp_path / "c.h5")
+    assert "collapse: 100.0% of the windows are in one of 5 clusters; raise --gamma" in capsys.readouterr().err
+    assert (tmp_path / "c.h5").exists()
+    undecided = Tally(np.array([5, 5, 6]), conditional=1.09, marginal=1.09)
+    assert "nothing is assigned" in undecided.trouble() and "raise --scale" in undecided.trouble()
+    assert Tally(np.array([5, 5, 6]), conditional=0.1, marginal=1.09).trouble() is None
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "fault"),
+    [
+        (["m.npy"], 2, "say how many clusters to find"),
+        (["m.npy", "--k", "1"], 2, "'-k' / '--k'"),
+        (["m.npy", "--k", "3", "--method", "gmm"], 2, "choose entropy or kmeans"),
+        (["m.npy", "--k", "3", "--preset", "best"], 2, "choose rising or paper"),
+        (["-", "--k", "3"], 2, "standard input has no name"),
+        (["nowhere.h5", "--k", "3"], 2, "nowhere.h5 does not exist; check the path"),
+        (["text.h5", "--k", "3"], 4, "text.h5 is not an embeddings file; make embeddings with soundssl embed"),
+        (["cube.npy", "--k", "3"], 4, "not a matrix of floats"),
+        (["nan.npy", "--k", "3", "--steps", "2"], 1, "row 5 of the embeddings is not finite"),
+        (["m.npy", "--k", "3", "--split", "1"], 1, "is a bare matrix and has no splits"),
+        (["m.npy", "--assign", "m.npy"], 4, "is not a safetensors file"),
+        (["empty.npy", "--k", "3"], 1, "holds no embedding"),
+        (["m.npy", "--k", "3", "-o", "m.npy"], 2, "is one of the inputs"),
+    ],
+)
+def test_errors_are_one_line(tmp_path, monkeypatch, capsys, words, status, fault):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    matrix = np.ones((9, 4), "f4")
+    np.save("m.npy", matrix)
+    np.save("cube.npy", matrix[None])
+    np.save("empty.npy", matrix[:0])
+    matrix[5, 2] = np.nan
+    np.save("nan.npy", matrix)
+    Path("text.h5").write_text("these are words\n")
+    command(*words, status=status)
+    assert fault in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_clusters_of_another_size_are_refused(found, tmp_path, capsys):
+    np.save(tmp_path / "m.npy", np.ones((9, SIZE + 1), "f4"))
+    command(tmp_path / "m.npy", "--assign", found[1], status=4)
+    assert f"embeddings of {SIZE + 1} numbers" in capsys.readouterr().err
+
+
+def test_train_learns_a_clustering_head_that_assigns(toy, tmp_path):
+    model, embedded = tmp_path / "m.safetensors", tmp_path / "e.h5"
+    settings = ["--set", "clusters=12", "--set", "start=data", "--set", "momentum=0.5"]
+    words = [
+        "train",
+        toy.features,
+        "--objective",
+        "clustering",
+        *settings,
+        "--size",
+        8,
+        "--steps",
+        3,
+        "--batch-size",
+        4,
+    ]
+    for line in ([*words, "-o", model, "-q"], ["embed", toy.features, "-m", model, "-o", embedded, "-q"]):
+        with pytest.raises(SystemExit) as end:
+            main([str(word) for word in [*line, "--device", "cpu", "--threads", 1]])
+        assert not end.value.code
+    metrics = json.loads(Path(f"{model}.metrics.jsonl").read_text().splitlines()[-1])
+    assert 0 <= metrics["clustering.conditional_entropy"] <= np.log(12) and 1 <= metrics["clustering.active"] <= 4
+    command(embedded, "--assign", model, "-o", tmp_path / "c.h5", "-q")
+    assert np.array_equal(
+        files.Clusters(tmp_path / "c.h5").weight[:], files.read_model(model).tensors["head.clustering.head.weight"]
+    )
+
+
+def test_windows_are_drawn_evenly_from_the_chosen_clips():
+    from soundssl.objectives import Inputs, clustering
+
+    class Features:
+        offset = np.array([0, 300, 340, 640])
+
+        class frames:
+            gather = staticmethod(lambda first, length: np.asarray(first, "f4"))
+
+    inputs = Inputs(Features(), np.array([True, True, False]))
+    examples = clustering.Examples(inputs, clustering.Options(), seed=0)
+    first = [examples.__getitems__([(epoch, row) for row in range(len(examples))])["window"] for epoch in range(400)]
+    first = np.stack(first).ravel()
+    assert (
+        first.min() == 0 and first.max() == 300 - 96
+    )  # the second clip is shorter than a window, the third not chosen
+    assert np.histogram(first, 5)[0] == pytest.approx(len(first) / 5, rel=0.2)
+    again = examples.__getitems__([(7, 1), (3, 0)])["window"]
+    assert np.array_equal(again, examples.__getitems__([(3, 0), (7, 1)])["window"].flip(0))

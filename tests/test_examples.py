@@ -1,0 +1,139 @@
+"""The quick start runs whole on a toy corpus, then knows that nothing is to be done; other examples are well-formed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from soundssl import curriculum
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "esc10")]
+import report  # noqa: E402
+import table  # noqa: E402
+
+needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+PROGRAMS = (f"SOUNDSSL={sys.executable} -m soundssl", f"PYTHON={sys.executable}")
+
+
+def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
+    """Run make with this interpreter and this soundssl, apart from any make that runs the tests."""
+    outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "SMALL", "WORK"}
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    return subprocess.run(
+        ["make", "-C", str(folder), *PROGRAMS, *words], env=environment, capture_output=True, text=True
+    )
+
+
+@pytest.fixture(scope="module")
+def quick_start(tmp_path_factory):
+    """The toy run of the quick start: its folder and what it printed."""
+    pytest.importorskip("matplotlib")
+    work = tmp_path_factory.mktemp("quick-start")
+    done = make(EXAMPLES, "-j2", "SMALL=1", f"WORK={work}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return work, done.stdout
+
+
+@needs_make
+def test_the_quick_start_prints_a_table_and_draws_a_picture(quick_start):
+    work, printed = quick_start
+    found = json.loads((work / "report.json").read_text())
+    assert list(found["rows"]) == ["log-mel", "untrained", "unsupervised", "supervised"]
+    for row in found["rows"].values():
+        for task, metric in report.METRIC.items():
+            assert row[task]["metric"] == metric and 0 <= row[task]["value"] <= 1
+        assert row["retrieval"]["low"] <= row["retrieval"]["high"]
+    ends = [found["rows"][row]["retrieval"]["value"] for row in ("log-mel", "supervised")]
+    middle = found["rows"]["unsupervised"]["retrieval"]
+    assert middle["recovery"] == pytest.approx((middle["value"] - ends[0]) / (ends[1] - ends[0]))
+    assert found["gain"] == pytest.approx(middle["value"] - ends[0])
+    assert report.table(found["rows"]) in printed
+    assert (work / "report.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@needs_make
+def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
+    work, _ = quick_start
+    settings = ("SMALL=1", f"WORK={work}")
+    assert make(EXAMPLES, "-q", *settings).returncode == 0, "nothing is to be done"
+    (work / "labels.h5").rename(work / "labels.away")
+    wanted = make(EXAMPLES, "-n", *settings).stdout
+    (work / "labels.away").rename(work / "labels.h5")
+    assert "featurize" in wanted and "evaluate" in wanted
+
+
+@needs_make
+def test_too_small_a_gain_is_one_line_and_a_failure(quick_start, capsys, monkeypatch):
+    monkeypatch.setattr(report, "draw", lambda folder, found: None)
+    assert report.main([str(quick_start[0]), "--least", "1.5"]) == 1
+    assert "at least +1.50 is expected" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert report.main([str(quick_start[0]), "--least", "-1"]) == 0
+
+
+def test_neighbours_are_of_other_recordings():
+    angle = np.array([0.0, 0.1, 0.2, 0.4, 3.0])
+    clips = report.Clips(
+        np.arange(5), np.array(list("aabcd")), np.array(list("xxxyy")), np.stack([np.cos(angle), np.sin(angle)], 1)
+    )
+    assert report.nearest(clips, 0).tolist() == [2, 3, 4]
+
+
+@needs_make
+def test_a_dry_run_of_esc_10_names_every_command(tmp_path):
+    folder = EXAMPLES / "esc10"
+    settings = (f"ESC={tmp_path}", "SEEDS=4 5", "FOLDS=2", "METHODS=noise supervised", "MINUTES=10", "WORK=nowhere")
+    assert "name the folder that ESC-10 lies in" in make(folder, "-n", *settings).stderr
+    (tmp_path / "meta.csv").touch()
+    lines = make(folder, "-n", *settings).stdout
+    lines = [line for line in lines.replace("\\\n", "").splitlines() if line.startswith(sys.executable)]
+    assert f"featurize --dataset esc50 {tmp_path}" in lines[0]
+    trained = [line.split() for line in lines if " soundssl train " in line]
+    assert [words[words.index("-o") + 1] for words in trained if "500" in words] == [
+        f"nowhere/500-steps/2/{row}/{seed}/model.safetensors" for row in ("noise", "supervised") for seed in (4, 5)
+    ]
+    drawn = [line for line in lines if " sample-triplets " in line]
+    assert all("--split 1,3,4,5" in line for line in drawn)
+    assert all(("--labels" in line) == ("--sampler supervised" in line) for line in drawn)
+    runs = 4 * 2  # log-mel, untrained, noise and supervised, with two seeds each
+    for words in ("retrieval", "knn", "shallow"):
+        assert sum(f" evaluate {words} " in line for line in lines) == runs * (2 if words == "shallow" else 1)
+    assert sum("--query 2 --base 1,3,4,5" in line for line in lines) == runs
+    assert sum("--per-class 20" in line for line in lines) == runs
+
+
+def write_scores(folder: Path, row: str, values: list[float]) -> None:
+    for seed, value in enumerate(values):
+        (folder / "5" / row / str(seed)).mkdir(parents=True)
+        for task, (metric, _, _) in table.COLUMNS.items():
+            line = {"metric": metric, "class": None, "value": value, "chance": 0.25}
+            (folder / "5" / row / str(seed) / f"{task}.scores.jsonl").write_text(json.dumps(line) + "\n")
+
+
+def test_the_table_of_results_keeps_other_sections(tmp_path):
+    for row, values in (("log-mel", [0.4, 0.4]), ("joint", [0.5, 0.7]), ("supervised", [0.8, 0.8])):
+        write_scores(tmp_path, row, values)
+    results = tmp_path / "RESULTS.md"
+    results.write_text("# Mine\n\n<!-- esc10-5: begin -->\nstale\n<!-- esc10-5: end -->\n\n## After\n")
+    words = [str(tmp_path), "--folds", "5", "--seeds", "0", "1", "--rows", "log-mel", "joint", "supervised"]
+    assert table.main([*words, "-o", str(tmp_path / "t.md"), "--results", str(results), "--command", "make X"]) == 0
+    first = results.read_text()
+    assert "stale" not in first and first.startswith("# Mine\n") and first.endswith("end -->\n\n## After\n")
+    assert "| joint | 0.600 ± 0.141 | 50 ± 35 % | 0.600 ± 0.141 |" in first and "`make X`" in first
+    assert table.main([*words, "-o", str(tmp_path / "t.md"), "--results", str(results), "--command", "make X"]) == 0
+    assert results.read_text() == first
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
+def test_every_curriculum_is_read_and_says_what_it_costs(path):
+    assert curriculum.from_toml(path).stage
+    opening = path.read_text("utf-8")
+    for word in ("Paper", "Command", "Data", "Machine", "Score"):
+        assert f"# {word}" in opening
