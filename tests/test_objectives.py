@@ -3,21 +3,26 @@
 import numpy as np
 import pytest
 import torch
-from test_training import command, inputs_of, write_features, write_triplets  # the toy set of the loop
+from test_classification import write_labels
+from test_training import CLASSES, CLIPS, command, write_features, write_triplets  # the toy set of the loop
 
-from soundssl import models, objectives
+from soundssl import files, models, objectives
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     folder = tmp_path_factory.mktemp("objectives")
     features = write_features(folder / "toy.features.h5")
-    return features, write_triplets(folder / "toy.triplets.h5", features)
+    drawn = write_triplets(folder / "toy.triplets.h5", features)
+    whole = [(clip, 0.0, np.inf) for clip in range(CLIPS)]
+    labels = write_labels(folder / "toy.labels.h5", whole, np.eye(CLASSES)[np.arange(CLIPS) % CLASSES])
+    source = files.Features(features)
+    return objectives.Inputs(source, np.ones(CLIPS, bool), files.Triplets(drawn), files.Labels(labels))
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_objective(toy, name):
-    module, inputs = objectives.load(name), inputs_of(toy)
+    module, inputs = objectives.load(name), toy
     assert all(hasattr(inputs, need) for need in module.NEEDS)
     options = module.Options()
     keys = [(0, 3), (0, 1), (1, 2), (0, 7)]

@@ -97,7 +97,7 @@ def measure(small: bool) -> list[dict]:
     """Compare at 256 and 1024 pairs; at 4096 the concatenation would take 100 GB: its numbers are extrapolated."""
     if small:
         return compare(48, 1)
-    rows = compare(256, 3) + compare(1024, 1)
+    rows = compare(256, 3) + compare(1024, 3)
     large = apart("ours", 4096)
     return [*rows, {**rows[-1], **_large(rows[-1], large)}]
 

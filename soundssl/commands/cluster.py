@@ -28,8 +28,8 @@ from soundssl.commands.options import (
 
 METHODS = ("entropy", "kmeans")
 PRESETS: dict[str, dict[str, Any]] = {
-    "rising": {"rise": 0.67, "start": "data"},
-    "paper": {"rise": 0.0, "start": "random", "momentum": 0.0, "scale": 60.0},
+    "rising": {"scale": 60.0, "rise": 0.67, "start": "data"},
+    "paper": {"scale": 60.0, "rise": 0.0, "start": "random"},
 }
 LEAST_STEPS = 600  # of a small collection, whatever its epochs
 
@@ -121,13 +121,8 @@ def cluster(
             head.check(source, assign)
             inputs.append(_identity_of(assign))
         elif method == "entropy":
-            own = {"scale": scale, "momentum": momentum}
-            options = {
-                "scale": 60.0,
-                **PRESETS[preset],
-                **{name: value for name, value in own.items() if value is not None},
-            }
-            options |= {"clusters": k, "gamma": gamma, "weight": 1.0}
+            own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
+            options = PRESETS[preset] | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate)
         facts = [k, plan and plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size]
@@ -145,8 +140,8 @@ def cluster(
         elif k:
             head = _k_means(chosen, k, seed, quiet)
         if accelerator.main:
-            file = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
-            tally = _write(source, head, accelerator, output, file, quiet)
+            origin = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
+            tally = _write(source, head, accelerator, output, origin, quiet)
             training.Checkpoint(output, made_from, checkpoint_every).remove()
             _report(tally, output, implied, quiet)
             terminal.print_path(output, implied)
@@ -167,29 +162,18 @@ def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learn
 
     from soundssl import curriculum as curricula
 
-    data = {
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "objective": {"clustering": options},
-    }
-    plan = curricula.from_data({"stage": [data]}, "the command line")
+    data = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    plan = curricula.from_data({"stage": [{**data, "objective": {"clustering": options}}]}, "the command line")
     return dataclasses.replace(plan, encoder="identity", size=size)
 
 
-def _learn(
-    plan, source: Source, accelerator, output: Path, made_from: str, seed: int, every: float, force: bool, quiet: bool
-):
+def _learn(plan, source: Source, accelerator, output: Path, checkpoint, seed: int, quiet: bool):
     """Return the centres that the training loop finds on fixed embeddings; it goes on where it was stopped."""
     from soundssl import device as hardware
     from soundssl import files, objectives, training
     from soundssl.models import heads
 
     hardware.seed(seed)
-    checkpoint = training.Checkpoint(output, made_from, every)
-    if force and accelerator.main:
-        checkpoint.remove()
-    accelerator.barrier()
     log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
     with terminal.progress("cluster", plan.stage[0].steps, "steps", quiet) as advance:
         found = training.train(
@@ -210,22 +194,19 @@ def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:
     try:
         return Head(kmeans.fit(rows, k, seed, torch.get_num_threads()), "kmeans", "euclidean", 0.0)
     except ImportError as error:
-        raise SoundsslError(
-            "--method kmeans needs faiss, which is not installed; pip install 'soundssl[faiss]'"
-        ) from error
+        remedy = "pip install 'soundssl[faiss]'"
+        raise SoundsslError(f"--method kmeans needs faiss, which is not installed; {remedy}") from error
 
 
-def _write(
-    source: Source, head: Head, accelerator, output: Path, inputs, made_from: str, provenance: bool, quiet: bool
-) -> Tally:
-    """Assign every row and write the clusters file."""
+def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[str, Any], quiet: bool) -> Tally:
+    """Assign every row and write the clusters file; `origin` says what it was made from."""
     from soundssl import files
 
     facts: dict[str, Any] = {"method": head.method, "metric": head.metric, "scale": head.scale}
     facts["window"] = float(source.file.attributes["window"]) if source.file else 0.0
     with (
         terminal.progress("assign", len(source), "windows", quiet) as advance,
-        files.create(output, "clusters", attributes=facts, **file) as sink,
+        files.create(output, "clusters", attributes=facts, **origin) as sink,
     ):
         tally = assigning.assign(source, head, accelerator, sink, advance)
         sink.write("size", tally.size)

@@ -57,10 +57,10 @@ def entropies(
     """Return mean_i H(p_i) - gamma * H(q) of p_i = softmax(scale * cos(z_i, w)), differentiable, and its two terms.
 
     `dtype` is that of the factors in matrix products; sums are float32 (float64 for float64 inputs). `chunk` clusters
-    are taken at a time; by default as many as the cache holds. With `average`, H(q) is that of a running average of q, so
-    that a batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in place by
-    momentum * average + (1 - momentum) * q, its sum taken out, and log q in the gradient is that of the average. That
-    gradient is not multiplied by 1 - momentum, so gamma weighs the same with an average and without one.
+    are taken at a time; by default as many as the cache holds. With `average`, H(q) is that of a running average of q,
+    so that a batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in
+    place by momentum * average + (1 - momentum) * q, which is divided by its sum, and log q in the gradient is that of
+    the average. That gradient is not multiplied by 1 - momentum: gamma weighs the same with an average and without.
 
     Shape: embedding `[batch, d]`, weight `[clusters, d]`, average `[clusters]`. Raises ValueError for others, and for a
     scale that is not positive.
@@ -194,7 +194,7 @@ def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Te
     marginal = torch.zeros((), dtype=torch.float64, device=top.device)
     active = torch.zeros((), dtype=torch.int64, device=top.device)
     least = torch.finfo(top.dtype).tiny
-    mass = None if plan.average is None else _mass(plan.average, plan.momentum)
+    mass = torch.ones_like(marginal) if plan.average is None else _mass(plan.average, plan.momentum)
     for columns, _, logits, powers in tiles:
         logits.sub_(top[:, None])
         active += (logits.amax(0) == 0).sum()
@@ -254,8 +254,8 @@ def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype =
     """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
 
     The maximum of every group of `MEMBERS` clusters comes from products of factors in `dtype`. Groups whose maximum is
-    the greatest within the rounding error of such products are computed again in float64, so the cluster does not depend
-    on `dtype`; of equal ones it is the first.
+    the greatest within the rounding error of such products are computed again in float64, so the cluster does not
+    depend on `dtype`; of equal ones it is the first.
 
     Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
 

@@ -23,7 +23,7 @@ def fit(rows: np.ndarray, clusters: int, seed: int, threads: int = 1) -> np.ndar
         rows.shape[1], clusters, niter=ITERATIONS, seed=seed, min_points_per_centroid=1, max_points_per_centroid=POINTS
     )
     means.train(np.ascontiguousarray(rows, np.float32))
-    return means.centroids
+    return np.asarray(means.centroids)
 
 
 def nearest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
