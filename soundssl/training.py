@@ -218,16 +218,15 @@ def train(
     Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or SIGTERM, the
     state saved.
     """
-    heads = heads or {}
     state = checkpoint.load() or {
         "stage": 0,
         "step": 0,
         "encoder": encoder.state_dict(),
-        "heads": heads,
+        "heads": {},
         "optimizer": None,
     }
     encoder.load_state_dict(state["encoder"])
-    heads = {**heads, **state["heads"]}
+    heads = {**(heads or {}), **state["heads"]}
     log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
 

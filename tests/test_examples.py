@@ -137,3 +137,13 @@ def test_every_curriculum_is_read_and_says_what_it_costs(path):
     opening = path.read_text("utf-8")
     for word in ("Paper", "Command", "Data", "Machine", "Score"):
         assert f"# {word}" in opening
+
+
+@needs_make
+@pytest.mark.slow
+def test_the_curriculum_runs_from_coincidence_to_a_recogniser(quick_start, tmp_path):
+    done = make(EXAMPLES / "consolidation", "SMALL=1", "THREADS=1", f"CORPUS={quick_start[0]}", f"WORK={tmp_path}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    scores = [json.loads(line) for line in done.stdout.splitlines()[-6:] if line.startswith("{")]
+    assert [row["input"].split(".")[0] for row in scores[-2:]] == ["consolidated", "random"]
+    assert all(0 <= row["value"] <= 1 for row in scores)

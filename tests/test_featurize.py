@@ -195,7 +195,7 @@ def test_nothing_but_bad_files_writes_nothing(tmp_path, call):
         ("{copy}/t.csv --dataset csv --labels l.h5", "the collection says nothing of classes; leave it out"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/x.h5", "x.h5 is also the features file"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav is one of the inputs"),
-        ("{media} --store f2", "Invalid value for --store: choose float16 or float32"),
+        ("{media} --store f2", "'f2' is not one of 'float16', 'float32'"),
     ],
 )
 def test_usage_errors_come_before_any_work(few, tmp_path, call, words, fact):

@@ -34,7 +34,7 @@ class Headed(typer.core.TyperGroup):
         """Write one section a heading."""
         for heading, commands in COMMANDS.items():
             with formatter.section(heading):
-                formatter.write_dl([(name, self.get_command(ctx, name).get_short_help_str(100)) for name in commands])
+                formatter.write_dl([(name, self.commands[name].get_short_help_str(100)) for name in commands])
 
 
 def _plain() -> bool:

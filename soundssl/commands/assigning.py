@@ -128,14 +128,13 @@ class Head:
         from soundssl.ops import entropy, kmeans
 
         if self.metric == "euclidean":
-            centres = np.asarray(self.weight, np.float32)
 
             def choose_nearest(rows):
-                cluster, similarity = kmeans.nearest(rows, centres)
+                cluster, similarity = kmeans.nearest(rows, self.weight)
                 return cluster, np.ones(len(rows), np.float32), similarity
 
             return choose_nearest
-        weight = torch.tensor(np.asarray(self.weight, np.float32)).to(accelerator.device)
+        weight = torch.from_numpy(self.weight).to(accelerator.device)
 
         def choose_probable(rows):
             found = entropy.assign(torch.from_numpy(rows).to(accelerator.device), weight, self.scale, accelerator.dtype)
@@ -153,7 +152,7 @@ def head_of(path: Path) -> Head:
     if files.kind_of(path) is not None:
         found = files.Clusters(path)
         facts = found.attributes
-        return Head(np.asarray(found.weight[:]), facts["method"], facts["metric"], float(facts["scale"]))
+        return Head(np.array(found.weight[:], np.float32), facts["method"], facts["metric"], float(facts["scale"]))
     model = files.read_model(path)
     weight = model.tensors.get("head.clustering.head.weight")
     if weight is None:
@@ -251,7 +250,7 @@ def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, fl
     if head.metric == "euclidean":  # each row is in one cluster for certain
         share = size[size > 0] / size.sum()
         return 0.0, float(-(share * np.log(share)).sum())
-    weight = torch.tensor(np.asarray(head.weight, np.float32)).to(accelerator.device)
+    weight = torch.from_numpy(head.weight).to(accelerator.device)
     chosen = np.arange(0, len(source), -(-len(source) // SAMPLE))
     average, total, marginal = torch.zeros(len(weight), device=weight.device), 0.0, 0.0
     for first in range(0, len(chosen), 1024):

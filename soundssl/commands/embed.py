@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -39,11 +39,13 @@ def embed(
         ),
     ] = None,
     layer: Annotated[
-        str,
-        typer.Option(help="embedding; or logits or probabilities of the classes, where the model has a classifier."),
+        Literal["embedding", "logits", "probabilities"],
+        typer.Option(help="What to write; logits and probabilities of classes where the model has a classifier."),
     ] = "embedding",
     hop: Hop = 0.96,
-    store: Annotated[str, typer.Option(help="Number type of the stored vectors: float32 or float16.")] = "float32",
+    store: Annotated[
+        Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
+    ] = "float32",
     split: Split = None,
     batch_size: BatchSize = 256,
     device: Device = "auto",
@@ -67,10 +69,6 @@ def embed(
     from soundssl import device as hardware
     from soundssl import files, models
 
-    if store not in ("float16", "float32"):
-        raise typer.BadParameter("choose float32 or float16", param_hint="--store")
-    if layer not in ("embedding", "logits", "probabilities"):
-        raise typer.BadParameter("choose embedding, logits or probabilities", param_hint="--layer")
     implied, output = output is None, output or beside(features, "embeddings")
     if str(output) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")

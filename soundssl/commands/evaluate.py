@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -71,9 +71,11 @@ def knn(
     ] = None,
     folds: Folds = False,
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote (inferred).")] = 5,
-    unit: Annotated[str, typer.Option(help="What is compared: clip (means over windows) or window.")] = "clip",
+    unit: Annotated[
+        Literal["clip", "window"], typer.Option(help="What is compared: clips (means over windows) or windows.")
+    ] = "clip",
     vote: Annotated[
-        str,
+        Literal["share", "majority"],
         typer.Option(
             help="How neighbours vote: share, or majority; with --unit window and --k 200 as Fonseca et al. 2021."
         ),
@@ -95,8 +97,6 @@ def knn(
     from soundssl.evaluations import knn as task
 
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
-    if unit not in ("clip", "window") or vote not in ("share", "majority"):
-        raise typer.BadParameter("--unit is clip or window, --vote is share or majority")
     table = scoring.load(embeddings, labels, hop, None, means=unit == "clip")
     options = task.Options(k=k, unit=unit, vote=vote, bootstrap=bootstrap)
 
@@ -217,7 +217,8 @@ def clusters(
     labels: LabelsFile,
     split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
     several: Annotated[
-        str, typer.Option(help="Windows of several classes: exclude them, or expand: a part of each for every class.")
+        Literal["exclude", "expand"],
+        typer.Option(help="Windows of several classes: exclude them, or expand: a part of each for every class."),
     ] = "exclude",
     seed: Seed = 0,
     output: Scores = None,

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -42,7 +42,7 @@ def featurize(
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
-    store: Annotated[str, typer.Option(help="Number type of the stored frames: float16 or float32.")] = "float16",
+    store: Annotated[Literal["float16", "float32"], typer.Option(help="Number type of the stored frames.")] = "float16",
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that one file may take; 0 for no bound.")] = 3600,
     jobs: Jobs = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
@@ -71,8 +71,6 @@ def featurize(
     from soundssl import files, media
     from soundssl.ops.spectrogram import PRESETS
 
-    if store not in STORES:
-        raise typer.BadParameter("choose float16 or float32", param_hint="--store")
     _check_collection(inputs, dataset, root, labels)
     implied, output = output is None, output or _default(inputs[0])
     table = labels or beside(output, "labels")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -18,7 +18,10 @@ Jobs = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of everything drawn at random.")]
 Device = Annotated[str, typer.Option(help="Where to compute: auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="Number type of products: auto, float32 or bfloat16.")]
+Precision = Annotated[
+    Literal["auto", "float32", "bfloat16"],
+    typer.Option(help="Number type of products; auto takes bfloat16 where the hardware multiplies it."),
+]
 Threads = Annotated[int, typer.Option(min=0, help="Compute threads; 0 takes every core this job may use.")]
 Split = Annotated[str | None, typer.Option(help="Only clips of these splits or folds, separated by commas.")]
 Force = Annotated[bool, typer.Option("--force", help="Do the work again even where the output stands for it already.")]

@@ -70,7 +70,9 @@ def progress(description: str, total: int | None, unit: str, quiet: bool = False
         task = bars.add_task(description, total=total, note="")
 
         def advance(steps: int = 1, note: str = "") -> None:
-            bars.update(task, advance=steps, **({"note": note} if note else {}))
+            bars.advance(task, steps)
+            if note:
+                bars.update(task, note=note)
 
         yield advance
 

@@ -75,7 +75,7 @@ class Features:
                 f"{', '.join(different)}; make the features again with soundssl featurize"
             )
 
-    def seconds(self, frames: np.ndarray) -> np.ndarray:
+    def seconds(self, frames: np.ndarray | int) -> np.ndarray:
         """Return the times of frame numbers, in seconds, from integer sample positions."""
         return np.asarray(frames, np.int64) * int(self.attributes["hop_length"]) / int(self.attributes["sample_rate"])
 

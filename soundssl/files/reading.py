@@ -252,7 +252,7 @@ class Labels:
             self.split = strings(file, "split") if "split" in file else None
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
 
-    def of_clips(self, keys: Sequence[str]) -> np.ndarray:
+    def of_clips(self, keys: Sequence[str] | np.ndarray) -> np.ndarray:
         """Return the labels of whole clips: a class heard in any segment is present, -1 where nothing is said.
 
         Shape: `[clips, classes]`, int8.
