@@ -199,7 +199,7 @@ def test_collapse_is_named_with_advice(tmp_path, capsys):
         (["m.npy"], 2, "say how many clusters to find"),
         (["m.npy", "--k", "1"], 2, "'-k' / '--k'"),
         (["m.npy", "--k", "3", "--method", "gmm"], 2, "choose entropy or kmeans"),
-        (["m.npy", "--k", "3", "--preset", "best"], 2, "choose rising or paper"),
+        (["m.npy", "--k", "3", "--preset", "best"], 2, "choose steady or rising or paper"),
         (["-", "--k", "3"], 2, "standard input has no name"),
         (["nowhere.h5", "--k", "3"], 2, "nowhere.h5 does not exist; check the path"),
         (["text.h5", "--k", "3"], 4, "text.h5 is not an embeddings file; make embeddings with soundssl embed"),

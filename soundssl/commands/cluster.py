@@ -28,10 +28,12 @@ from soundssl.commands.options import (
 
 METHODS = ("entropy", "kmeans")
 PRESETS: dict[str, dict[str, Any]] = {
+    "steady": {"scale": 20.0, "rise": 0.0, "start": "data"},
     "rising": {"scale": 60.0, "rise": 0.67, "start": "data"},
     "paper": {"scale": 60.0, "rise": 0.0, "start": "random"},
 }
-LEAST_STEPS = 600  # of a small collection, whatever its epochs
+LEAST_STEPS = 1000  # of a small collection, whatever its epochs
+FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
 
 
 def cluster(
@@ -51,22 +53,27 @@ def cluster(
     preset: Annotated[
         str,
         typer.Option(
-            help="rising: the scale rises from a tenth over two thirds of the steps, from data points; paper: the full "
-            "scale at once, from random centres (Jansen et al. 2020)."
+            help="steady: from data points, at a scale of 20, or of 60 with fewer than five rows a cluster; rising: from "
+            "data points, the scale rises from 6 to 60 over two thirds of the steps; paper: from random centres, at a "
+            "scale of 60 (Jansen et al. 2020)."
         ),
-    ] = "rising",
+    ] = "steady",
     gamma: Annotated[
         float, typer.Option(min=0, help="Weight of the entropy of the mean; 1: mutual information (inferred).")
     ] = 1.1,
-    scale: Annotated[float | None, typer.Option(help="Factor of the cosine in the logits. Default: 60.")] = None,
+    scale: Annotated[
+        float | None, typer.Option(help="Factor of the cosine in the logits. Default: the preset's.")
+    ] = None,
     momentum: Annotated[
         float | None,
         typer.Option(min=0, max=0.9999, help="Of a running average of the mean, 0: none (inferred). Default: 0."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 600.")] = None,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 1000.")
+    ] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Times that each row is seen (inferred).")] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 3e-3,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 0.01,
     split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -122,7 +129,8 @@ def cluster(
             inputs.append(_identity_of(assign))
         elif method == "entropy":
             own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
-            options = PRESETS[preset] | {name: value for name, value in own.items() if value is not None}
+            narrow = {"scale": 60.0} if preset == "steady" and len(chosen) < FEW * (k or 0) else {}
+            options = PRESETS[preset] | narrow | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate)
         facts = [k, plan and plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size]

@@ -257,7 +257,8 @@ class Objective(nn.Module):
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, settle(options)
-        size, modality = int(encoder.size), self.options.modality
+        size: Any = encoder.size
+        modality = self.options.modality
         self.audio_scorer = Scorer(size, self.options.hidden) if modality != "image" else None
         self.image_scorer = Scorer(size, self.options.hidden) if modality != "audio" else None
         tower, norm = self.options.tower, self.options.tower_norm
@@ -268,10 +269,10 @@ class Objective(nn.Module):
         """Return the loss; log that of each kind of pair, and the share of positives that score above all negatives."""
         first, second = self._embed(batch)
         losses, figures = {}, {}
-        if self.image is not None:
+        if self.image is not None and self.image_scorer is not None:
             picture = self.image(batch["image"]).float()
             losses["av"], figures["accuracy_av"] = self._contrast(self.image_scorer, first, picture, batch)
-        if self.audio_scorer is not None:
+        if self.audio_scorer is not None and second is not None:
             losses["aa"], figures["accuracy_aa"] = self._contrast(self.audio_scorer, first, second, batch)
         alpha = self.options.alpha
         total = (1 - alpha) * losses["av"] + alpha * losses["aa"] if len(losses) == 2 else next(iter(losses.values()))

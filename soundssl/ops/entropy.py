@@ -107,15 +107,26 @@ class Plan(NamedTuple):
 def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
     """Yield `multiply(a, b, out)`: a matrix product of factors rounded to `dtype`, summed and returned in float32.
 
-    On a CPU without units for bfloat16 the factors stay float32.
+    On a CPU without units for bfloat16 the factors stay float32. All other products within the context are of float32.
     """
-    if dtype == torch.bfloat16 and device.type == "cuda":
-        yield lambda a, b, out: torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32, out=out)
-        return
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("medium" if dtype == torch.bfloat16 else "highest")
+    torch.set_float32_matmul_precision("highest")
+
+    def on_cpu(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        torch.set_float32_matmul_precision("medium")
+        torch.mm(a, b, out=out)
+        torch.set_float32_matmul_precision("highest")
+        return out
+
+    def on_card(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return torch.mm(a.bfloat16(), b.bfloat16(), out_dtype=torch.float32, out=out)
+
+    def plain(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
+        return torch.mm(a, b, out=out)
+
+    half = on_card if device.type == "cuda" else on_cpu
     try:
-        yield lambda a, b, out: torch.mm(a, b, out=out)
+        yield half if dtype == torch.bfloat16 else plain
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -127,16 +138,21 @@ class _Tiles:
         self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
         self.rows = unit * plan.scale
         width = min(plan.chunk, len(weight))
-        self.logits, self.powers = (unit.new_empty(len(unit) * width) for _ in range(2))
+        self.tiles = [unit.new_empty(len(unit) * width) for _ in range(2)]
         self.units = unit.new_empty(width, unit.shape[1])
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
-        for first in range(0, len(self.weight), self.chunk):
-            columns = slice(first, min(first + self.chunk, len(self.weight)))
-            count = columns.stop - first
-            units = torch.mul(self.weight[columns], self.short[columns, None], out=self.units[:count])
-            logits, powers = (tile[: len(self.rows) * count].view(-1, count) for tile in (self.logits, self.powers))
-            yield columns, units, self.multiply(self.rows, units.T, logits), powers
+        count = -1
+        pairs = zip(self.weight.split(self.chunk), self.short[:, None].split(self.chunk), strict=True)
+        for number, (weight, short) in enumerate(pairs):
+            if count != len(weight):  # the first time, and for a last chunk that is shorter
+                count = len(weight)
+                logits, powers = (tile[: len(self.rows) * count].view(-1, count) for tile in self.tiles)
+                units = self.units[:count]
+                across = units.T
+            torch.mul(weight, short, out=units)
+            columns = slice(number * self.chunk, number * self.chunk + count)
+            yield columns, units, self.multiply(self.rows, across, logits), powers
 
 
 class _Entropies(torch.autograd.Function):
@@ -202,9 +218,9 @@ def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Te
         q = torch.mv(powers.T, share)
         if plan.average is not None:
             q = plan.average[columns].mul_(plan.momentum).add_(q, alpha=1 - plan.momentum) / mass
-        torch.log(q.clamp(min=least), out=logarithm[columns])
-        marginal -= torch.dot(q, logarithm[columns])
-        cross += torch.mv(powers, logarithm[columns])
+        here = torch.log(q.clamp(min=least), out=logarithm[columns])
+        marginal -= torch.dot(q, here)
+        cross.addmv_(powers, here)
     return logarithm, cross.div_(total), marginal.clamp_(min=0), active
 
 
@@ -249,6 +265,21 @@ class _Maxima(NamedTuple):
     total: Tensor
 
 
+class _Centres(NamedTuple):
+    """Hold centres as given and the reciprocals of their lengths: a normalised copy of a million is half a gigabyte."""
+
+    weight: Tensor
+    short: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor) -> _Centres:
+        return cls(weight, torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_())
+
+    def exactly(self, rows: Tensor | slice) -> Tensor:
+        """Return unit centres in float64. Shape: rows `[...]` to `[..., d]`."""
+        return (self.weight[rows] * self.short[rows][..., None]).double()
+
+
 @torch.no_grad()
 def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
     """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
@@ -263,25 +294,26 @@ def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype =
     [2, 0]
     """
     _check(embedding, weight, scale)
-    units, weights = F.normalize(embedding.float(), eps=SHORTEST), F.normalize(weight.float(), eps=SHORTEST)
-    rows = max(1, min(ROWS, GROUPS * MEMBERS // len(weights)))
+    units, centres = F.normalize(embedding.float(), eps=SHORTEST), _Centres.of(weight.float())
+    rows = max(1, min(ROWS, GROUPS * MEMBERS // len(weight)))
     tolerance = 2 * (FACTOR_ERROR[dtype] + units.shape[1] * torch.finfo(torch.float32).eps / 2)
     parts = []
-    with products(dtype, weights.device) as multiply:
+    with products(dtype, weight.device) as multiply:
         for block in units.split(rows):
-            maxima = _group_maxima(block * scale, weights, multiply)
-            cluster, similarity = _among(maxima, block, weights, tolerance * scale)
+            maxima = _group_maxima(block * scale, centres, multiply)
+            cluster, similarity = _among(maxima, block, centres, tolerance * scale)
             confidence = (similarity * scale - maxima.top).exp_() / maxima.total
             parts.append((cluster, confidence.clamp_(max=1), similarity))
     return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
 
-def _group_maxima(rows: Tensor, weights: Tensor, multiply: Multiply) -> _Maxima:
+def _group_maxima(rows: Tensor, centres: _Centres, multiply: Multiply) -> _Maxima:
     """Multiply in chunks of `WIDTH` clusters; group g of a chunk holds those `STRIDE` apart from its g-th on."""
     tile = rows.new_empty(len(rows), WIDTH)
-    group = rows.new_empty(len(rows), -(-len(weights) // WIDTH), STRIDE)
+    group = rows.new_empty(len(rows), -(-len(centres.weight) // WIDTH), STRIDE)
     top, total = rows.new_full((len(rows),), -torch.inf), rows.new_zeros(len(rows))
-    for number, chunk in enumerate(weights.split(WIDTH)):
+    for number, (weight, short) in enumerate(zip(*(each.split(WIDTH) for each in centres), strict=True)):
+        chunk = weight * short[:, None]
         if len(chunk) < WIDTH:
             tile[:, len(chunk) :] = -torch.inf
             tile[:, : len(chunk)] = multiply(rows, chunk.T, rows.new_empty(len(rows), len(chunk)))
@@ -295,9 +327,9 @@ def _group_maxima(rows: Tensor, weights: Tensor, multiply: Multiply) -> _Maxima:
     return _Maxima(group.view(len(rows), -1), top, total)
 
 
-def _among(maxima: _Maxima, units: Tensor, weights: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def _among(maxima: _Maxima, units: Tensor, centres: _Centres, tolerance: float) -> tuple[Tensor, Tensor]:
     """Return the cluster and the cosine of each row, computed in float64 for the groups that may hold the greatest."""
-    near = maxima.group >= maxima.top[:, None] - tolerance
+    clusters, near = len(centres.weight), maxima.group >= maxima.top[:, None] - tolerance
     crowded = near.count_nonzero(1) > CROWD
     near &= ~crowded[:, None]
     best = torch.full_like(maxima.top, -torch.inf, dtype=torch.float64)
@@ -305,13 +337,13 @@ def _among(maxima: _Maxima, units: Tensor, weights: Tensor, tolerance: float) ->
     members = torch.arange(MEMBERS, device=units.device) * STRIDE
     for row, group in (pair.unbind(1) for pair in near.nonzero().split(PAIRS)):
         column = (group // STRIDE * WIDTH + group % STRIDE)[:, None] + members
-        exact = weights[column.clamp(max=len(weights) - 1)].double()
+        exact = centres.exactly(column.clamp(max=clusters - 1))
         cosine = torch.bmm(exact, units[row].double()[:, :, None])[:, :, 0]
-        cosine[column >= len(weights)] = -torch.inf
+        cosine[column >= clusters] = -torch.inf
         _keep_better(best, cluster, row, cosine, column)
     rows = crowded.nonzero()[:, 0]
-    for first in range(0, len(weights) if len(rows) else 0, PAIRS):
-        exact = weights[first : first + PAIRS].double()
+    for first in range(0, clusters if len(rows) else 0, PAIRS):
+        exact = centres.exactly(slice(first, first + PAIRS))
         column = torch.arange(first, first + len(exact), device=rows.device).expand(len(rows), -1)
         _keep_better(best, cluster, rows, units[rows].double() @ exact.T, column)
     return cluster, best.float()
