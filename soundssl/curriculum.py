@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import tomllib
-import types
 import typing
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -39,7 +38,7 @@ class Curriculum:
 
     encoder: str = "plain"
     size: int = 128
-    norm: str = "batch"
+    norm: Literal["batch", "group"] = "batch"
     stage: tuple[Stage, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
@@ -79,13 +78,20 @@ def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
 
 
 def _stage(data: dict[str, Any], where: str) -> Stage:
+    if not isinstance(data, dict):
+        raise Refused(f"{where} is {data!r}; a stage is a table")
     values = _checked(Stage, data, where)
+    for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0), ("warmup", 0)):
+        if values.get(name, least) < least:
+            raise Refused(f"{name} of {where} is {values[name]}; it must be at least {least}")
     if not values.get("objective"):
         raise Refused(f"{where} names no objective; there are {', '.join(objectives.OBJECTIVES)}")
     checked = {}
     for name, options in values["objective"].items():
         if name not in objectives.OBJECTIVES:
             raise Refused(f"{where} names the objective {name!r}{nearest(name, objectives.OBJECTIVES)}")
+        if not isinstance(options, dict):
+            raise Refused(f"objective {name} in {where} is {options!r}; it must be a table of options")
         options = dict(options)
         weight = options.pop("weight", 1.0)
         here = f"objective {name} in {where}"
@@ -112,8 +118,6 @@ def _typed(hint: Any, value: Any, name: str, where: str) -> Any:
         if value not in choices:
             raise Refused(f"{name} of {where} is {value!r}; choose {', '.join(map(repr, choices))}")
         return value
-    if origin in (typing.Union, types.UnionType):
-        return None if value is None else _typed(choices[0], value, name, where)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     expected = origin or hint

@@ -128,6 +128,10 @@ def _device(name: str) -> torch.device:
         if not torch.cuda.is_available():
             raise SoundsslError("no CUDA device is to be seen here; give --device cpu")
         local = int(name.split(":")[1]) if ":" in name else int(os.environ.get("LOCAL_RANK", 0))
+        if local >= torch.cuda.device_count():
+            raise SoundsslError(
+                f"there is no cuda:{local} here, only {torch.cuda.device_count()} devices; count from 0"
+            )
         torch.cuda.set_device(local)
         torch.backends.cudnn.benchmark = True
         return torch.device("cuda", local)

@@ -63,9 +63,9 @@ class Mixture(nn.Module):
 class Order(torch.utils.data.Sampler):
     """Yield the (epoch, row) keys of one process's batch for each step from `first` on; epochs are permutations."""
 
-    def __init__(self, count: int, stage: int, stages: Stage, first: int, seed: int, accelerator: Accelerator) -> None:
-        self.count, self.key, self.first, self.steps = count, [seed, stage], first, stages.steps
-        self.batch, self.rank, self.world = stages.batch_size, accelerator.rank, accelerator.world_size
+    def __init__(self, count: int, number: int, stage: Stage, first: int, seed: int, accelerator: Accelerator) -> None:
+        self.count, self.key, self.first, self.steps = count, [seed, number], first, stage.steps
+        self.batch, self.rank, self.world = stage.batch_size, accelerator.rank, accelerator.world_size
         self.epoch, self.permutation = -1, np.empty(0, np.int64)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -153,6 +153,8 @@ def build_stage(
         weights[name] = options["weight"]
         examples[name] = module.Examples(inputs, chosen, seed)
         parts[name] = module.Objective(encoder, inputs, chosen)
+    if len(parts) > 1 and any(options.get("freeze") for options in stage.objective.values()):
+        raise ValueError("a frozen encoder teaches other objectives nothing; give the frozen one a stage of its own")
     mixture = Mixture(encoder, parts, weights)
     mixture.take_heads(heads)
     return mixture, examples
@@ -242,11 +244,12 @@ def train(
             first = state["step"] if number == state["stage"] else 0
 
             # ---- the stage: objectives, optimiser, batches
+            device.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))  # also where a run goes on
             mixture, examples = build_stage(stage, encoder, inputs, heads, seed)
             accelerator.place(mixture).train()
             module = accelerator.wrap(mixture)
-            rows = [p for p in mixture.parameters() if p.requires_grad]
-            optimizer = torch.optim.AdamW(rows, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+            learnt = [parameter for parameter in mixture.parameters() if parameter.requires_grad]
+            optimizer = torch.optim.AdamW(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
             if first and state["optimizer"]:
                 optimizer.load_state_dict(state["optimizer"])
             loaders = load(examples, number, stage, first, seed, accelerator, workers)

@@ -179,19 +179,12 @@ def test_what_is_no_features_file_is_said_in_one_line(broken, capsys, name, stat
     assert not (broken / "out.h5").exists()
 
 
-def test_random_damage_never_escapes_as_another_error(broken, tmp_path):
-    data = np.frombuffer((broken / "good.h5").read_bytes(), np.uint8)
-    generator = np.random.default_rng(0)
-    for _ in range(60):
-        torn = data.copy()
-        torn[generator.integers(0, len(data), 40)] = generator.integers(0, 256, 40)
-        torn.tofile(tmp_path / "torn.h5")
-        try:
+def test_a_file_cut_anywhere_is_damaged(broken, tmp_path):
+    data = (broken / "good.h5").read_bytes()
+    for length in np.random.default_rng(0).integers(8, len(data), 40):
+        (tmp_path / "torn.h5").write_bytes(data[:length])
+        with pytest.raises(files.FormatError, match=r"torn\.h5 is a damaged or truncated HDF5 file"):
             files.Features(tmp_path / "torn.h5")
-        except SoundsslError as error:
-            assert "torn.h5" in str(error)
-        except MemoryError:  # a size of exabytes; the command line says so in one line
-            continue
 
 
 # --- writing ---

@@ -289,3 +289,21 @@ def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, samp
         assert positive.shape == anchor.shape and not torch.equal(positive, anchor)
     else:
         assert (positive >= anchor - 1e-3).all() and (batch["gain"] > 0).all()
+
+
+def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
+    stages = (
+        curriculum.Stage({"triplet": {"weight": 1.0}}, steps=2, batch_size=2),
+        curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4, "start": "random"}}, steps=3, batch_size=4),
+    )
+    plan = curriculum.Curriculum("plain", 8, "group", stages)
+    torch.manual_seed(0)
+    encoder = models.build("plain", 8, norm="group")
+    checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
+    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
+    assert checkpoint.load()["stage"] == 1
+    torch.manual_seed(99)  # what a new process has drawn is of no matter
+    again = models.build("plain", 8, norm="group")
+    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint)
+    assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
+    assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])

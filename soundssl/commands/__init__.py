@@ -120,10 +120,12 @@ def main(arguments: list[str] | None = None) -> None:
         typer.completion.completion_init()
     try:
         typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
-    except (SoundsslError, ValueError, OSError, MemoryError) as error:
+    except (SoundsslError, ValueError, OSError, MemoryError, RuntimeError) as error:
         if os.environ.get("SOUNDSSL_DEBUG"):
             raise
         name = next((word for word in arguments if not word.startswith("-")), "")
         fact = " ".join((str(error) or type(error).__name__).splitlines())
+        if isinstance(error, MemoryError) or "memory" in fact.lower():
+            fact += "; a smaller --batch-size takes less"
         typer.echo(f"soundssl {name}: {fact}", err=True)
         raise SystemExit(getattr(error, "status", 1)) from None

@@ -160,9 +160,7 @@ def head_of(path: Path) -> Head:
             f"{files.text(path)} holds no clustering head; train one with --objective clustering, or name a clusters "
             f"file"
         )
-    stages = [stage["objective"].get("clustering") for stage in model.config["stage"]]
-    scales = [stage.get("scale", 60.0) for stage in stages if stage]
-    return Head(weight, scale=float(scales[-1]) if scales else 60.0)
+    return Head(weight, scale=float(model.config["heads"]["clustering"]["scale"]))
 
 
 @dataclass

@@ -53,9 +53,9 @@ def cluster(
     preset: Annotated[
         str,
         typer.Option(
-            help="steady: from data points, at a scale of 20, or of 60 with fewer than five rows a cluster; rising: from "
-            "data points, the scale rises from 6 to 60 over two thirds of the steps; paper: from random centres, at a "
-            "scale of 60 (Jansen et al. 2020)."
+            help="steady: from data points, at a scale of 20, or of 60 with fewer than five rows a cluster; rising: "
+            "from data points, the scale rises from 6 to 60 over two thirds of the steps; paper: from random centres, "
+            "at a scale of 60 (Jansen et al. 2020)."
         ),
     ] = "steady",
     gamma: Annotated[
@@ -135,7 +135,7 @@ def cluster(
             plan = _plan(source.size, options, count, batch_size, learning_rate)
         facts = [k, plan and plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size]
         made_from = files.digest("clusters", inputs, method, *facts)
-        if terminal.done_before("cluster", output, made_from, force, quiet, implied):
+        if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
             return
         terminal.say("cluster", accelerator.reason, quiet)
         if plan:

@@ -72,8 +72,9 @@ def embed(
     implied, output = output is None, output or beside(features, "embeddings")
     if str(output) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
-    files.guard(output, no_clobber)
-    files.guard_inputs(output, [features, model])
+    if str(output) != "-":
+        files.guard(output, no_clobber)
+        files.guard_inputs(output, [features, model])
     source, trained = files.Features(features), files.read_model(model)
     source.check_front_end(trained.config["front_end"], model)
     inputs = [
@@ -81,7 +82,7 @@ def embed(
         files.identity("model", model, trained.attributes),
     ]
     made_from = files.digest("embeddings", inputs, layer, hop, store, split, precision)
-    if terminal.done_before("embed", output, made_from, force, quiet, implied):
+    if str(output) != "-" and terminal.done_before("embed", output, made_from, force, quiet, implied):
         return
     length, step = trained.config["frames"], source.frames_of(hop)
     clips = source.clips.in_splits(words(split), features)

@@ -97,6 +97,8 @@ def knn(
     from soundssl.evaluations import knn as task
 
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
+    if folds and (query or base):
+        raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
     table = scoring.load(embeddings, labels, hop, None, means=unit == "clip")
     options = task.Options(k=k, unit=unit, vote=vote, bootstrap=bootstrap)
 
@@ -157,6 +159,8 @@ def shallow(
     from soundssl.evaluations import shallow as task
 
     report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    if folds and (test or train or validation):
+        raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
     if not folds and not test:
         raise typer.BadParameter("say which splits to score with --test, or give --folds")
     try:
@@ -239,6 +243,8 @@ def clusters(
     report = scoring.begin(scoring.Report("clusters", clusters, output, None, None, classes), labels)
     source, known = files.Clusters(clusters), files.Labels(labels)
     if source.clip is None:
+        if split:
+            raise typer.BadParameter("clusters of a bare matrix have no splits", param_hint="--split")
         if len(source.cluster) != len(known.key):
             raise files.FormatError(
                 f"{files.text(clusters)} has {len(source.cluster)} rows without times and the labels {len(known.key)} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ def members(table: Table, splits: list[str] | None, path: Path):
     known = sorted(set(table.split))
     for split in splits or []:
         if split not in known:
-            raise SoundsslError(f"{path} has no split {split!r}; it has {', '.join(map(repr, known))}")
+            raise SoundsslError(f"{os.fsdecode(path)} has no split {split!r}; it has {', '.join(map(repr, known))}")
     return np.isin(table.split, splits) if splits else np.ones(len(table.split), bool)
 
 
@@ -82,7 +83,12 @@ def load(path: Path, labels: Path, hop: float, splits: list[str] | None, means: 
 
     known = files.Labels(labels)
     if str(path) == "-" or files.kind_of(path) is None:
-        return _load_matrix(path, known)
+        table = _load_matrix(path, known)
+        rows = members(table, splits, path)
+        clip = np.arange(rows.sum())
+        return Table(
+            table.embedding[rows], clip, table.label[rows], table.classes, table.recording[rows], table.split[rows]
+        )
     kind = files.kind_of(path)
     if kind not in ("embeddings", "features"):
         raise files.FormatError(

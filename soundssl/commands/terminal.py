@@ -78,7 +78,7 @@ def progress(description: str, total: int | None, unit: str, quiet: bool = False
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
-    """Print a table on standard output: ruled on a terminal, tab-separated columns never wrapped elsewhere."""
+    """Print a table on standard output: ruled on a terminal, aligned columns that are never wrapped elsewhere."""
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:

@@ -48,8 +48,9 @@ def train(
         Path | None, typer.Option(help="TOML file of stages; it takes the place of the options of one stage.")
     ] = None,
     objective: Annotated[
-        str, typer.Option(help="; ".join(f"{name}: {line}" for name, line in OBJECTIVES.items()) + ".")
-    ] = "triplet",
+        str | None,
+        typer.Option(help="; ".join(f"{name}: {line}" for name, line in OBJECTIVES.items()) + ". Default: triplet."),
+    ] = None,
     set_: Annotated[
         list[str],
         typer.Option("--set", metavar="NAME=VALUE", help="Option of the objective, see --describe."),
@@ -136,6 +137,7 @@ def train(
         frames = _window_frames(readers["triplets"])
         network = _network(models, plan, source, frames, start)
         given = objectives.Inputs(source, source.clips.in_splits(words(split), features), **readers)
+        facts = _facts(plan, given, start)
         checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
         if force and accelerator.main:
             checkpoint.remove()
@@ -145,13 +147,13 @@ def train(
             heads = training.train(
                 plan, accelerator.place(network), given, accelerator,
                 seed=seed, workers=training.loader_workers(accelerator), checkpoint=checkpoint, log=log,
-                heads=training.heads_of(start.tensors) if start else None, advance=advance,
+                heads=_heads(training.heads_of(start.tensors), start, facts, quiet) if start else None, advance=advance,
             )  # fmt: skip
         if accelerator.main:
             config = {
                 **plan.as_dict(),
                 **{"bands": source.bands, "frames": frames, "front_end": source.front_end(), "seed": seed},
-                **{"unit_length": _unit_length(plan), "heads": _facts(plan, given, start)},
+                **{"unit_length": _unit_length(plan), "heads": facts},
             }
             tensors = training.tensors_of(network, heads)
             files.write_model(
@@ -161,15 +163,17 @@ def train(
             terminal.print_path(output, implied)
 
 
-def _plan(curricula, path: Path | None, objective: str, settings: list[str], single: dict, net: dict):
+def _plan(curricula, path: Path | None, objective: str | None, settings: list[str], single: dict, net: dict):
     """Return the curriculum of a file, or that of one stage made from options."""
     given = {name: value for name, value in net.items() if value is not None}
     stage = {name: value for name, value in single.items() if value is not None}
     if path:
         from soundssl import files
 
-        if stage or settings:
-            raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(stage) or '--set'}")
+        given_too = ["--set"] * bool(settings) + ["--objective"] * bool(objective)
+        given_too += [f"--{name.replace('_', '-')}" for name in stage]
+        if given_too:
+            raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(given_too)}")
         plan = curricula.from_toml(files.require(path))
         return curricula.replace(plan, given)
     options = {}
@@ -178,11 +182,13 @@ def _plan(curricula, path: Path | None, objective: str, settings: list[str], sin
         if not equals:
             raise typer.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint="--set")
         options[name.strip()] = curricula.parse_value(value.strip())
-    return curricula.from_data({**given, "stage": [{**stage, "objective": {objective: options}}]}, "the command line")
+    return curricula.from_data(
+        {**given, "stage": [{**stage, "objective": {objective or "triplet": options}}]}, "the command line"
+    )
 
 
 def _unit_length(plan) -> bool:
-    """Return whether the last stage compares embeddings by their angle alone."""
+    """Return whether embeddings are to be written with length one, as an objective of the last stage says."""
     from soundssl import objectives
 
     return any(getattr(objectives.load(name), "UNIT_LENGTH", False) for name in plan.stage[-1].objective)
@@ -200,6 +206,16 @@ def _facts(plan, inputs, start) -> dict[str, dict]:
                 options = module.Options(**{key: value for key, value in given.items() if key != "weight"})
                 facts[name] = module.facts(inputs, options)
     return facts
+
+
+def _heads(heads: dict, start, facts: dict[str, dict], quiet: bool) -> dict:
+    """Return the heads to go on from: a classifier of other classes or of another shape begins afresh."""
+    before = start.config.get("heads", {}).get("classification", {})
+    after = facts.get("classification", {})
+    if before and (before["classes"], before["hidden"]) != (after["classes"], after["hidden"]):
+        terminal.say("train", "the classifier of --init speaks of other classes and is left out", quiet)
+        return {name: head for name, head in heads.items() if name != "classification"}
+    return heads
 
 
 def _window_frames(triplets) -> int:

@@ -4,7 +4,7 @@ schema    the five kinds of file as tables
 writing   atomic files with provenance
 reading   checked readers of every kind
 features  the features file: windows at any hop, and the spool it is written through
-model     model files (safetensors) and the private state from which training goes on
+model     model files (safetensors)
 """
 
 from soundssl.files.features import Features, Spool, Store, read_windows

@@ -36,7 +36,7 @@ def write_model(
     made_from: str,
     with_provenance: bool = True,
 ) -> None:
-    """Write a model whole or not at all. Tensors are named `encoder.*`, `image.*` and `head.<objective>.*`."""
+    """Write a model whole or not at all. Tensors are named `encoder.*` and `head.<objective>.*`."""
     shared = provenance("model", inputs, made_from, command=with_provenance)
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     content = digest(config, {name: digest(tensor.tobytes().hex()) for name, tensor in tensors.items()})

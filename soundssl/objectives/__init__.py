@@ -3,7 +3,8 @@
 `NEEDS` names the readers that must be given (`features`, `triplets`, `labels`). `Examples(inputs, options, seed)` says
 what an example is: `len` of them, and `examples.__getitems__(keys)` returns the batch of (epoch, row) keys as tensors.
 `Objective(encoder, inputs, options)` holds heads and loss: `objective(batch, progress)` returns a scalar and figures to
-log by name, where progress runs from 0 to 1 and is all that a schedule needs.
+log by name, where progress runs from 0 to 1 and is all that a schedule needs. Where embeddings are to be written with
+length one, a module says `UNIT_LENGTH`; what a model file must say of its head, `facts(inputs, options)` returns.
 """
 
 from __future__ import annotations

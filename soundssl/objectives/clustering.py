@@ -39,6 +39,11 @@ class Options:
     start: Literal["data", "random"] = option("data", "first centres: data points, or random as in the paper")
 
 
+def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    """Return what a model file must say about the head, to assign windows to its clusters again."""
+    return {"scale": options.scale}
+
+
 def check(options: Options) -> None:
     """Raise ValueError for values out of range."""
     for name, legal in (

@@ -28,7 +28,7 @@ ROWS, WIDTH = 1024, 512  # embeddings and clusters a block, in `assign`
 MEMBERS = 16  # clusters a group; a block has `STRIDE` groups
 STRIDE = WIDTH // MEMBERS
 GROUPS = 2**25  # group maxima held at a time: 128 MB
-CROWD = 256  # groups near the greatest above which a row is computed whole
+CROWD = 32  # a row is computed whole where more than a 32nd of its groups may hold the greatest: a copy costs more
 PAIRS = 4096  # pairs of row and group computed in float64 at a time
 FACTOR_ERROR = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}  # of a cosine, by rounding its factors to this type
 
@@ -330,7 +330,7 @@ def _group_maxima(rows: Tensor, centres: _Centres, multiply: Multiply) -> _Maxim
 def _among(maxima: _Maxima, units: Tensor, centres: _Centres, tolerance: float) -> tuple[Tensor, Tensor]:
     """Return the cluster and the cosine of each row, computed in float64 for the groups that may hold the greatest."""
     clusters, near = len(centres.weight), maxima.group >= maxima.top[:, None] - tolerance
-    crowded = near.count_nonzero(1) > CROWD
+    crowded = near.count_nonzero(1) > max(4, near.shape[1] // CROWD)
     near &= ~crowded[:, None]
     best = torch.full_like(maxima.top, -torch.inf, dtype=torch.float64)
     cluster = torch.zeros_like(best, dtype=torch.int64)
