@@ -227,14 +227,14 @@ def train(
         "heads": {},
         "optimizer": None,
     }
-    encoder.load_state_dict(state["encoder"])
-    heads = {**(heads or {}), **state["heads"]}
+    encoder.load_state_dict(state.pop("encoder"))  # popped: at a million clusters a state is gigabytes
+    known: Heads = {**(heads or {}), **state.pop("heads")}
     log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
 
     def save(stage: int, step: int, mixture: Mixture, optimizer: torch.optim.Optimizer | None) -> None:
         if accelerator.main:
-            own = {"encoder": encoder.state_dict(), "heads": {**heads, **mixture.heads()}}
+            own = {"encoder": encoder.state_dict(), "heads": {**known, **mixture.heads()}}
             checkpoint.save(stage=stage, step=step, **own, optimizer=optimizer and optimizer.state_dict())
 
     with Signals() as signals:
@@ -245,13 +245,15 @@ def train(
 
             # ---- the stage: objectives, optimiser, batches
             device.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))  # also where a run goes on
-            mixture, examples = build_stage(stage, encoder, inputs, heads, seed)
+            mixture, examples = build_stage(stage, encoder, inputs, known, seed)
             accelerator.place(mixture).train()
             module = accelerator.wrap(mixture)
             learnt = [parameter for parameter in mixture.parameters() if parameter.requires_grad]
             optimizer = torch.optim.AdamW(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
-            if first and state["optimizer"]:
-                optimizer.load_state_dict(state["optimizer"])
+            before = state.pop("optimizer", None)
+            if first and before:
+                optimizer.load_state_dict(before)
+            del before
             loaders = load(examples, number, stage, first, seed, accelerator, workers)
 
             # ---- the steps
@@ -277,10 +279,10 @@ def train(
                 if checkpoint.due():
                     save(number, step + 1, mixture, optimizer)
 
-            heads = {**heads, **{name: _copied(tensors) for name, tensors in mixture.heads().items()}}
+            known = {**known, **{name: _copied(tensors) for name, tensors in mixture.heads().items()}}
             if number + 1 < len(curriculum.stage):
                 save(number + 1, 0, mixture, None)
-    return heads
+    return known
 
 
 def _as_is(batch: Any) -> Any:

@@ -90,7 +90,8 @@ class Objective(nn.Module):
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, options
-        self.classifier = Classifier(encoder.size, len(inputs.labels.classes), options.hidden)
+        size: Any = encoder.size
+        self.classifier = Classifier(size, len(inputs.labels.classes), options.hidden)
         if options.freeze:
             encoder.requires_grad_(False)
 
