@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from soundssl import files
-from soundssl.commands import main
+from soundssl.commands import assigning, main
 from soundssl.commands.assigning import Tally
 
 PLANTED, ROWS, SIZE = 6, 240, 16
@@ -103,6 +103,46 @@ def test_new_rows_fall_to_the_clusters_of_their_kind(found, tmp_path):
     old, new = files.Clusters(found[1]).cluster, files.Clusters(tmp_path / "new.h5").cluster
     home = [np.bincount(old[planted()[1] == kind]).argmax() for kind in range(PLANTED)]
     assert np.mean(np.array(home)[label] == new) > 0.85
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0, 2.5, 100.0])
+def test_context_is_the_mean_of_the_windows_of_a_clip_around(found, seconds):
+    """Windows lie a second apart, four to a clip; the reader agrees with a loop, by slice and by row numbers."""
+    with assigning.read(found[0]) as source:
+        rows, clip, start = planted()[0], source.file.clip, source.file.start
+        near = (clip[:, None] == clip) & (abs(start[:, None] - start) <= seconds / 2)
+        expected = near @ rows / near.sum(1, keepdims=True)
+        averaged = source.averaged(seconds)
+        assert np.allclose(averaged[slice(0, ROWS)], expected, atol=1e-6)
+        chosen = averaged.choose(["b"])
+        assert np.allclose(chosen[np.array([0, 3, 50])], expected[ROWS // 2 + np.array([0, 3, 50])], atol=1e-6)
+        assert source.averaged(0.0) is source
+
+
+def test_context_helps_where_a_clip_holds_one_kind_of_sound_and_is_kept_for_new_data(tmp_path):
+    from sklearn.metrics import v_measure_score
+
+    generator, label = np.random.default_rng(3), np.repeat(np.arange(ROWS // 4) % PLANTED, 4)
+    centres = generator.standard_normal((PLANTED, SIZE))
+    rows = (centres[label] + 1.6 * generator.standard_normal((ROWS, SIZE))).astype("f4")
+    given, reached = write_embeddings(tmp_path / "e.h5", rows), {}
+    for seconds in (0, 8):
+        output = tmp_path / f"{seconds}.h5"
+        command(given, "--k", PLANTED, "--steps", 120, "--batch-size", 64, "--context", seconds, "-o", output, "-q")
+        reached[seconds] = v_measure_score(label, files.Clusters(output).cluster)
+    assert reached[8] > reached[0] + 0.1
+    command(given, "--assign", tmp_path / "8.h5", "-o", tmp_path / "again.h5", "-q")
+    one, two = files.Clusters(tmp_path / "8.h5"), files.Clusters(tmp_path / "again.h5")
+    assert one.attributes["context"] == two.attributes["context"] == 8
+    assert np.array_equal(one.cluster, two.cluster) and np.allclose(one.similarity, two.similarity, atol=1e-3)
+
+
+def test_context_needs_windows_in_the_order_of_their_clips(tmp_path, capsys):
+    given = write_embeddings(tmp_path / "e.h5", planted()[0])
+    with h5py.File(given, "r+") as file:
+        file["window/clip"][:] = file["window/clip"][:][::-1]
+    command(given, "--k", 3, "--context", 5, "-o", tmp_path / "c.h5", status=1)
+    assert "are not in the order of their clips; leave out --context" in capsys.readouterr().err
 
 
 def test_kmeans_is_the_yardstick(found, tmp_path):
@@ -206,6 +246,7 @@ def test_collapse_is_named_with_advice(tmp_path, capsys):
         (["cube.npy", "--k", "3"], 4, "not a matrix of floats"),
         (["nan.npy", "--k", "3", "--steps", "2"], 1, "row 5 of the embeddings is not finite"),
         (["m.npy", "--k", "3", "--split", "1"], 1, "is a bare matrix and has no splits"),
+        (["m.npy", "--k", "3", "--context", "5"], 1, "is a bare matrix, without clips and times; leave out --context"),
         (["m.npy", "--assign", "m.npy"], 4, "is not a safetensors file"),
         (["empty.npy", "--k", "3"], 1, "holds no embedding"),
         (["m.npy", "--k", "3", "-o", "m.npy"], 2, "is one of the inputs"),

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,23 @@ from soundssl import SoundsslError
 BLOCK = 1 << 14  # rows read and assigned at a time
 SAMPLE = 1 << 17  # rows that the entropies in the file are taken of, evenly spaced, at most
 COLLAPSED = 0.95  # share of one cluster from which it is said to have swallowed the others
+NEAR = 1e-6  # seconds by which times may miss one another through rounding
 UNDECIDED = 0.9  # share of the greatest conditional entropy from which nothing counts as assigned
 
 
 @dataclass
 class Source:
-    """Hold a matrix of embeddings `[n, d]`, read by slice or by rising row numbers, and what its file says of rows."""
+    """Hold a matrix of embeddings `[n, d]`, read by slice or by rising row numbers, and what its file says of rows.
+
+    With `around`, a row is the mean of a range of rows: those within the context of a window.
+    """
 
     path: Path
     matrix: Any
     identity: dict[str, str]
     file: Any = None
     rows: Any = None
+    around: Any = None
 
     @property
     def size(self) -> int:
@@ -39,7 +44,8 @@ class Source:
         return len(self.matrix) if self.rows is None else len(self.rows)
 
     def __getitem__(self, rows):
-        return self.matrix[rows if self.rows is None else self.rows[rows]]
+        chosen = rows if self.rows is None else self.rows[rows]
+        return self.matrix[chosen] if self.around is None else _means(self.matrix, *self.around[:, chosen])
 
     def choose(self, splits: list[str] | None) -> Source:
         """Return the rows of the clips of these splits."""
@@ -50,7 +56,26 @@ class Source:
         if self.file is None:
             raise SoundsslError(f"{self.path} is a bare matrix and has no splits; leave out --split")
         chosen = self.file.clips.in_splits(splits, self.path)[self.file.clip]
-        return Source(self.path, self.matrix, self.identity, self.file, np.flatnonzero(chosen))
+        return replace(self, rows=np.flatnonzero(chosen))
+
+    def averaged(self, seconds: float) -> Source:
+        """Return the rows averaged over windows of their clip that lie within so many seconds, half of them each way.
+
+        Raises SoundsslError for a bare matrix, and for windows that do not lie clip by clip, in rising order.
+        """
+        import numpy as np
+
+        if not seconds:
+            return self
+        if self.file is None:
+            raise SoundsslError(f"{self.path} is a bare matrix, without clips and times; leave out --context")
+        clip, start = self.file.clip, self.file.start
+        if (np.diff(clip) < 0).any() or (np.diff(start)[np.diff(clip) == 0] < 0).any():
+            raise SoundsslError(f"the windows of {self.path} are not in the order of their clips; leave out --context")
+        span = float(start.max(initial=0.0)) + seconds + 1.0
+        place, reach = clip * span + start, seconds / 2 + NEAR
+        low, high = np.searchsorted(place, place - reach), np.searchsorted(place, place + reach, side="right")
+        return replace(self, around=np.stack([low, high]))
 
     def sample(self, count: int, seed: int):
         """Return rows drawn at random, in rising order, as float32."""
@@ -58,6 +83,17 @@ class Source:
 
         drawn = np.random.default_rng(seed).choice(len(self), min(count, len(self)), replace=False)
         return np.asarray(self[np.sort(drawn)], np.float32)
+
+
+def _means(matrix, low, high):
+    """Return the means of ranges of rows, as float32, reading each row once. Shape: low, high `[n]` to `[n, d]`."""
+    import numpy as np
+
+    count = high - low
+    first = np.cumsum(count) - count
+    wanted, place = np.unique(np.repeat(low - first, count) + np.arange(count.sum()), return_inverse=True)
+    rows = np.asarray(matrix[wanted], np.float32)[place]
+    return np.add.reduceat(rows, first, axis=0) / count[:, None].astype(np.float32)
 
 
 @contextlib.contextmanager
@@ -109,6 +145,7 @@ class Head:
     method: str = "entropy"
     metric: str = "cosine"
     scale: float = 60.0
+    context: float = 0.0  # seconds over which the rows it is for are averaged
 
     def check(self, source: Source, path: Path) -> None:
         """Raise FormatError where embeddings have another size than the centres."""
@@ -152,7 +189,8 @@ def head_of(path: Path) -> Head:
     if files.kind_of(path) is not None:
         found = files.Clusters(path)
         facts = found.attributes
-        return Head(np.array(found.weight[:], np.float32), facts["method"], facts["metric"], float(facts["scale"]))
+        weight, context = np.array(found.weight[:], np.float32), float(facts.get("context", 0.0))
+        return Head(weight, facts["method"], facts["metric"], float(facts["scale"]), context)
     model = files.read_model(path)
     weight = model.tensors.get("head.clustering.head.weight")
     if weight is None:

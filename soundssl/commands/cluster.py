@@ -68,6 +68,14 @@ def cluster(
         float | None,
         typer.Option(min=0, max=0.9999, help="Of a running average of the mean, 0: none (inferred). Default: 0."),
     ] = None,
+    context: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds of a clip over which embeddings are averaged first, as what is heard together belongs "
+            "together; 0: none, as in the paper. With --assign: as when the clusters were learnt.",
+        ),
+    ] = 0.0,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 1000.")
     ] = None,
@@ -106,6 +114,8 @@ def cluster(
 
     soundssl cluster new.embeddings.h5 --assign clusters.h5 -o new.clusters.h5
     """
+    import dataclasses
+
     from soundssl import device as hardware
     from soundssl import files, training
 
@@ -121,11 +131,14 @@ def cluster(
     files.guard_inputs(output, [path for path in (embeddings, assign) if path and str(path) != "-"])
     with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
         quiet = quiet or not accelerator.main
-        chosen = source.choose(words(split))
         inputs, plan = [source.identity], None
         if assign:
             head = assigning.head_of(assign)
             head.check(source, assign)
+            context = head.context
+        source = source.averaged(context)
+        chosen = source.choose(words(split))
+        if assign:
             inputs.append(_identity_of(assign))
         elif method == "entropy":
             own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
@@ -133,7 +146,7 @@ def cluster(
             options = PRESETS[preset] | narrow | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate)
-        facts = [k, plan and plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size]
+        facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
         made_from = files.digest("clusters", inputs, method, *facts)
         if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
             return
@@ -144,9 +157,9 @@ def cluster(
                 checkpoint.remove()
             accelerator.barrier()
             weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, quiet)
-            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"])
+            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"], context=context)
         elif k:
-            head = _k_means(chosen, k, seed, quiet)
+            head = dataclasses.replace(_k_means(chosen, k, seed, quiet), context=context)
         if accelerator.main:
             origin = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
             tally = _write(source, head, accelerator, output, origin, quiet)
@@ -211,6 +224,7 @@ def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[s
     from soundssl import files
 
     facts: dict[str, Any] = {"method": head.method, "metric": head.metric, "scale": head.scale}
+    facts["context"] = head.context
     facts["window"] = float(source.file.attributes["window"]) if source.file else 0.0
     with (
         terminal.progress("assign", len(source), "windows", quiet) as advance,

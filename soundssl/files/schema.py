@@ -159,6 +159,7 @@ CLUSTERS = Kind(
         "method": "entropy or kmeans",
         "metric": "cosine or euclidean",
         "scale": "factor of the cosine in the logits",
+        "context": "seconds of a clip over which embeddings were averaged; 0: none",
         "window": "seconds of a window",
         "conditional_entropy": "nats",
         "marginal_entropy": "nats",
