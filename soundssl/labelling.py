@@ -12,7 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-ORDERS = {"size": "largest cluster first (inferred)", "random": "any order"}
+ORDERS = {
+    "size": "largest cluster first (inferred)",
+    "diverse": "largest first, then large ones far from all asked about",
+    "random": "any order",
+}
 ASKS = {
     "random": "any member, as likely as another",
     "central": "the member most similar to the centre",
@@ -30,22 +34,50 @@ class Plan:
 
 
 PRESETS = {
-    "best": Plan("size", "central", 0.5),
+    "best": Plan("diverse", "central", 0.5),
     "paper": Plan("size", "random", 1.0),
 }
 
 
-def order(cluster: np.ndarray, how: str, generator: np.random.Generator) -> np.ndarray:
+def order(
+    cluster: np.ndarray,
+    how: str,
+    generator: np.random.Generator,
+    mean: np.ndarray | None = None,
+    budget: int | None = None,
+) -> np.ndarray:
     """Return the clusters that have a member, in the order in which to ask about them.
 
-    By size, equal clusters come by number. Clusters of number -1 are nobody's. Raises ValueError for an unknown order.
+    By size, equal clusters come by number. The diverse order takes the largest cluster, then ever that whose size times
+    its distance (1 less the cosine) to the nearest cluster before it is greatest; it needs the `mean` of each cluster,
+    of length one, and goes by size beyond the budget. Clusters of number -1 are nobody's. Raises ValueError for an
+    unknown order, and without means for the diverse one.
 
     >>> order(np.array([3, 0, 3, 0, 3, 1]), "size", np.random.default_rng(0))
     array([3, 0, 1])
     """
     _known("order", how, ORDERS)
     used, size = np.unique(cluster[cluster >= 0], return_counts=True)
-    return used[np.argsort(-size, kind="stable")] if how == "size" else generator.permutation(used)
+    if how == "random":
+        return generator.permutation(used)
+    largest = np.argsort(-size, kind="stable")
+    if how == "size" or len(used) < 3:
+        return used[largest]
+    if mean is None:
+        raise ValueError("the diverse order needs the mean of each cluster")
+    first = _apart(np.asarray(mean, np.float32)[used], size, largest[0], min(budget or len(used), len(used)))
+    return used[np.concatenate([first, largest[~np.isin(largest, first)]])]
+
+
+def _apart(mean: np.ndarray, size: np.ndarray, first: int, count: int) -> np.ndarray:
+    """Return `count` rows, each the one of greatest size times distance to the nearest row before it."""
+    chosen, nearest = [int(first)], mean @ mean[first]
+    while len(chosen) < count:
+        score = size * np.maximum(1 - nearest, 0)
+        score[chosen] = -1
+        chosen.append(int(score.argmax()))
+        np.maximum(nearest, mean @ mean[chosen[-1]], out=nearest)
+    return np.array(chosen)
 
 
 def ask(

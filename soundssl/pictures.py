@@ -160,6 +160,48 @@ def embedding_map(path: str | os.PathLike[str], points: np.ndarray, classes: Seq
             handle.set(sizes=[45], alpha=1)
 
 
+def curves(
+    path: str | os.PathLike[str],
+    lines: Sequence[tuple[str, Sequence[float], Sequence[tuple[float, float, float]]]],
+    title: str,
+    over: str,
+    what: str,
+    top: tuple[str, float] | None = None,
+) -> None:
+    """Draw named curves over a logarithmic axis, each with its band of uncertainty, and a line at what is the most.
+
+    A line is (name, places, values), a value (middle, low, high); `over` and `what` name the axes, `top` (name, value)
+    the line. Raises ValueError without a point to draw, or where a line's places and values differ in number.
+    """
+    if not any(places for _, places, _ in lines):
+        raise ValueError("curves needs at least one point, got 0")
+    for name, places, values in lines:
+        if len(places) != len(values):
+            raise ValueError(f"{name} has {len(places)} places and {len(values)} values")
+    with drawn(path, 7, 4.6) as figure:
+        axes = figure.subplots()
+        frameless(axes)
+        axes.set_xscale("log")
+        for number, (name, places, values) in enumerate(lines):
+            middle, low, high = np.array(values, float).reshape(-1, 3).T
+            colour = PALETTE[number % len(PALETTE)]
+            axes.plot(places, middle, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=name)
+            axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+        if top:
+            axes.axhline(top[1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+            axes.annotate(f"{top[0]}: {top[1]:.3f}", (0, top[1]), (4, 4), xycoords=("axes fraction", "data"),
+                          textcoords="offset points", color=GREY)  # fmt: skip
+        ticks = sorted({place for _, places, _ in lines for place in places})
+        axes.set_xticks(ticks, [f"{place:g}" for place in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel(over, color=GREY)
+        axes.set_ylabel(what, color=GREY)
+        axes.yaxis.grid(color=PALE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=10)
+        axes.legend(frameon=False, loc="lower right", fontsize=9.5)
+
+
 def bars(
     path: str | os.PathLike[str], rows: Sequence[Score | tuple], title: str = "", chance: float | None = None
 ) -> None:

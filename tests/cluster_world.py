@@ -72,6 +72,8 @@ def write_clusters(path: Path, cluster, similarity, with_windows: bool = True, u
         sink.write("similarity", similarity.astype("f4"))
         sink.write("size", np.bincount(cluster, minlength=40))
         sink.write("weight", np.zeros((40, 2), "f4"))
+        angle = np.arange(40) * 0.15
+        sink.write("mean", np.stack([np.cos(angle), np.sin(angle)], 1).astype("f4"))
         if with_windows:
             sink.write("window/clip", np.repeat(np.arange(CLIPS), WINDOWS).astype("i4"))
             sink.write("window/start", np.tile(np.arange(WINDOWS) * HOP, CLIPS))

@@ -14,7 +14,8 @@ from soundssl import curriculum
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
-sys.path[:0] = [str(EXAMPLES), str(EXAMPLES / "esc10")]
+sys.path.insert(0, str(EXAMPLES))
+import budgets  # noqa: E402
 import report  # noqa: E402
 import table  # noqa: E402
 
@@ -46,17 +47,47 @@ def quick_start(tmp_path_factory):
 def test_the_quick_start_prints_a_table_and_draws_a_picture(quick_start):
     work, printed = quick_start
     found = json.loads((work / "report.json").read_text())
-    assert list(found["rows"]) == ["log-mel", "untrained", "unsupervised", "supervised"]
+    assert list(found["rows"]) == ["log-mel", "untrained", "coincidence", "both", "categories", "supervised"]
     for row in found["rows"].values():
-        for task, metric in report.METRIC.items():
-            assert row[task]["metric"] == metric and 0 <= row[task]["value"] <= 1
-        assert row["retrieval"]["low"] <= row["retrieval"]["high"]
-    ends = [found["rows"][row]["retrieval"]["value"] for row in ("log-mel", "supervised")]
-    middle = found["rows"]["unsupervised"]["retrieval"]
+        assert row["metric"] == "mAP" and 0 <= row["low"] <= row["value"] <= row["high"] <= 1
+    ends = [found["rows"][row]["value"] for row in ("log-mel", "supervised")]
+    middle = found["rows"]["categories"]
     assert middle["recovery"] == pytest.approx((middle["value"] - ends[0]) / (ends[1] - ends[0]))
-    assert found["gain"] == pytest.approx(middle["value"] - ends[0])
-    assert report.table(found["rows"]) in printed
-    assert (work / "report.png").read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    assert found["gain"] == pytest.approx(found["rows"]["both"]["value"] - ends[0])
+    assert [tagger["questions"] for tagger in found["recognisers"].values()] == [5, 5]
+    score = {name: tagger["mAP"]["value"] for name, tagger in found["recognisers"].items()}
+    assert found["ratio"] == pytest.approx(score["consolidated"] / score["random"])
+    assert report.table(found) in printed
+    for name in ("report.png", "budgets.png"):
+        assert (work / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+
+
+@needs_make
+def test_budgets_are_compared_on_the_same_clips_with_intervals(quick_start):
+    work, printed = quick_start
+    lines = [json.loads(line) for line in (work / "budgets.jsonl").read_text().splitlines()]
+    assert {(line["way"], line["seed"]) for line in lines} == {
+        (way, seed) for way in ("complete", "random", *budgets.WAYS) for seed in (0, 1)
+    }
+    for line in lines:
+        assert 0 <= line["mAP"] <= 1 and 0 <= line["accuracy"] <= 1
+        if line["way"] == "random":
+            assert line["precision"] == 1 and line["labelled"] == line["budget"]
+    assert "| 5 | clusters, our best way |" in printed and "| all | all labels |" in printed
+
+
+def test_how_many_random_labels_equal_a_score_is_read_off_their_curve():
+    lines = [{"way": "random", "budget": 10 * 2**step, "accuracy": 0.1 * (step + 1)} for step in range(3)]
+    assert budgets.equal(lines, 0.2, "accuracy") == "20"
+    assert budgets.equal(lines, 0.25, "accuracy") == "28", "half-way on a logarithmic axis"
+    assert budgets.equal(lines, 0.05, "accuracy") == "< 10" and budgets.equal(lines, 0.9, "accuracy") == "> 40"
+
+
+def test_a_skewed_draw_keeps_of_each_class_its_share():
+    label = np.repeat(np.arange(5), 100)
+    clips = budgets.skewed(label, np.arange(0, 500, 2), 1.0, np.random.default_rng(0))
+    assert sorted(np.bincount(label[clips]), reverse=True) == [50, 25, 17, 12, 10]
+    assert (clips % 2 == 0).all(), "of the clips that were given"
 
 
 @needs_make
@@ -72,7 +103,7 @@ def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
 
 @needs_make
 def test_too_small_a_gain_is_one_line_and_a_failure(quick_start, capsys, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda folder, found: None)
+    monkeypatch.setattr(report, "draw", lambda folder: None)
     assert report.main([str(quick_start[0]), "--least", "1.5"]) == 1
     assert "at least +1.50 is expected" in capsys.readouterr().err.strip().splitlines()[-1]
     assert report.main([str(quick_start[0]), "--least", "-1"]) == 0
@@ -123,6 +154,7 @@ def test_the_table_of_results_keeps_other_sections(tmp_path):
     results = tmp_path / "RESULTS.md"
     results.write_text("# Mine\n\n<!-- esc10-5: begin -->\nstale\n<!-- esc10-5: end -->\n\n## After\n")
     words = [str(tmp_path), "--folds", "5", "--seeds", "0", "1", "--rows", "log-mel", "joint", "supervised"]
+    words += ["--section", "esc10-5", "--title", "Mine too"]
     assert table.main([*words, "-o", str(tmp_path / "t.md"), "--results", str(results), "--command", "make X"]) == 0
     first = results.read_text()
     assert "stale" not in first and first.startswith("# Mine\n") and first.endswith("end -->\n\n## After\n")
@@ -141,9 +173,10 @@ def test_every_curriculum_is_read_and_says_what_it_costs(path):
 
 @needs_make
 @pytest.mark.slow
-def test_the_curriculum_runs_from_coincidence_to_a_recogniser(quick_start, tmp_path):
-    done = make(EXAMPLES / "consolidation", "SMALL=1", "THREADS=1", f"CORPUS={quick_start[0]}", f"WORK={tmp_path}")
+def test_table_1_has_every_row(quick_start, tmp_path):
+    settings = ("SMALL=1", "STEPS=2", "BATCH=8", "SEEDS=3", "THREADS=1", f"CORPUS={quick_start[0]}", f"WORK={tmp_path}")
+    done = make(EXAMPLES / "table1", "-j2", *settings, f"RESULTS={tmp_path / 'RESULTS.md'}")
     assert done.returncode == 0, done.stdout + done.stderr
-    scores = [json.loads(line) for line in done.stdout.splitlines()[-6:] if line.startswith("{")]
-    assert [row["input"].split(".")[0] for row in scores[-2:]] == ["consolidated", "random"]
-    assert all(0 <= row["value"] <= 1 for row in scores)
+    written = (tmp_path / "RESULTS.md").read_text()
+    for letter in "abcdefghijk":
+        assert f"{letter})" in written, letter

@@ -245,7 +245,7 @@ def test_clusters_of_a_bare_matrix_are_refused_in_words(made, world):
         (["--labels", "a", "--answers", "b"], "answers come from one place"),
         (["--labels", "a", "--truth", "b"], "goes with answers of people"),
         (["--preset", "worst"], "choose from best, paper"),
-        (["--order", "name"], "choose from size, random"),
+        (["--order", "name"], "choose from size, diverse, random"),
         (["--ask", "loud"], "choose from random, central, confident"),
         (["--spread", "0"], "0 is not above 0"),
         (["--spread", "2"], "--spread"),

@@ -36,7 +36,7 @@ def draw(seed: int) -> np.random.Generator:
 
 @pytest.mark.parametrize("how", labelling.ORDERS)
 def test_every_cluster_in_use_is_asked_about_once(cluster, how):
-    asked = labelling.order(cluster, how, draw(0))
+    asked = labelling.order(cluster, how, draw(0), np.eye(cluster.max() + 1))
     assert sorted(asked) == sorted(set(cluster[cluster >= 0]))
 
 
@@ -46,6 +46,33 @@ def test_by_size_the_largest_come_first_and_equals_by_number(cluster):
     assert [(-count, number) for count, number in zip(size, asked, strict=True)] == sorted(
         zip(-size, asked, strict=True)
     )
+
+
+def test_the_diverse_order_is_that_of_a_loop_and_a_larger_budget_only_adds(generator):
+    cluster = generator.choice(30, 400, p=np.arange(1, 31) / 465)
+    mean = generator.normal(size=(30, 5))
+    mean /= np.linalg.norm(mean, axis=1, keepdims=True)
+    used, size = np.unique(cluster, return_counts=True)
+    expected = [int(used[size.argmax()])]
+    while len(expected) < len(used):
+        score = {
+            number: count * min(1 - mean[number] @ mean[other] for other in expected)
+            for number, count in zip(used.tolist(), size, strict=True)
+            if number not in expected
+        }
+        expected.append(max(score, key=score.get))
+    assert labelling.order(cluster, "diverse", draw(0), mean).tolist() == expected
+    some = labelling.order(cluster, "diverse", draw(0), mean, budget=9)
+    assert some[:9].tolist() == expected[:9] and sorted(some) == sorted(used)
+
+
+def test_of_twins_the_diverse_order_asks_one_before_a_smaller_stranger():
+    cluster = np.repeat([0, 1, 2], [9, 8, 3])
+    mean = np.array([[1.0, 0.0], [0.999, 0.0447], [0.0, 1.0]])
+    assert labelling.order(cluster, "size", draw(0)).tolist() == [0, 1, 2]
+    assert labelling.order(cluster, "diverse", draw(0), mean).tolist() == [0, 2, 1]
+    with pytest.raises(ValueError, match="needs the mean of each cluster"):
+        labelling.order(cluster, "diverse", draw(0))
 
 
 @pytest.mark.parametrize("how", labelling.ASKS)
@@ -148,7 +175,7 @@ def test_the_budget_is_never_exceeded():
 
 
 def test_refusals_name_the_value(cluster, similarity):
-    with pytest.raises(ValueError, match="no order is called 'bigness'; there are size, random"):
+    with pytest.raises(ValueError, match="no order is called 'bigness'; there are size, diverse, random"):
         labelling.order(cluster, "bigness", draw(0))
     with pytest.raises(ValueError, match="no way to ask is called 'loud'"):
         labelling.ask(cluster, np.array([1]), "loud", similarity, similarity, draw(0))

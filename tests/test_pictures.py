@@ -57,6 +57,22 @@ def test_a_bar_is_as_long_as_its_score(tmp_path):
     assert lengths[1] / lengths[0] == pytest.approx(1.6 / 1.3, rel=0.05)
 
 
+def test_curves_are_drawn_with_their_bands_and_refuse_what_does_not_fit(tmp_path):
+    lines = [
+        ("one", [10, 20, 40], [(0.2, 0.1, 0.3), (0.4, 0.3, 0.5), (0.5, 0.5, 0.5)]),
+        ("two", [10], [(0.7, 0.7, 0.7)]),
+    ]
+    pictures.curves(tmp_path / "c.png", lines, "title", "questions", "accuracy", ("all", 0.9))
+    assert (
+        pixels(tmp_path / "c.png", pictures.PALETTE[0]) > 200 and pixels(tmp_path / "c.png", pictures.PALETTE[1]) > 10
+    )
+    with pytest.raises(ValueError, match="at least one point"):
+        pictures.curves(tmp_path / "d.png", [("one", [], [])], "title", "questions", "accuracy")
+    with pytest.raises(ValueError, match="one has 2 places and 1 values"):
+        pictures.curves(tmp_path / "d.png", [("one", [1, 2], [(0, 0, 0)])], "title", "questions", "accuracy")
+    assert not (tmp_path / "d.png").exists()
+
+
 def test_twenty_classes_look_different_and_more_are_refused(tmp_path, generator):
     names = [f"class {i:02}" for i in range(pictures.MOST_CLASSES + 1)]
     points = generator.normal(size=(len(names), 2))

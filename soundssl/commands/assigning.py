@@ -25,7 +25,7 @@ UNDECIDED = 0.9  # share of the greatest conditional entropy from which nothing 
 class Source:
     """Hold a matrix of embeddings `[n, d]`, read by slice or by rising row numbers, and what its file says of rows.
 
-    With `around`, a row is the mean of a range of rows: those within the context of a window.
+    With a context, a row is the mean of the rows whose windows start at most half of it before or after, in its clip.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class Source:
     identity: dict[str, str]
     file: Any = None
     rows: Any = None
-    around: Any = None
+    context: float = 0.0  # seconds
 
     @property
     def size(self) -> int:
@@ -44,8 +44,29 @@ class Source:
         return len(self.matrix) if self.rows is None else len(self.rows)
 
     def __getitem__(self, rows):
-        chosen = rows if self.rows is None else self.rows[rows]
-        return self.matrix[chosen] if self.around is None else _means(self.matrix, *self.around[:, chosen])
+        if not self.context:
+            return self.matrix[rows if self.rows is None else self.rows[rows]]
+        if self.rows is not None:
+            rows = self.rows[rows]
+        elif isinstance(rows, slice):
+            rows = range(len(self))[rows]
+        return _means(self.matrix, *self._around(rows))
+
+    def _around(self, rows):
+        """Return the first and the end of the range of rows about each of some rows, stepping outwards."""
+        import numpy as np
+
+        rows = np.asarray(rows)
+        clip, start, ends = self.file.clip, self.file.start, []
+        for step, last in ((-1, 0), (1, len(clip) - 1)):
+            at, going = rows.copy(), rows != last
+            while going.any():
+                next_one, own = at[going] + step, rows[going]
+                near = (clip[next_one] == clip[own]) & (abs(start[next_one] - start[own]) <= self.context / 2 + NEAR)
+                at[going] += np.where(near, step, 0)
+                going[going] = near & (at[going] != last)
+            ends.append(at)
+        return ends[0], ends[1] + 1
 
     def choose(self, splits: list[str] | None) -> Source:
         """Return the rows of the clips of these splits."""
@@ -70,12 +91,12 @@ class Source:
         if self.file is None:
             raise SoundsslError(f"{self.path} is a bare matrix, without clips and times; leave out --context")
         clip, start = self.file.clip, self.file.start
-        if (np.diff(clip) < 0).any() or (np.diff(start)[np.diff(clip) == 0] < 0).any():
-            raise SoundsslError(f"the windows of {self.path} are not in the order of their clips; leave out --context")
-        span = float(start.max(initial=0.0)) + seconds + 1.0
-        place, reach = clip * span + start, seconds / 2 + NEAR
-        low, high = np.searchsorted(place, place - reach), np.searchsorted(place, place + reach, side="right")
-        return replace(self, around=np.stack([low, high]))
+        for first in range(0, len(clip), BLOCK):
+            block = slice(first, first + BLOCK + 1)
+            rising, same = np.diff(clip[block]), np.diff(start[block])[np.diff(clip[block]) == 0]
+            if (rising < 0).any() or (same < 0).any():
+                raise SoundsslError(f"the windows of {self.path} are not in the order of their clips; give --context 0")
+        return replace(self, context=seconds)
 
     def sample(self, count: int, seed: int):
         """Return rows drawn at random, in rising order, as float32."""
@@ -158,7 +179,7 @@ class Head:
             )
 
     def chooser(self, accelerator) -> Callable:
-        """Return a function from rows to cluster, confidence and similarity, all numpy arrays `[n]`."""
+        """Return a function from rows to cluster and confidence, and by distance similarity, all numpy arrays `[n]`."""
         import numpy as np
         import torch
 
@@ -175,7 +196,7 @@ class Head:
 
         def choose_probable(rows):
             found = entropy.assign(torch.from_numpy(rows).to(accelerator.device), weight, self.scale, accelerator.dtype)
-            return tuple(each.cpu().numpy() for each in found)
+            return found.cluster.cpu().numpy(), found.confidence.cpu().numpy(), None
 
         return choose_probable
 
@@ -189,8 +210,8 @@ def head_of(path: Path) -> Head:
     if files.kind_of(path) is not None:
         found = files.Clusters(path)
         facts = found.attributes
-        weight, context = np.array(found.weight[:], np.float32), float(facts.get("context", 0.0))
-        return Head(weight, facts["method"], facts["metric"], float(facts["scale"]), context)
+        centres, context = np.array(found.weight[:], np.float32), float(facts.get("context", 0.0))
+        return Head(centres, facts["method"], facts["metric"], float(facts["scale"]), context)
     model = files.read_model(path)
     weight = model.tensors.get("head.clustering.head.weight")
     if weight is None:
@@ -253,27 +274,67 @@ class Tally:
 
 
 def assign(source: Source, head: Head, accelerator, sink, advance: Callable) -> Tally:
-    """Write cluster, confidence and similarity of every row, block by block; return the tally."""
+    """Write cluster, confidence and similarity of every row, block by block, and the mean rows; return the tally.
+
+    A centre that was learnt to tell clusters apart need not lie in the middle of its own, so similarity is the cosine
+    to the mean of the cluster's rows, each of length one, which takes a second pass.
+    """
     import numpy as np
 
     choose = head.chooser(accelerator)
     count = len(source)
     for name, dtype in (("cluster", "i4"), ("confidence", "f2"), ("similarity", "f4")):
         sink.reserve(name, (count,), dtype)
-    tally = Tally(np.zeros(len(head.weight), np.int64))
-    for first in range(0, count, BLOCK):
-        rows = np.array(source[slice(first, min(first + BLOCK, count))], np.float32)
+    tally, total = Tally(np.zeros(len(head.weight), np.int64)), np.zeros(head.weight.shape, np.float32)
+    chosen = np.empty(count, np.int32)
+    for first, rows in _blocks(source):
+        cluster, confidence, similarity = choose(rows)
+        chosen[first : first + len(rows)] = cluster
+        tally.size += np.bincount(cluster, minlength=len(tally.size))
+        tally.doubtful += int((confidence < 0.5).sum())
+        _add(total, cluster, _unit(rows))
+        sink.fill("confidence", first, confidence)
+        if similarity is not None:
+            sink.fill("similarity", first, similarity)
+        advance(len(rows))
+    sink.fill("cluster", 0, chosen)
+    total = _unit(total)
+    sink.write("mean", total)
+    if head.metric == "cosine":
+        for first, rows in _blocks(source):
+            own = total[chosen[first : first + len(rows)]]
+            sink.fill("similarity", first, np.einsum("nd,nd->n", _unit(rows), own))
+    tally.conditional, tally.marginal = _entropies(source, head, accelerator, tally.size)
+    return tally
+
+
+def _blocks(source: Source) -> Iterator[tuple[int, Any]]:
+    """Yield the rows in blocks, each with the number of its first; raise SoundsslError for a row that is not finite."""
+    import numpy as np
+
+    for first in range(0, len(source), BLOCK):
+        rows = np.array(source[slice(first, min(first + BLOCK, len(source)))], np.float32)
         if not np.isfinite(rows).all():
             row = first + int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
             raise SoundsslError(f"row {row} of the embeddings is not finite; leave such rows out")
-        cluster, confidence, similarity = choose(rows)
-        tally.size += np.bincount(cluster, minlength=len(tally.size))
-        tally.doubtful += int((confidence < 0.5).sum())
-        for name, values in (("cluster", cluster), ("confidence", confidence), ("similarity", similarity)):
-            sink.fill(name, first, values)
-        advance(len(rows))
-    tally.conditional, tally.marginal = _entropies(source, head, accelerator, tally.size)
-    return tally
+        yield first, rows
+
+
+def _unit(rows):
+    """Return rows scaled to length one; a row of zeros stays."""
+    import numpy as np
+
+    length = np.sqrt(np.einsum("nd,nd->n", rows, rows))[:, None]
+    return np.divide(rows, length, out=np.zeros_like(rows), where=length > 0)
+
+
+def _add(total, cluster, rows) -> None:
+    """Add each row to the total of its cluster."""
+    import numpy as np
+
+    order = np.argsort(cluster, kind="stable")
+    own, first = np.unique(cluster[order], return_index=True)
+    total[own] += np.add.reduceat(rows[order], first, axis=0)
 
 
 def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, float]:

@@ -28,9 +28,9 @@ from soundssl.commands.options import (
 
 METHODS = ("entropy", "kmeans")
 PRESETS: dict[str, dict[str, Any]] = {
-    "steady": {"scale": 20.0, "rise": 0.0, "start": "data"},
-    "rising": {"scale": 60.0, "rise": 0.67, "start": "data"},
-    "paper": {"scale": 60.0, "rise": 0.0, "start": "random"},
+    "steady": {"scale": 20.0, "rise": 0.0, "start": "data", "context": 5.0},
+    "rising": {"scale": 60.0, "rise": 0.67, "start": "data", "context": 5.0},
+    "paper": {"scale": 60.0, "rise": 0.0, "start": "random", "context": 0.0},
 }
 LEAST_STEPS = 1000  # of a small collection, whatever its epochs
 FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
@@ -54,8 +54,8 @@ def cluster(
         str,
         typer.Option(
             help="steady: from data points, at a scale of 20, or of 60 with fewer than five rows a cluster; rising: "
-            "from data points, the scale rises from 6 to 60 over two thirds of the steps; paper: from random centres, "
-            "at a scale of 60 (Jansen et al. 2020)."
+            "from data points, the scale rises from 6 to 60 over two thirds of the steps; both over a context of 5 "
+            "seconds; paper: from random centres, at a scale of 60, without context (Jansen et al. 2020)."
         ),
     ] = "steady",
     gamma: Annotated[
@@ -69,13 +69,13 @@ def cluster(
         typer.Option(min=0, max=0.9999, help="Of a running average of the mean, 0: none (inferred). Default: 0."),
     ] = None,
     context: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             help="Seconds of a clip over which embeddings are averaged first, as what is heard together belongs "
-            "together; 0: none, as in the paper. With --assign: as when the clusters were learnt.",
+            "together; 0: none. Default: the preset's, 0 for a bare matrix, with --assign that of the clusters.",
         ),
-    ] = 0.0,
+    ] = None,
     steps: Annotated[
         int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 1000.")
     ] = None,
@@ -135,7 +135,11 @@ def cluster(
         if assign:
             head = assigning.head_of(assign)
             head.check(source, assign)
-            context = head.context
+        if context is None:
+            usual = head.context if assign else PRESETS[preset]["context"]
+            context = usual if source.file else 0.0
+            if assign and usual and not context:
+                terminal.say("cluster", "a bare matrix has no times; its rows are assigned without context", quiet)
         source = source.averaged(context)
         chosen = source.choose(words(split))
         if assign:
@@ -143,7 +147,8 @@ def cluster(
         elif method == "entropy":
             own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
             narrow = {"scale": 60.0} if preset == "steady" and len(chosen) < FEW * (k or 0) else {}
-            options = PRESETS[preset] | narrow | {name: value for name, value in own.items() if value is not None}
+            chosen_preset = {name: value for name, value in PRESETS[preset].items() if name != "context"}
+            options = chosen_preset | narrow | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate)
         facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
@@ -157,9 +162,10 @@ def cluster(
                 checkpoint.remove()
             accelerator.barrier()
             weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, quiet)
-            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"], context=context)
+            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"])
         elif k:
-            head = dataclasses.replace(_k_means(chosen, k, seed, quiet), context=context)
+            head = _k_means(chosen, k, seed, quiet)
+        head = dataclasses.replace(head, context=context)
         if accelerator.main:
             origin = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
             tally = _write(source, head, accelerator, output, origin, quiet)

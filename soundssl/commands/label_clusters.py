@@ -43,12 +43,16 @@ def label_clusters(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="best: the central member, its answer for the nearest half; paper: a random member, its answer for "
-            "all (Jansen et al. 2020); both the largest clusters first. Default: best."
+            help="best: clusters in diverse order, the central member, its answer for the nearest half; paper: the "
+            "largest clusters first, a random member, its answer for all (Jansen et al. 2020). Default: best."
         ),
     ] = None,
     order: Annotated[
-        str | None, typer.Option(help="Which clusters come first: size (the largest; inferred) or random.")
+        str | None,
+        typer.Option(
+            help="Which clusters come first: size (the largest; inferred), diverse (large ones far from those before) "
+            "or random."
+        ),
     ] = None,
     ask: Annotated[str | None, typer.Option(help="Which member to ask about: random, central or confident.")] = None,
     spread: Annotated[
@@ -104,7 +108,7 @@ def label_clusters(
     windows = _windows(clusters, random, words(split))
     if budget is None and windows.clusters is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
-    asked = _asked(windows, plan, seed)
+    asked = _asked(windows, plan, budget, seed)
     cost = answering.Cost(min(budget or windows.clusters or 0, len(asked)), unanswered == "free")
     if questions:
         answering.write_sheet(questions, windows, asked[: cost.budget], force, quiet)
@@ -197,7 +201,7 @@ def _windows(path: Path, random: bool, splits: list[str] | None) -> Windows:
     return Windows(source, kind, *given, source.clip[rows], source.start[rows], clusters, random)
 
 
-def _asked(windows: Windows, plan, seed: int):
+def _asked(windows: Windows, plan, budget: int | None, seed: int):
     """Return the windows to ask about, one of each cluster, in the order in which to ask."""
     import numpy as np
 
@@ -206,7 +210,8 @@ def _asked(windows: Windows, plan, seed: int):
     generator = np.random.default_rng(seed)
     if windows.random:
         return labelling.draw(len(windows.clip), generator)
-    chosen = labelling.order(windows.cluster, plan.order, generator)
+    mean = windows.source.mean[:] if plan.order == "diverse" else None
+    chosen = labelling.order(windows.cluster, plan.order, generator, mean, budget)
     return labelling.ask(windows.cluster, chosen, plan.ask, windows.similarity, windows.confidence, generator)
 
 

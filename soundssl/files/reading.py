@@ -215,7 +215,7 @@ class Embeddings:
 
 
 class Clusters:
-    """Read a clusters file: `cluster`, `confidence`, `similarity` of each window, `size` and `weight` of each cluster.
+    """Read a clusters file: `cluster`, `confidence`, `similarity` of windows, `size`, `weight`, `mean` of clusters.
 
     `clip`, `start` and the `clips` table are None where the clusters are those of a bare matrix.
     """
@@ -226,7 +226,7 @@ class Clusters:
             self.cluster, self.size = file["cluster"][:].astype(np.int64), file["size"][:]
             self.confidence = file["confidence"][:].astype(np.float32)
             self.similarity = file["similarity"][:]
-            self.weight = Array(path, file["weight"])
+            self.weight, self.mean = Array(path, file["weight"]), Array(path, file["mean"])
             have = all(name in file for name in ("window/clip", "window/start", "clip/key", "clip/split"))
             self.clip: Any = file["window/clip"][:].astype(np.int64) if have else None
             self.start: Any = file["window/start"][:] if have else None

@@ -150,9 +150,10 @@ CLUSTERS = Kind(
     {
         "cluster": Column("i4", "[N]", "cluster of each row of the embeddings"),
         "confidence": Column("f2", "[N]", "probability of the chosen cluster"),
-        "similarity": Column("f4", "[N]", "cosine to the own centre, or minus the squared distance"),
+        "similarity": Column("f4", "[N]", "cosine to the mean of the own cluster, or minus the squared distance"),
         "size": Column("i8", "[K]", "windows in each cluster"),
-        "weight": Column("f4", "[K,D]", "centre of each cluster"),
+        "weight": Column("f4", "[K,D]", "centre of each cluster, by which rows are assigned"),
+        "mean": Column("f4", "[K,D]", "mean of each cluster's rows of length one, itself of length one; 0 of none"),
         **{name: Column(c.types, c.shape, c.meaning, optional=True) for name, c in {**_WINDOW, **_CLIP}.items()},
     },
     {

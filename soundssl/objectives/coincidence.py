@@ -69,7 +69,8 @@ def settle(options: Options) -> Options:
     """
     options = replace(options, **PRESETS[options.preset])
     if options.tower == "auto":
-        options = replace(options, **{"tower": models.SMALL["tower"]})
+        small: Any = models.SMALL["tower"]
+        options = replace(options, tower=small)
     for name, legal in (
         ("alpha", 0 <= options.alpha <= 1),
         ("delta", options.delta > 0),

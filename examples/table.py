@@ -1,24 +1,20 @@
-"""Write the results of `make -C examples/esc10` as a table like that of Jansen et al. 2018, into RESULTS.md.
+"""Write the scores of many runs as a table like those of Jansen et al., and put it into a file of results.
 
-A row is a way of drawing triplets; its recovery is the share it covers of the way from log-mel to the supervised
-topline, (score - log-mel) / (supervised - log-mel), taken seed by seed. Of RESULTS.md only the section between this
-table's markers is replaced.
+A row is a way of learning; its recovery is the share it covers of the way from log-mel to the supervised topline,
+(score - log-mel) / (supervised - log-mel), taken seed by seed. Of the file of results only the section of this name is
+replaced.
 
     python table.py work/150-steps --folds 5 --seeds 0 1 2 --rows log-mel joint supervised -o table.md
 """
 
 import argparse
-import datetime
-import os
-import platform
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import sections
 
-import soundssl
 from soundssl import SoundsslError, files
 
 BASELINE, TOPLINE = "log-mel", "supervised"
@@ -29,18 +25,25 @@ COLUMNS = {  # evaluation: its metric, its heading, whether a recovery stands be
     "light": ("mAP", "1x512 mAP, 20 clips a class", True),
 }
 TITLES = {
-    "log-mel": "log-mel (baseline)",
+    "log-mel": "log-mel (baseline, b)",
     "untrained": "untrained network",
     "noise": "Gaussian noise",
     "translation": "time/frequency translation",
     "mixing": "example mixing",
-    "proximity": "temporal proximity",
+    "proximity": "temporal proximity (c)",
     "joint": "joint",
-    "supervised": "supervised triplets (topline)",
+    "coincidence": "coincidence of sounds (e)",
+    "augmented": "coincidence of sounds, windows mixed and shifted",
+    "categories": "and categories (k, of sound alone)",
+    "correspondence": "audio-visual correspondence (d)",
+    "video": "coincidence of sound and picture (f)",
+    "video-vgg": "f with a VGG net for pictures (g)",
+    "video-random": "f with random negatives (h)",
+    "video-short": "f within a second (i)",
+    "both": "f, then with sounds too (j)",
+    "video-categories": "j, then with categories (k)",
+    "supervised": "supervised triplets (topline, a)",
 }
-HEADER = (
-    "# Results of our own runs\n\nA section is written by the command it names, and replaced when that is run again.\n"
-)
 
 
 def score(path: Path, metric: str) -> tuple[float, float]:
@@ -52,13 +55,14 @@ def score(path: Path, metric: str) -> tuple[float, float]:
 
 
 def collect(
-    run: Path, rows: Sequence[str], folds: Sequence[str], seeds: Sequence[str]
+    run: Path, rows: Sequence[str], tasks: Sequence[str], folds: Sequence[str], seeds: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Return scores and chances by row and evaluation, means over folds. Shape: each [seeds, 2]."""
     found: dict[str, dict[str, np.ndarray]] = {}
     for row in rows:
         found[row] = {}
-        for task, (metric, _, _) in COLUMNS.items():
+        for task in tasks:
+            metric = COLUMNS[task][0]
             cells = [
                 [score(run / fold / row / seed / f"{task}.scores.jsonl", metric) for seed in seeds] for fold in folds
             ]
@@ -91,13 +95,14 @@ def spread(values: np.ndarray, percent: bool = False) -> str:
 
 def markdown(found: dict[str, dict[str, np.ndarray]]) -> str:
     """Return the table; the last line is chance."""
+    columns = {task: COLUMNS[task] for task in found[BASELINE]}
     heads = ["representation"]
-    for _, title, recovered in COLUMNS.values():
+    for _, title, recovered in columns.values():
         heads += [title, "recovery"] if recovered else [title]
     lines = [heads, ["---"] * len(heads)]
     for row, tasks in found.items():
         cells = [TITLES.get(row, row)]
-        for task, (_, _, recovered) in COLUMNS.items():
+        for task, (_, _, recovered) in columns.items():
             value = tasks[task][:, 0]
             cells.append(spread(value))
             if recovered:
@@ -105,60 +110,36 @@ def markdown(found: dict[str, dict[str, np.ndarray]]) -> str:
                 cells.append(spread(recovery(value, *ends), percent=True) if row not in (BASELINE, TOPLINE) else "")
         lines.append(cells)
     chance = ["chance"]
-    for task, (_, _, recovered) in COLUMNS.items():
+    for task, (_, _, recovered) in columns.items():
         chance += [f"{found[BASELINE][task][:, 1].mean():.3f}", *([""] if recovered else [])]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in [*lines, chance]) + "\n"
 
 
-def commit() -> str:
-    """Return the commit that this file lies in, with a mark where the tree differs from it."""
-    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
-    try:
-        done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
 def section(table: str, options: argparse.Namespace) -> str:
-    """Return the section of RESULTS.md: what was run, when and where, then the table."""
-    import torch
-
-    folds = ", ".join(options.folds)
-    held_out = f"folds {folds}, each held out in turn" if len(options.folds) > 1 else f"fold {folds} held out"
+    """Return the section of the file of results: what was run, when and where, then the table."""
     lines = [
-        f"## ESC-10, {held_out}: samplers of Jansen et al. 2018",
+        f"## {options.title}",
         "",
-        f"{datetime.date.today().isoformat()}, commit {commit()}, soundssl {soundssl.__version__},",
-        f"torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} processors.",
-        f"Command: `{options.command or 'table.py'}`.",
-        "Training saw the other folds, without labels but for the topline.",
+        *sections.circumstances(options.command or "table.py"),
+        "Training saw the other recordings, without labels but for the topline.",
         f"Mean ± standard deviation over the seeds {', '.join(options.seeds)}; recovery is",
         "(score - log-mel) / (supervised - log-mel), seed by seed.",
     ]
     return "\n".join(lines) + "\n\n" + table
 
 
-def put(path: Path, name: str, text: str) -> None:
-    """Replace the section of that name in a file of sections, or append it."""
-    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-    old = path.read_text("utf-8") if path.exists() else HEADER
-    if begin in old and end in old:
-        before, after = old[: old.index(begin)], old[old.index(end) + len(end) :].lstrip("\n")
-        after = "\n" + after if after else ""
-    else:
-        before, after = old.rstrip("\n") + "\n\n", ""
-    with files.replace(path) as partial:
-        partial.write_text(f"{before}{begin}\n{text}{end}\n{after}", "utf-8")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Read the command line, then write and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of FOLD/ROW/SEED/EVALUATION.scores.jsonl")
-    parser.add_argument("--folds", nargs="+", required=True, help="folds that were held out")
+    parser.add_argument(
+        "--folds", nargs="+", required=True, help="folds that were held out, or whatever folders lie below"
+    )
     parser.add_argument("--seeds", nargs="+", required=True, help="seeds to average over")
     parser.add_argument("--rows", nargs="+", default=list(TITLES), help="rows in their order")
+    parser.add_argument("--columns", nargs="+", choices=COLUMNS, default=list(COLUMNS), help="evaluations to show")
+    parser.add_argument("--title", default="Results", help="heading of the section")
+    parser.add_argument("--section", default="table", help="name of the section")
     parser.add_argument("-o", "--output", type=Path, required=True, help="file for the table alone")
     parser.add_argument("--results", type=Path, help="file of sections to put the table into")
     parser.add_argument("--command", help="command line to state there")
@@ -166,12 +147,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if missing := {BASELINE, TOPLINE} - set(options.rows):
         parser.error(f"the recovery needs the row {missing.pop()}")
     try:
-        table = markdown(collect(options.run, options.rows, options.folds, options.seeds))
+        table = markdown(collect(options.run, options.rows, options.columns, options.folds, options.seeds))
     except (SoundsslError, OSError) as error:
         print(f"table.py: {error}", file=sys.stderr)
         return 1
     if options.results:
-        put(options.results, f"esc10-{'-'.join(options.folds)}", section(table, options))
+        sections.put(options.results, options.section, section(table, options))
     with files.replace(options.output) as partial:
         partial.write_text(table, "utf-8")
     print(table, end="")

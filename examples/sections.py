@@ -1,0 +1,48 @@
+"""Keep a file of results as sections, each between two markers, so that a run replaces its own and no other."""
+
+import datetime
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import soundssl
+from soundssl import files
+
+HEADER = (
+    "# Results of our own runs\n\nA section is written by the command it names, and replaced when that is run again.\n"
+)
+
+
+def commit() -> str:
+    """Return the commit that this file lies in, with a mark where the tree differs from it."""
+    words = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(words, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def circumstances(command: str) -> list[str]:
+    """Return the lines that say when, with what and where a table was made."""
+    import torch
+
+    return [
+        f"{datetime.date.today().isoformat()}, commit {commit()}, soundssl {soundssl.__version__},",
+        f"torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} processors.",
+        f"Command: `{command}`.",
+    ]
+
+
+def put(path: Path, name: str, text: str) -> None:
+    """Replace the section of that name in a file of sections, or append it."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    old = path.read_text("utf-8") if path.exists() else HEADER
+    if begin in old and end in old:
+        before, after = old[: old.index(begin)], old[old.index(end) + len(end) :].lstrip("\n")
+        after = "\n" + after if after else ""
+    else:
+        before, after = old.rstrip("\n") + "\n\n", ""
+    with files.replace(path) as partial:
+        partial.write_text(f"{before}{begin}\n{text}{end}\n{after}", "utf-8")
