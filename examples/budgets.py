@@ -2,8 +2,8 @@
 
 A sceptic's comparison. The embedding is fixed, and whatever way the labels were got, the same linear classifier learns
 from them and is scored on the same clips, so that nothing but the labels differs. `paper` asks about a random member of
-each cluster and gives its label to all members (Jansen et al. 2020); `best` is the default of our tools, with twice as
-many clusters as questions; `random` labels windows drawn at random and no others. With --skew class i of an order drawn
+each cluster and gives its label to all members (Jansen et al. 2020); `best` is the default of our tools, with three
+clusters for two questions; `random` labels windows drawn at random and no others. With --skew class i of an order drawn
 anew keeps a share 1/i^skew of its training clips, as natural collections do.
 
     python budgets.py work/*.embeddings.h5 --labels work/labels.h5 --train train --test test -o work/budgets.jsonl
@@ -30,12 +30,12 @@ from soundssl.evaluations import tagging
 class Way(NamedTuple):
     """Say how many clusters a question, over which context (seconds), and how to ask (preset of label-clusters)."""
 
-    clusters: int
+    clusters: float
     context: float
     preset: str
 
 
-WAYS = {"paper": Way(1, 0.0, "paper"), "best": Way(2, 5.0, "best")}
+WAYS = {"paper": Way(1, 0.0, "paper"), "best": Way(1.5, 5.0, "best")}
 TITLES = {
     "random": "windows drawn at random",
     "paper": "clusters, the paper's way",
@@ -183,7 +183,7 @@ def rows_of(data: Data, budgets: Sequence[int], seed: int, folder: Path) -> Iter
     write_rows(stem, data)
     for budget in (each for each in budgets if each <= len(truth)):
         for name, way in WAYS.items():
-            found = clusters(stem, way.clusters * budget, seed, way.context)
+            found = clusters(stem, round(way.clusters * budget), seed, way.context)
             rows, label, weight = spread(found, truth, budget, way.preset, seed)
             v = agreement.v_measure(agreement.contingency(found.cluster, truth, np.ones(len(truth))))[0]
             figures = {**learn(data, rows, label, weight), **quality(data, rows, label)}
@@ -194,9 +194,10 @@ def between(budgets: Sequence[int], most: int) -> list[int]:
     """Return budgets, and more between and beyond them, for the curve of random labels.
 
     >>> between([10, 20], 100)
-    [5, 7, 10, 14, 20, 28, 40, 57, 80]
+    [5, 7, 10, 14, 20, 28, 30, 40, 57, 60, 80]
     """
-    steps = {round(min(budgets) / 2 * 2 ** (step / 2)) for step in range(40)} | set(budgets)
+    steps = {round(min(budgets) / 2 * 2 ** (step / 2)) for step in range(40)}
+    steps |= {times * budget for budget in budgets for times in (1, 2, 3)}  # what the clusters are held against
     return sorted(step for step in steps if step <= min(most, 4 * max(budgets)))
 
 
