@@ -4,6 +4,7 @@ import contextlib
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -98,12 +99,13 @@ def test_without_any_answer_nothing_is_written(world):
     assert list(world.folder.iterdir()) == []
 
 
-def test_ctrl_c_at_the_terminal_loses_nothing(world):
+@pytest.mark.parametrize(("end", "left_by"), [("\x03", 130), (None, -signal.SIGKILL)], ids=["Ctrl-C", "SIGKILL"])
+def test_stopped_at_the_terminal_it_loses_no_answer(world, end, left_by):
     out = world.folder / "spread.h5"
     command = [sys.executable, "-m", "soundssl", "label-clusters", str(world.clusters), "-o", str(out)]
 
-    def converse(answers: list[str], end: str) -> tuple[int, str]:
-        """Answer prompt after prompt on a terminal; type `end` at the last one."""
+    def converse(answers: list[str], end: str | None) -> tuple[int, str]:
+        """Answer prompt after prompt on a terminal; type `end` at the last one, or kill it there."""
         here, there = pty.openpty()
         process = subprocess.Popen(command, stdin=there, stdout=there, stderr=there, start_new_session=True,
                                    preexec_fn=_take_terminal)  # fmt: skip
@@ -113,13 +115,16 @@ def test_ctrl_c_at_the_terminal_loses_nothing(world):
             while chunk := os.read(here, 4096):
                 seen += chunk.decode()
                 if seen.rstrip().endswith("q stop:") and left:
-                    os.write(here, left.pop(0).encode())
+                    if typed := left.pop(0):
+                        os.write(here, typed.encode())
+                    else:
+                        process.kill()
                     seen += "\n"
         os.close(here)
         return process.wait(timeout=60), seen
 
-    status, first = converse(["dog", "cat"], "\x03")
-    assert status == 130 and not out.exists() and asked(first) == NUMBER[:3].tolist()
+    status, first = converse(["dog", "cat"], end)
+    assert status == left_by and not out.exists() and asked(first) == NUMBER[:3].tolist()
     status, second = converse(["1"], "rain\n")
     assert status == 0 and asked(second) == NUMBER[2:].tolist()
     assert files.Labels(out).classes == ["dog", "cat", "rain"]
