@@ -3,15 +3,13 @@
 A sceptic's comparison. The embedding is fixed, and whatever way the labels were got, the same linear classifier learns
 from them and is scored on the same clips, so that nothing but the labels differs. `paper` asks about a random member of
 each cluster and gives its label to all members (Jansen et al. 2020); `best` is the default of our tools, with three
-clusters for two questions; `random` labels windows drawn at random and no others. With --skew class i of an order drawn
+clusters a question; `random` labels windows drawn at random and no others. With --skew class i of an order drawn
 anew keeps a share 1/i^skew of its training clips, as natural collections do.
 
     python budgets.py work/*.embeddings.h5 --labels work/labels.h5 --train train --test test -o work/budgets.jsonl
 """
 
 import argparse
-import contextlib
-import io
 import json
 import sys
 import tempfile
@@ -22,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import sections
 
-from soundssl import SoundsslError, commands, files, labelling, pictures
+from soundssl import SoundsslError, files, labelling, pictures
 from soundssl.evaluations import clusters as agreement
 from soundssl.evaluations import tagging
 
@@ -30,12 +28,12 @@ from soundssl.evaluations import tagging
 class Way(NamedTuple):
     """Say how many clusters a question, over which context (seconds), and how to ask (preset of label-clusters)."""
 
-    clusters: float
+    clusters: int
     context: float
     preset: str
 
 
-WAYS = {"paper": Way(1, 0.0, "paper"), "best": Way(1.5, 5.0, "best")}
+WAYS = {"paper": Way(1, 0.0, "paper"), "best": Way(3, 5.0, "best")}
 TITLES = {
     "random": "windows drawn at random",
     "paper": "clusters, the paper's way",
@@ -120,10 +118,7 @@ def write_rows(path: Path, data: Data) -> None:
 def clusters(rows: Path, count: int, seed: int, context: float) -> files.Clusters:
     """Run soundssl cluster on some rows."""
     output = rows.with_name("clusters.h5")
-    words = ["cluster", rows, "--k", count, "--seed", seed, "--context", context, "--quiet", "--force", "-o", output]
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
-        commands.main([str(word) for word in words])
+    sections.tool("cluster", rows, "--k", count, "--seed", seed, "--context", context, "-q", "--force", "-o", output)
     return files.Clusters(output)
 
 
@@ -183,7 +178,7 @@ def rows_of(data: Data, budgets: Sequence[int], seed: int, folder: Path) -> Iter
     write_rows(stem, data)
     for budget in (each for each in budgets if each <= len(truth)):
         for name, way in WAYS.items():
-            found = clusters(stem, round(way.clusters * budget), seed, way.context)
+            found = clusters(stem, min(way.clusters * budget, max(budget, len(truth) // 2)), seed, way.context)
             rows, label, weight = spread(found, truth, budget, way.preset, seed)
             v = agreement.v_measure(agreement.contingency(found.cluster, truth, np.ones(len(truth))))[0]
             figures = {**learn(data, rows, label, weight), **quality(data, rows, label)}

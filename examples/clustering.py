@@ -8,8 +8,6 @@ or with --embeddings and --labels the windows of a collection, each with the cla
 """
 
 import argparse
-import contextlib
-import io
 import sys
 import tempfile
 import time
@@ -19,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import sections
 
-from soundssl import SoundsslError, commands, files
+from soundssl import SoundsslError, files
 from soundssl.evaluations import clusters as agreement
 
 VARIANTS = {
@@ -56,9 +54,7 @@ def truth(embeddings: Path, labels: Path, splits: str | None) -> tuple[np.ndarra
 def measure(rows: Path, words: Sequence[str], clusters: int, seed: int, output: Path) -> tuple[np.ndarray, float]:
     """Cluster; return the cluster of every row and the processor time it took in seconds."""
     start = time.process_time()
-    line = ["cluster", rows, "--k", clusters, "--seed", seed, *words, "--quiet", "--force", "-o", output]
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-        commands.main([str(word) for word in line])
+    sections.tool("cluster", rows, "--k", clusters, "--seed", seed, *words, "-q", "--force", "-o", output)
     return files.Clusters(output).cluster, time.process_time() - start
 
 

@@ -1,17 +1,33 @@
-"""Keep a file of results as sections, each between two markers, so that a run replaces its own and no other."""
+"""What the scripts of examples share: running a tool in this process, and a file of results kept as sections.
 
+A section lies between two markers, so that a run replaces its own and no other.
+"""
+
+import contextlib
 import datetime
+import io
 import os
 import platform
 import subprocess
 from pathlib import Path
 
 import soundssl
-from soundssl import files
+from soundssl import SoundsslError, commands, files
 
 HEADER = (
     "# Results of our own runs\n\nA section is written by the command it names, and replaced when that is run again.\n"
 )
+
+
+def tool(*words: object) -> None:
+    """Run a soundssl command in this process, what it prints aside; raise SoundsslError where it fails."""
+    line = [str(word) for word in words]
+    with contextlib.redirect_stdout(io.StringIO()):
+        try:
+            commands.main(line)
+        except SystemExit as end:
+            if end.code not in (0, None):
+                raise SoundsslError(f"soundssl {' '.join(line)} ended with status {end.code}") from None
 
 
 def commit() -> str:

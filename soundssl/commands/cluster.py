@@ -32,7 +32,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "rising": {"scale": 60.0, "rise": 0.67, "start": "data", "context": 5.0},
     "paper": {"scale": 60.0, "rise": 0.0, "start": "random", "context": 0.0},
 }
-LEAST_STEPS = 1000  # of a small collection, whatever its epochs
+LEAST_STEPS = 300  # of a small collection, whatever its epochs
 FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
 
 
@@ -76,9 +76,7 @@ def cluster(
             "together; 0: none. Default: the preset's, 0 for a bare matrix, with --assign that of the clusters.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 1000.")
-    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Steps. Default: those of the epochs, at least 300.")] = None,
     epochs: Annotated[float, typer.Option(min=0, help="Times that each row is seen (inferred).")] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
     learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 0.01,
