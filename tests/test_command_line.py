@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from soundssl import __version__
-from soundssl.commands import COMMANDS
+from soundssl.commands import COMMANDS, terminal
 
 HEAVY = ("torch", "h5py", "scipy", "sklearn", "numpy", "av", "soundfile", "matplotlib")
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -196,3 +196,17 @@ def test_completion_completes(folder):
     assert (result.returncode, result.stderr) == (0, "")
     assert {"embed", "evaluate"} <= set(result.stdout.split())
     assert "train" not in result.stdout.split()
+
+
+def test_the_pace_is_that_of_the_last_minute_and_starts_where_a_run_goes_on():
+    pace = terminal.Pace("steps")
+    assert (pace.rate(), pace.left(10)) == ("- steps/s", "-:--:--")
+    pace.add(1_000_000, 0.0)  # done before
+    assert pace.speed() == 0
+    pace.add(1, 40.0)
+    assert pace.rate() == "40.0 s/step" and pace.left(1_000_091) == "1:00:00"
+    for second in range(41, 141):
+        pace.add(5, float(second))
+    assert pace.speed() == pytest.approx(5) and pace.rate() == "5.0 steps/s"
+    pace.add(0, 240.0)
+    assert pace.speed() < 0.1, "a step that takes long slows the pace"

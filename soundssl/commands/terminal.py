@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import datetime
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+MINUTE = 60.0  # seconds over which the pace of work is taken
 
 
 def say(command: str, message: str, quiet: bool = False) -> None:
@@ -45,36 +50,68 @@ def progress(description: str, total: int | None, unit: str, quiet: bool = False
         yield lambda steps=1, note="": None
         return
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        """Show steps a second."""
-
-        def render(self, task) -> Text:
-            return Text(f"{task.finished_speed or task.speed or 0:,.1f} {unit}/s", style="progress.data.speed")
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = [
-        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeElapsedColumn()),
-        *(TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}")),
+        *(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}")),
+        *(TimeElapsedColumn(), TextColumn("left {task.fields[left]}"), TextColumn("{task.fields[note]}")),
     ]
-    with Progress(*columns, console=Console(stderr=True), speed_estimate_period=60) as bars:
-        task = bars.add_task(description, total=total, note="")
+    pace = Pace(unit)
+    with Progress(*columns, console=Console(stderr=True)) as bars:
+        task = bars.add_task(description, total=total, note="", rate=pace.rate(), left=pace.left(total))
 
         def advance(steps: int = 1, note: str = "") -> None:
-            bars.advance(task, steps)
-            if note:
-                bars.update(task, note=note)
+            pace.add(steps, time.monotonic())
+            bars.update(
+                task, advance=steps, rate=pace.rate(), left=pace.left(total), **({"note": note} if note else {})
+            )
 
         yield advance
+
+
+class Pace:
+    """Tell how fast work goes, from what was done in the last minute; slow steps of many seconds count as well.
+
+    The first report says where the work begins: a run that goes on reports at once all that was done before.
+    """
+
+    def __init__(self, unit: str) -> None:
+        self.unit, self.done = unit, 0
+        self.seen: collections.deque[tuple[float, int]] = collections.deque()
+
+    def add(self, steps: int, now: float) -> None:
+        """Note that so many steps are done, at a time in seconds."""
+        self.done += steps
+        self.seen.append((now, self.done))
+        while len(self.seen) > 2 and now - self.seen[1][0] > MINUTE:
+            self.seen.popleft()
+
+    def speed(self) -> float:
+        """Return steps a second, 0 where it is not known yet."""
+        if not self.seen or self.seen[-1][0] <= self.seen[0][0]:
+            return 0.0
+        return (self.seen[-1][1] - self.seen[0][1]) / (self.seen[-1][0] - self.seen[0][0])
+
+    def rate(self) -> str:
+        """Return the speed in words, as seconds a step where that is the greater number.
+
+        >>> pace = Pace("steps")
+        >>> for now in (0, 8):
+        ...     pace.add(1, now)
+        >>> pace.rate(), pace.left(451)
+        ('8.0 s/step', '0:59:52')
+        """
+        speed = self.speed()
+        if not speed:
+            return f"- {self.unit}/s"
+        return f"{speed:,.1f} {self.unit}/s" if speed >= 1 else f"{1 / speed:,.1f} s/{self.unit.removesuffix('s')}"
+
+    def left(self, total: int | None) -> str:
+        """Return the time that is left at this speed, as hours, minutes and seconds."""
+        speed = self.speed()
+        if not speed or total is None:
+            return "-:--:--"
+        return str(datetime.timedelta(seconds=round(max(0, total - self.done) / speed)))
 
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
