@@ -246,8 +246,7 @@ def draw(path: Path, lines: list[dict[str, Any]], budgets: Sequence[int], metric
     """Draw a curve with its interval for each way, over the questions asked, and a line at all labels."""
     curves = []
     for way in ("random", *WAYS):
-        given = sorted({line["budget"] for line in lines if line["way"] == way})
-        given = [each for each in given if min(budgets) <= each <= max(budgets)]
+        given = sorted({line["budget"] for line in lines if line["way"] == way} & set(budgets))
         curves.append((TITLES[way], given, [mean(lines, way, each, metric) for each in given]))
     complete = next(line["budget"] for line in lines if line["way"] == "complete")
     top = (f"all {complete} windows labelled", mean(lines, "complete", complete, metric)[0])
