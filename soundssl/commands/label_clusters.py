@@ -76,7 +76,7 @@ def label_clusters(
 ) -> None:
     """Ask one question a cluster and label its members with the answer.
 
-    With few questions, three times as many clusters go farthest: their answers are spread to fewer windows, but rightly.
+    With few questions, three times as many clusters go farthest: answers then reach fewer windows, but the right ones.
 
     Without --labels, --questions or --answers the questions are asked in the terminal. Every answer is kept at once in
     OUTPUT.answers.csv, a sheet, so that after Ctrl-C the same command goes on with the next question; remove that file
