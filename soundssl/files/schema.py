@@ -140,7 +140,7 @@ EMBEDDINGS = Kind(
         "clip/start": FEATURES.columns["clip/start"],
     },
     {
-        "layer": "embedding, logits or probabilities",
+        "layer": "embedding, logits, probabilities or projection",
         "hop": "seconds between windows",
         "window": "seconds of a window",
         "class": "JSON list of class names, where the layer is logits or probabilities",
