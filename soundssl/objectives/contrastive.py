@@ -19,6 +19,7 @@ from soundssl.objectives import Inputs, option
 from soundssl.ops import losses
 
 NEEDS = ("features",)
+UNIT_LENGTH = True  # of embeddings in files (ours), as of the other objectives that compare them by their angle
 COPY = 1  # of a shared batch: which changes of it are this objective's own
 
 # Values that a recipe puts in the place of others.
