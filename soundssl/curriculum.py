@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from soundssl import SoundsslError, models, objectives
 
+AUTO = "auto"
+
 
 class Refused(SoundsslError, ValueError):
     """A curriculum that cannot be meant as it stands: an unknown or ill-typed key, a name that does not exist."""
@@ -34,9 +36,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Describe a whole training: the encoder, and stages in which it and the heads live on."""
+    """Describe a whole training: the encoder, and stages in which it and the heads live on.
 
-    encoder: str = "plain"
+    What is `auto` depends on the device and on the model that a run starts from: see `settle`.
+    """
+
+    encoder: str = AUTO
     size: int = 128
     norm: Literal["batch", "group"] = "batch"
     stage: tuple[Stage, ...] = ()
@@ -67,9 +72,37 @@ def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum
     names = [where] if len(stages) == 1 else [f"stage {number} of {where}" for number in range(1, len(stages) + 1)]
     built = tuple(_stage(stage, name) for stage, name in zip(stages, names, strict=True))
     plan = Curriculum(**{**_checked(Curriculum, {**data, "stage": ()}, where), "stage": built})
-    if plan.encoder not in models.ENCODERS:
+    if plan.encoder not in (AUTO, *models.ENCODERS):
         raise Refused(f"{where} names the encoder {plan.encoder!r}{nearest(plan.encoder, models.ENCODERS)}")
     return plan
+
+
+def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> Curriculum:
+    """Return a curriculum without `auto`: nets as in the model that a run starts from (its config), else by the device.
+
+    >>> settle(from_data({"stage": [{"objective": {"triplet": {}}}]}), gpu=False).encoder
+    'plain'
+    """
+    nets = (models.LARGE if gpu else models.SMALL) | _nets_of(start or {})
+    stages = []
+    for stage in plan.stage:
+        chosen = {name: dict(options) for name, options in stage.objective.items()}
+        for name, options in chosen.items():
+            known = {each.name for each in objectives.describe(name)}
+            options |= {key: net for key, net in nets.items() if key in known and options.get(key, AUTO) == AUTO}
+        stages.append(dataclasses.replace(stage, objective=chosen))
+    encoder = nets["encoder"] if plan.encoder == AUTO else plan.encoder
+    return dataclasses.replace(plan, encoder=encoder, stage=tuple(stages))
+
+
+def _nets_of(config: dict[str, Any]) -> dict[str, str]:
+    """Return the nets that a model's config names; the last stage that has one counts."""
+    found = {"encoder": config["encoder"]} if "encoder" in config else {}
+    for stage in config.get("stage", ()):
+        found |= {
+            key: options[key] for options in stage["objective"].values() for key in models.SMALL if key in options
+        }
+    return found
 
 
 def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:

@@ -241,7 +241,7 @@ def train(
 
     def save(stage: int, step: int, mixture: Mixture, optimizer: torch.optim.Optimizer | None) -> None:
         if accelerator.main:
-            own = {"encoder": encoder.state_dict(), "heads": {**known, **mixture.heads()}}
+            own = {"encoder": encoder.state_dict(), "heads": _grown(known, mixture.heads())}
             checkpoint.save(stage=stage, step=step, **own, optimizer=optimizer and optimizer.state_dict())
 
     with Signals() as signals:
@@ -286,7 +286,7 @@ def train(
                 if checkpoint.due():
                     save(number, step + 1, mixture, optimizer)
 
-            known = {**known, **{name: _copied(tensors) for name, tensors in mixture.heads().items()}}
+            known = _grown(known, {name: _copied(tensors) for name, tensors in mixture.heads().items()})
             if number + 1 < len(curriculum.stage):
                 save(number + 1, 0, mixture, None)
     return known
@@ -294,6 +294,11 @@ def train(
 
 def _as_is(batch: Any) -> Any:
     return batch
+
+
+def _grown(known: Heads, heads: Heads) -> Heads:
+    """Return the heads known before with those of a stage in their place; what the stage did not use is kept."""
+    return {name: {**known.get(name, {}), **heads.get(name, {})} for name in {**known, **heads}}
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import files, models, objectives
+from soundssl import curriculum, device, files, models, objectives, training
 from soundssl.models.scorer import Scorer
 from soundssl.objectives import coincidence
 from soundssl.ops.spectrogram import FrontEnd
@@ -249,6 +249,28 @@ def test_heads_live_on_where_they_fit(videos):
     third = objective_of(videos, modality="audio")
     third.load_state_dict(second.state_dict(), strict=True)
     assert torch.equal(third.audio_scorer.output, second.audio_scorer.output) and third.image is None
+
+
+def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
+    """What a stage does not use is there again for the next one."""
+    torch.manual_seed(0)
+    options = [{"modality": modality, "weight": 1.0} for modality in ("image", "audio", "both")]
+    stages = tuple(curriculum.Stage({"coincidence": each}, steps=1, batch_size=4) for each in options)
+    accelerator = device.Accelerator(torch.device("cpu"), torch.float32, "")
+    heads = []
+    for count in (1, 2):
+        plan = curriculum.Curriculum("plain", 8, "group", stages[:count])
+        checkpoint, log = training.Checkpoint(tmp_path / str(count), "x", 1e9), files.Log(None)
+        torch.manual_seed(0)
+        encoder = models.build("plain", 8, norm="group")
+        heads.append(
+            training.train(
+                plan, encoder, inputs_of(videos), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
+            )["coincidence"]
+        )
+    kept = [name for name in heads[0] if name.startswith("image")]
+    assert kept and all(torch.equal(heads[0][name], heads[1][name]) for name in kept)
+    assert any(name.startswith("audio_scorer") for name in heads[1])
 
 
 def test_a_preset_has_the_last_word():

@@ -58,3 +58,22 @@ def test_a_file_that_is_no_toml_is_named(tmp_path):
 def test_settings_are_read_as_toml_or_text():
     read = [curriculum.parse_value(text) for text in ("3", "0.5", "true", "semihard", '"a b"')]
     assert read == [3, 0.5, True, "semihard", "a b"]
+
+
+PICTURES = {"stage": [{"objective": {"coincidence": {"modality": "image"}}}, {"objective": {"triplet": {}}}]}
+
+
+@pytest.mark.parametrize("gpu, encoder, tower", [(False, "plain", "folded"), (True, "resnet50", "resnet50")])
+def test_nets_that_nobody_chose_are_chosen_by_the_device(gpu, encoder, tower):
+    settled = curriculum.settle(curriculum.from_data(PICTURES), gpu)
+    assert settled.encoder == encoder and settled.stage[0].objective["coincidence"]["tower"] == tower
+    assert "tower" not in settled.stage[1].objective["triplet"]
+    assert curriculum.settle(settled, not gpu) == settled, "what is chosen stays"
+
+
+def test_nets_go_on_as_the_model_has_them():
+    chosen = {**PICTURES, "encoder": "vggish"}
+    chosen["stage"] = [{"objective": {"coincidence": {"modality": "image", "tower": "vgg-small"}}}]
+    before = curriculum.settle(curriculum.from_data(chosen), gpu=False).as_dict()
+    after = curriculum.settle(curriculum.from_data(PICTURES), gpu=True, start=before)
+    assert after.encoder == "vggish" and after.stage[0].objective["coincidence"]["tower"] == "vgg-small"

@@ -24,6 +24,12 @@ from soundssl.commands.options import (
 from soundssl.models import ENCODERS
 from soundssl.objectives import OBJECTIVES
 
+WEIGHT = [  # of every objective
+    "weight",
+    "1.0",
+    "factor of this loss in its stage; Jansen et al. 2020 interpolate: 0.9 coincidence and 0.1 clustering (inferred)",
+]
+
 
 def _describe(name: str | None) -> None:
     if name:
@@ -32,9 +38,7 @@ def _describe(name: str | None) -> None:
         if name not in OBJECTIVES:
             raise typer.BadParameter(f"choose from {', '.join(OBJECTIVES)}", param_hint="--describe")
         rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
-        terminal.print_table(
-            ["option", "default", "meaning"], [*rows, ["weight", "1.0", "factor of this loss in its stage"]]
-        )
+        terminal.print_table(["option", "default", "meaning"], [*rows, WEIGHT])
         raise typer.Exit
 
 
@@ -63,7 +67,7 @@ def train(
         str | None,
         typer.Option(help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."),
     ] = None,
-    size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128.")] = None,
+    size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128 (inferred).")] = None,
     norm: Annotated[
         str | None, typer.Option(help="Normalisation: batch, or group where the encoder has it. Default: batch.")
     ] = None,
@@ -125,6 +129,7 @@ def train(
     inputs += [files.identity("init", start.path, start.attributes)] if start else []
     with hardware.start(device, precision, threads) as accelerator:
         quiet = quiet or not accelerator.main
+        plan = curricula.settle(plan, accelerator.device.type == "cuda", start and start.config)
         made_from = files.digest(
             "model", inputs, plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size
         )

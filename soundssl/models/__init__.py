@@ -28,6 +28,10 @@ IMAGE_TOWERS: dict[str, str] = {
     "resnet50": "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px",
 }
 
+# What is taken where nobody chooses: on a CPU, and on a GPU, where both nets are those of Jansen et al. 2020.
+SMALL = {"encoder": "plain", "tower": "folded"}
+LARGE = {"encoder": "resnet50", "tower": "resnet50"}
+
 # The nets that can do without batch norm, whose statistics depend on how a batch is split over devices.
 CHOICE_OF_NORM = ("resnet18-half", "plain")
 

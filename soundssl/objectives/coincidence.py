@@ -52,8 +52,9 @@ class Options(views.Changes, views.Drawing):
     negatives: Literal["all", "random"] = option(
         "all", "all other pairs of the batch, or one drawn at random for each positive"
     )
-    tower: Literal["folded", "vgg", "vgg-small", "resnet50"] = option(
-        "folded", "net for pictures: folded (for CPUs), vgg, vgg-small or resnet50 (the paper's)"
+    tower: Literal["auto", "folded", "vgg", "vgg-small", "resnet50"] = option(
+        "auto",
+        "net for pictures: folded, vgg, vgg-small or resnet50 (the paper's); auto: folded on a CPU, else resnet50",
     )
     tower_norm: Literal["batch", "group"] = option("batch", "norm of the net for pictures: batch or group")
     mixing: float = option(
@@ -69,11 +70,16 @@ class Options(views.Changes, views.Drawing):
 
 
 def settle(options: Options) -> Options:
-    """Return the options with those of their preset in force; raise ValueError for values out of range."""
+    """Return the options with those of their preset in force; raise ValueError for values out of range.
+
+    A tower that nobody has chosen by the device is the one for CPUs.
+    """
     options = replace(options, **PRESETS[options.preset])
     views.check(options, "coincidence")
     if options.views != "near" and options.modality != "audio":
         raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")
+    if options.tower == "auto":
+        options = replace(options, **{"tower": models.SMALL["tower"]})
     for name, legal in (
         ("alpha", 0 <= options.alpha <= 1),
         ("delta", options.delta > 0),
