@@ -185,6 +185,8 @@ def test_misuse_is_named(clips, separated):
         pairs_of(clips, np.arange(MIXTURES) < 2)
     with pytest.raises(ValueError, match="views mixback are pairs of sounds; modality both has near ones only"):
         coincidence.settle(coincidence.Options(views="mixback", modality="both"))
+    with pytest.raises(ValueError, match="mixing and shift are of near pairs; change views crops by augment"):
+        coincidence.settle(coincidence.Options(views="crops", shift=3))
 
 
 def test_a_preset_has_the_last_word():

@@ -78,8 +78,11 @@ def settle(options: Options) -> Options:
     views.check(options, "coincidence")
     if options.views != "near" and options.modality != "audio":
         raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")
+    if options.views != "near" and (options.mixing or options.shift):
+        raise ValueError(f"mixing and shift are of near pairs; change views {options.views} by augment")
     if options.tower == "auto":
-        options = replace(options, **{"tower": models.SMALL["tower"]})
+        small: Any = models.SMALL["tower"]
+        options = replace(options, tower=small)
     for name, legal in (
         ("alpha", 0 <= options.alpha <= 1),
         ("delta", options.delta > 0),
