@@ -150,7 +150,6 @@ class Pairs(torch.utils.data.Dataset):
         rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])
         self.reach = self.options.distance * rate  # frames
         self.rows = np.flatnonzero((self.starts > 0) & (features.tracks.parent < 0))
-        self.tracks: dict[int, list[np.ndarray]] = {}
         if self.options.views == "separated":
             self._find_tracks()
         needed = 3 if self.options.views == "mixback" else 2  # the two backgrounds are of two other recordings
@@ -159,17 +158,22 @@ class Pairs(torch.utils.data.Dataset):
             raise ValueError(f"{len(found)} recordings hold a window; {self.options.views} needs {needed} or more")
 
     def _find_tracks(self) -> None:
-        """List the tracks of each mixture, an array for each processor that found any; others have no row."""
+        """Put tracks in the order of mixture and processor, and find the processors of each mixture, and their tracks.
+
+        Processor g of the file gave the tracks order[begin[g]:end[g]]; a row has the processors low[row] to high[row].
+        """
         tracks, chosen = self.features.tracks, self._processors()
         usable = (tracks.parent >= 0) & (self.starts > 0) & np.isin(tracks.processor, chosen)
         if not self.options.silent:
             usable &= ~tracks.silent
-        rows = np.flatnonzero(usable)
-        order = rows[np.lexsort((rows, tracks.processor[rows], tracks.parent[rows]))]
-        same = tracks.parent[order].astype(np.int64) * 256 + tracks.processor[order]
-        for group in np.split(order, np.flatnonzero(np.diff(same)) + 1) if len(order) else []:
-            self.tracks.setdefault(int(tracks.parent[group[0]]), []).append(group)
-        self.rows = self.rows[np.isin(self.rows, list(self.tracks))]
+        found = np.flatnonzero(usable)
+        self.order = found[np.lexsort((tracks.processor[found], tracks.parent[found]))]
+        parent, processor = tracks.parent[self.order].astype(np.int64), tracks.processor[self.order]
+        self.begin = np.flatnonzero(np.diff(parent * 256 + processor, prepend=-1))
+        self.end = np.append(self.begin[1:], len(self.order))
+        owner = parent[self.begin]
+        self.rows = self.rows[np.isin(self.rows, owner)]
+        self.low, self.high = (np.searchsorted(owner, self.rows, side) for side in ("left", "right"))
 
     def _processors(self) -> np.ndarray:
         """Return the numbers of the separators to draw from; raise ValueError for those that the file has not."""
@@ -224,8 +228,8 @@ class Pairs(torch.utils.data.Dataset):
             return found | {"other": found["window"]}
         partner = clip
         if self.options.views == "separated":
-            processors = self.tracks[clip]
-            partner = generator.choice(processors[generator.integers(len(processors))])
+            processor = generator.integers(self.low[row], self.high[row])
+            partner = self.order[generator.integers(self.begin[processor], self.end[processor])]
         found["other"] = self.first[partner] + self._near(start, self.starts[partner], generator)
         if self.options.views == "mixback":
             strangers = self._strangers(row, generator)
@@ -235,9 +239,10 @@ class Pairs(torch.utils.data.Dataset):
 
     def _near(self, start: int, starts: int, generator: np.random.Generator) -> int:
         """Draw a start that lies within the distance of another, on the clock that clip and tracks share."""
-        low, high = max(0, math.ceil(start - self.reach)) if math.isfinite(self.reach) else 0, starts
+        low, high = 0, starts
         if math.isfinite(self.reach):
-            high = min(starts, math.floor(start + self.reach) + 1)
+            low = min(max(0, math.ceil(start - self.reach)), starts - 1)
+            high = max(min(starts, math.floor(start + self.reach) + 1), low + 1)
         return int(generator.integers(low, high))
 
     def _strangers(self, row: int, generator: np.random.Generator) -> tuple[int, int]:
