@@ -141,8 +141,12 @@ def learning_rate(stage: Stage, step: int) -> float:
 def build_stage(
     stage: Stage, encoder: nn.Module, inputs: Inputs, heads: Heads, seed: int
 ) -> tuple[Mixture, dict[str, Any]]:
-    """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking."""
-    parts, examples, weights = {}, {}, {}
+    """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking.
+
+    Objectives whose examples are equal hold the same ones.
+    """
+    parts, weights = {}, {}
+    examples: dict[str, Any] = {}
     encoder.requires_grad_(True)  # the stage before may have frozen it
     for name, options in stage.objective.items():
         module = objectives.load(name)
@@ -151,7 +155,8 @@ def build_stage(
             raise ValueError(f"the objective {name} needs {', '.join(missing)}; give --{missing[0]}")
         chosen = module.Options(**{key: value for key, value in options.items() if key != "weight"})
         weights[name] = options["weight"]
-        examples[name] = module.Examples(inputs, chosen, seed)
+        own = module.Examples(inputs, chosen, seed)
+        examples[name] = next((each for each in examples.values() if each == own), own)
         parts[name] = module.Objective(encoder, inputs, chosen)
     if len(parts) > 1 and any(options.get("freeze") for options in stage.objective.values()):
         raise ValueError("a frozen encoder teaches other objectives nothing; give the frozen one a stage of its own")
@@ -168,31 +173,33 @@ def load(
     seed: int,
     accelerator: Accelerator,
     workers: int,
-) -> dict[str, Iterator]:
-    """Return the batches of each objective of stage `number`, from step `first` on."""
+) -> dict[tuple[str, ...], Iterator]:
+    """Return the batches of stage `number` from step `first` on, by the objectives that share them."""
+    sharing = {id(each): tuple(name for name in examples if examples[name] is each) for each in examples.values()}
     return {
-        name: iter(
+        names: iter(
             torch.utils.data.DataLoader(
-                each,
-                batch_sampler=Order(len(each), number, stage, first, seed, accelerator),
+                examples[names[0]],
+                batch_sampler=Order(len(examples[names[0]]), number, stage, first, seed, accelerator),
                 collate_fn=_as_is,
                 num_workers=workers,
                 pin_memory=accelerator.device.type == "cuda",
             )
         )
-        for name, each in examples.items()
+        for names in sharing.values()
     }
 
 
 def take_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loaders: dict[str, Iterator],
+    loaders: dict[tuple[str, ...], Iterator],
     accelerator: Accelerator,
     progress: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw one batch an objective and take a step down its loss; return loss and figures."""
-    batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
+    """Draw a batch for each objective, or those that share it, and take a step down the loss; return it and figures."""
+    drawn = {names: accelerator.send(next(loader)) for names, loader in loaders.items()}
+    batches = {name: batch for names, batch in drawn.items() for name in names}
     optimizer.zero_grad(set_to_none=True)
     with accelerator.autocast():
         loss, figures = module(batches, progress)

@@ -43,9 +43,10 @@ ROOMS = {
     "triplets": Room("samplers", "numpy"),
     "labelling": Room("", "numpy"),
     "sheets": Room("", "numpy"),
+    "views": Room("objectives files* ops*", "torch numpy"),
     "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
-    "objectives": Room("objectives models* ops* files* device", "torch numpy"),
+    "objectives": Room("objectives views models* ops* files* device", "torch numpy"),
     "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
     # floor 3
     "curriculum": Room("objectives models", "numpy"),

@@ -39,8 +39,11 @@ def embed(
         ),
     ] = None,
     layer: Annotated[
-        Literal["embedding", "logits", "probabilities"],
-        typer.Option(help="What to write; logits and probabilities of classes where the model has a classifier."),
+        Literal["embedding", "logits", "probabilities", "projection"],
+        typer.Option(
+            help="What to write; logits and probabilities of classes where the model has a classifier; the projection "
+            "where it was trained by contrast."
+        ),
     ] = "embedding",
     hop: Hop = 0.96,
     store: Annotated[
@@ -144,6 +147,9 @@ def _network(models, trained, layer: str):
     encoder = models.restore(trained.config, trained.tensors)
     if layer == "embedding":
         return encoder, trained.config["size"], []
+    if layer == "projection":
+        projection = models.restore_projection(trained.config, trained.tensors)
+        return nn.Sequential(encoder, projection), trained.config["heads"]["contrastive"]["output"], []
     network = nn.Sequential(encoder, models.restore_classifier(trained.config, trained.tensors))
     facts = trained.config["heads"]["classification"]
     if layer == "probabilities":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from soundssl.models.classifier import Classifier
     from soundssl.models.encoder import Encoder
+    from soundssl.models.heads import Projection
     from soundssl.models.image import Tower
 
 ENCODERS: dict[str, str] = {
@@ -68,21 +69,26 @@ def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, norm: s
 
 def restore_classifier(config: dict, tensors: dict) -> Classifier:
     """Build the classifier that a model holds beside its encoder; raise ValueError where it holds none."""
-    import torch
-
     from soundssl.models.classifier import Classifier
 
-    facts, prefix = config.get("heads", {}).get("classification"), "head.classification.classifier."
+    facts = config.get("heads", {}).get("classification")
     if facts is None:
         raise ValueError("the model has no classifier; train one with --objective classification")
     classifier = Classifier(config["size"], len(facts["classes"]), facts["hidden"])
-    own = {
-        name.removeprefix(prefix): torch.from_numpy(value.copy())
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
-    classifier.load_state_dict(own)
+    classifier.load_state_dict(_part(tensors, "head.classification.classifier."))
     return classifier
+
+
+def restore_projection(config: dict, tensors: dict) -> Projection:
+    """Build the projection that a model holds beside its encoder; raise ValueError where it holds none."""
+    from soundssl.models.heads import Projection
+
+    facts = config.get("heads", {}).get("contrastive")
+    if facts is None:
+        raise ValueError("the model has no projection; train one with --objective contrastive")
+    projection = Projection(config["size"], facts["hidden"], facts["output"], facts["norm"])
+    projection.load_state_dict(_part(tensors, "head.contrastive.projection."))
+    return projection
 
 
 def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
@@ -114,13 +120,17 @@ def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
 
 def restore(config: dict, tensors: dict) -> Encoder:
     """Build the encoder that a model's `config` describes and fill it with its tensors (numpy arrays, `encoder.*`)."""
+    encoder = build(config["encoder"], config["size"], config["bands"], config["frames"], config["norm"])
+    encoder.load_state_dict(_part(tensors, "encoder."))
+    return encoder
+
+
+def _part(tensors: dict, prefix: str) -> dict:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
     import torch
 
-    encoder = build(config["encoder"], config["size"], config["bands"], config["frames"], config["norm"])
-    own = {
-        name.removeprefix("encoder."): torch.from_numpy(value.copy())
+    return {
+        name.removeprefix(prefix): torch.from_numpy(value.copy())
         for name, value in tensors.items()
-        if name.startswith("encoder.")
+        if name.startswith(prefix)
     }
-    encoder.load_state_dict(own)
-    return encoder
