@@ -42,9 +42,9 @@ class Curriculum:
     encoder: str = "plain"
     size: int = 128
     norm: Literal["batch", "group"] = "batch"
+    stage: tuple[Stage, ...] = ()
     tracks: int = 4
     consistency: Literal["predicted", "energy", "uniform"] = "predicted"
-    stage: tuple[Stage, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as stored in a model's config."""
