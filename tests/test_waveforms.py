@@ -64,7 +64,7 @@ def test_tracks_stay_beside_their_mixtures(tmp_path):
 
 def test_log_mel_cannot_be_turned_back(toy, tmp_path, capsys):
     assert featurize(toy.features, "-o", tmp_path / "w.h5", "--representation", "waveform") == 4
-    assert "holds logmel features; featurize reads waveform features" in capsys.readouterr().err
+    assert "holds logmel features; the command takes waveform features" in capsys.readouterr().err
     assert not (tmp_path / "w.h5").exists()
 
 

@@ -85,19 +85,18 @@ def featurize(
     soundssl featurize --dataset esc50 ESC-50/ -o esc50.features.h5 --labels esc50.labels.h5
     """
     from soundssl import files
-    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     _check_collection(inputs, dataset, root, labels)
     implied, output = output is None, output or _default(inputs[0])
-    front_end = WAVEFORM if representation == "waveform" else PRESETS["vggish"]
+    end = front_end(representation)
     store = store or ("float32" if representation == "waveform" else "float16")
     table = labels or beside(output, "labels")
     if dataset is None and waveforms.given(inputs):
-        work = waveforms.work(inputs[0], output, front_end, store, images, no_clobber)
+        work = waveforms.work(inputs[0], output, end, store, images, no_clobber)
     else:
         clips = _clips(inputs, dataset, root, null, _finished([output, table]))
         _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
-        work = media_work(clips, front_end, store, images)
+        work = media_work(clips, end, store, images)
     labelled = _labelled(work.clips)
     if labelled and not force and files.made_from(output) == work.made_from != files.made_from(table):
         _write_labels(table, work.clips, output, work.made_from, no_provenance)
@@ -107,7 +106,7 @@ def featurize(
     if force:
         files.Store.begin_afresh(output)
     with contextlib.closing(files.Store(output, work.attributes, STORES[store], work.made_from)) as parts:
-        prepare = partial(work.prepare, parts.folder, front_end, parts.dtype, images)
+        prepare = partial(work.prepare, parts.folder, end, parts.dtype, images)
         decode("featurize", parts, work.clips, prepare, jobs, timeout, strict, quiet)
         skipped = sum("reason" in entry for entry in parts.done.values())
         if skipped == len(work.clips):
@@ -117,11 +116,25 @@ def featurize(
         parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance)
     if labelled:
         _write_labels(table, work.clips, output, work.made_from, no_provenance)
-    hours = frames / front_end.frame_rate / 3600
+    hours = frames / end.frame_rate / 3600
     terminal.say("featurize", f"{len(work.clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
     terminal.print_path(output, implied)
     if skipped and not allow_skipped:
         raise typer.Exit(3)
+
+
+def front_end(representation: str):
+    """Return the front end of a representation: `logmel` or `waveform`."""
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
+
+    return WAVEFORM if representation == "waveform" else PRESETS["vggish"]
+
+
+def find(inputs: list[Path], null: bool, output: Path, no_clobber: bool) -> dict:
+    """Return the clips of media files and folders by key; refuse an output that cannot be written or is an input."""
+    clips = _clips(inputs, None, None, null, _finished([output]))
+    _guard(output, output, False, False, clips, no_clobber)
+    return clips
 
 
 def media_work(clips: dict, front_end, store: str, images: bool) -> waveforms.Work:
@@ -143,7 +156,7 @@ def decode(command: str, parts, clips: dict, prepare, jobs: int, timeout: float,
     """Decode the clips that the journal does not know yet; name those that give none, or raise if `strict`."""
     from soundssl import files, workers
 
-    known = {key for key, entry in parts.done.items() if not (strict and "reason" in entry)}
+    known = {key for key, entry in parts.done.items() if key in clips and not (strict and "reason" in entry)}
     todo = [clip for key, clip in clips.items() if key not in known]
     if known:
         terminal.say(command, f"going on: {len(known)} of {len(clips)} inputs were done before", quiet)

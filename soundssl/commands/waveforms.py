@@ -38,7 +38,7 @@ def work(path: Path, output: Path, front_end, store: str, images: bool, no_clobb
     files.guard(output, no_clobber)
     files.guard_inputs(output, [path])
     source = files.Features(path)
-    source.require("waveform", "featurize reads")
+    source.require("waveform", "the command takes")
     if source.attributes["sample_rate"] != front_end.sample_rate:
         raise files.FormatError(
             f"{files.text(path)} has {source.attributes['sample_rate']} samples a second, the front end takes "
