@@ -150,7 +150,7 @@ def load_scores(path: Path, labels: Path, splits: list[str] | None) -> Table:
     return table._replace(label=label, classes=spoken)
 
 
-def begin(report: Report, labels: Path) -> Report:
+def begin(report: Report, labels: Path | None) -> Report:
     """Refuse, before any work, an output that cannot be written and score files that are none."""
     from soundssl import files
 

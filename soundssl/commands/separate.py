@@ -99,7 +99,8 @@ def separate(
             terminal.say("separate", accelerator.reason, quiet)
             if force:
                 files.Store.begin_afresh(output)
-            networks = [_network(path, accelerator) for path in model]
+            here = work.attributes
+            networks = [network_of(files.read_model(path), here, accelerator) for path in model]
             attributes = {**work.attributes, "processors": json.dumps(origin), "silence": silence}
             with contextlib.closing(files.Store(output, attributes, "f4", made_from)) as parts:
                 prepare = partial(work.prepare, parts.folder, featurize.front_end("waveform"), parts.dtype, True)
@@ -148,12 +149,10 @@ def _work(
         work = work._replace(clips={key: clip for key, clip in work.clips.items() if key in mixtures})
     else:
         work = featurize.media_work(featurize.find(inputs, null, output, no_clobber), front_end, "float32", False)
-    origin = []
-    for path in model:
-        trained = files.read_model(path)
-        _check(trained, front_end.attributes())
-        origin.append(files.identity("model", path, trained.attributes))
-    return work, origin
+    trained = [files.read_model(path) for path in model]
+    for each in trained:
+        _check(each, front_end.attributes())
+    return work, [files.identity("model", each.path, each.attributes) for each in trained]
 
 
 def _check(trained: Any, here: dict[str, object]) -> None:
@@ -171,10 +170,11 @@ def _check(trained: Any, here: dict[str, object]) -> None:
         )
 
 
-def _network(path: Path, accelerator):
-    from soundssl import files, models
+def network_of(trained: Any, front_end: dict[str, object], accelerator):
+    """Return the separator of a model, ready to run; raise FormatError for an encoder or one of another front end."""
+    from soundssl import models
 
-    trained = files.read_model(path)
+    _check(trained, front_end)
     return accelerator.place(models.restore_separator(trained.config, trained.tensors)).eval()
 
 

@@ -168,6 +168,30 @@ def si_snr(target: Tensor, estimate: Tensor) -> Tensor:
     return _decibel(signal) - _decibel((whole - signal).clamp(min=0))
 
 
+def assigned_si_snr(sources: Tensor, tracks: Tensor) -> Tensor:
+    """Compute the SI-SNR in dB of two sources, each estimated by a sum of tracks, at the best of all assignments.
+
+    The best is that of the highest mean over both; every track goes to one of them. As in `assign`, sums are products
+    of tracks and sources; above EXHAUSTIVE tracks the assignment is that of `assign`.
+
+    Shape: sources [batch, 2, samples] and tracks [batch, tracks, samples] to [batch, 2], float64.
+    """
+    sources, tracks = sources.double(), tracks.double()
+    count = tracks.shape[1]
+    within, across, energy = tracks @ tracks.mT, sources @ tracks.mT, _energy(sources)
+    second = (
+        assign(sources, tracks).double()[:, None] if count > EXHAUSTIVE else assignments(count, tracks.device)[None]
+    )
+    found = []
+    for number, share in enumerate((1 - second, second)):  # [batch or 1, assignments, tracks]
+        along = (share * across[:, number, None]).sum(2)
+        whole = ((share @ within) * share).sum(2).clamp(min=0)
+        signal = along.square() / (energy[:, number, None] + EPSILON)
+        found.append(_decibel(signal) - _decibel((whole - signal).clamp(min=0)))
+    values = torch.stack(found, 1)  # [batch, 2, assignments]
+    return values.gather(2, values.mean(1).argmax(1)[:, None, None].expand(-1, 2, 1))[:, :, 0]
+
+
 # ---------------------------------------------------------------- long recordings
 
 
