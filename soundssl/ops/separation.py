@@ -15,6 +15,7 @@ from torch import Tensor
 
 SNR_MAX = 30.0  # dB; beyond it nothing is gained (Wisdom et al. 2020, section 3.1)
 EPSILON = 1e-8  # energy added inside the logarithm, as the authors' program does
+NOTHING = -80.0  # dB, the SI-SNR of an estimate in which nothing is
 EXHAUSTIVE = 12  # tracks up to which every assignment is looked at: 4096 of them; above, least squares
 RIDGE = 1e-6  # share of the mean energy of the tracks that keeps their Gram matrix invertible
 
@@ -158,14 +159,20 @@ class Spectrum:
 def si_snr(target: Tensor, estimate: Tensor) -> Tensor:
     """Compute the scale-invariant signal-to-noise ratio in dB: that of the estimate's part along the target.
 
-    Le Roux et al. 2019 ("SDR: half-baked or well done?"), without removal of the mean.
+    Le Roux et al. 2019 ("SDR: half-baked or well done?"), without removal of the mean. A silent estimate gets NOTHING.
     Shape: twice [..., samples], which may broadcast, to [...], float64.
     """
     target, estimate = target.double(), estimate.double()
     along = (target * estimate).sum(-1)
     energy, whole = _energy(target), _energy(estimate)
+    return _ratio(along, whole, energy)
+
+
+def _ratio(along: Tensor, whole: Tensor, energy: Tensor) -> Tensor:
+    """Return the SI-SNR from the product of estimate and target, and the energies of both."""
     signal = along.square() / (energy + EPSILON)
-    return _decibel(signal) - _decibel((whole - signal).clamp(min=0))
+    ratio = _decibel(signal) - _decibel((whole - signal).clamp(min=0))
+    return torch.where(whole > 0, ratio, NOTHING)
 
 
 def assigned_si_snr(sources: Tensor, tracks: Tensor) -> Tensor:
@@ -186,8 +193,7 @@ def assigned_si_snr(sources: Tensor, tracks: Tensor) -> Tensor:
     for number, share in enumerate((1 - second, second)):  # [batch or 1, assignments, tracks]
         along = (share * across[:, number, None]).sum(2)
         whole = ((share @ within) * share).sum(2).clamp(min=0)
-        signal = along.square() / (energy[:, number, None] + EPSILON)
-        found.append(_decibel(signal) - _decibel((whole - signal).clamp(min=0)))
+        found.append(_ratio(along, whole, energy[:, number, None]))
     values = torch.stack(found, 1)  # [batch, 2, assignments]
     return values.gather(2, values.mean(1).argmax(1)[:, None, None].expand(-1, 2, 1))[:, :, 0]
 
