@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, write_video
+from separation_world import write_classes
 from test_tracks import write_tracks
 
 from soundssl import files, media
@@ -75,3 +76,13 @@ def test_a_finished_turn_is_up_to_date_and_an_input_is_no_output(waves, capsys):
     assert featurize(waves, "-o", output) == 0 and output.read_bytes() == before
     assert featurize(waves, "-o", waves) == 2
     assert "is one of the inputs" in capsys.readouterr().err
+
+
+def test_waveforms_are_no_spectrograms_elsewhere(waves, tmp_path, capsys):
+    for words in (
+        ["sample-triplets", waves, "-o", tmp_path / "t.h5"],
+        ["evaluate", "retrieval", waves, "--labels", write_classes(tmp_path / "labels.h5")],
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(list(map(str, words)))
+        assert ended.value.code == 4 and "logmel features: make them with" in capsys.readouterr().err
