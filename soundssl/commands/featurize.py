@@ -87,7 +87,7 @@ def featurize(
     from soundssl import files
 
     _check_collection(inputs, dataset, root, labels)
-    implied, output = output is None, output or _default(inputs[0])
+    implied, output = output is None, output or default_output(inputs[0], "features")
     end = front_end(representation)
     store = store or ("float32" if representation == "waveform" else "float16")
     table = labels or beside(output, "labels")
@@ -179,10 +179,11 @@ def decode(command: str, parts, clips: dict, prepare, jobs: int, timeout: float,
         raise
 
 
-def _default(source: Path) -> Path:
+def default_output(source: Path, kind: str) -> Path:
+    """Return the output beside the first input: `KIND.h5` here for standard input, beside a folder under its name."""
     if str(source) == "-":
-        return Path("features.h5")
-    return beside(source.resolve() if source.name in ("", "..") else source, "features")
+        return Path(f"{kind}.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, kind)
 
 
 def _check_collection(inputs: list[Path], dataset: str | None, root: Path | None, labels: Path | None) -> None:

@@ -24,7 +24,6 @@ from soundssl.commands.options import (
     Precision,
     Quiet,
     Threads,
-    beside,
 )
 
 FLOOR = -120.0  # dB: the level of a track in which nothing is
@@ -82,7 +81,7 @@ def separate(
 
     soundssl separate videos/ -m early.safetensors -m late.safetensors -o separated.h5 --wav listen/
     """
-    implied, output = output is None, output or beside(inputs[0], "separated")
+    implied, output = output is None, output or featurize.default_output(inputs[0], "separated")
     if overlap > length / 2:
         raise typer.BadParameter(f"{overlap} s is more than half of --length {length} s", param_hint="--overlap")
     from soundssl import device as hardware
