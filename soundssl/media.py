@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 
 import av
@@ -210,6 +210,13 @@ def _resample(blocks: Iterator[np.ndarray], source_rate: int, rate: int) -> Iter
     for block in blocks:
         yield stream.resample_chunk(block)
     yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def write_audio(path: str | os.PathLike, rate: int, blocks: Iterable[np.ndarray]) -> None:
+    """Write mono blocks at `rate` Hz as a WAV file of 32-bit floating point. Shape: `[samples]` each."""
+    with soundfile.SoundFile(path, "w", rate, 1, "FLOAT", format="WAV") as file:
+        for block in blocks:
+            file.write(block)
 
 
 def is_sound_only(path: str | os.PathLike) -> bool:

@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,11 +221,14 @@ def train(
     heads: Heads | None = None,
     advance: Callable[[int, str], None] = lambda steps, note: None,
     log_every: int = 10,
+    keep_at: Collection[int] = (),
+    keep: Callable[[int, Heads], None] = lambda steps, heads: None,
 ) -> Heads:
     """Train an encoder through all stages; return the heads, by objective.
 
-    Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or SIGTERM, the
-    state saved.
+    After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
+    heads. Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or
+    SIGTERM, the state saved.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -264,6 +267,7 @@ def train(
             loaders = load(examples, number, stage, first, seed, accelerator, workers)
 
             # ---- the steps
+            before_it = sum(each.steps for each in curriculum.stage[:number])
             for step in range(first, stage.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, step)
@@ -277,6 +281,8 @@ def train(
                     log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
                     advance(0, f"loss {line['loss']:.4f}")
                 advance(1, "")
+                if accelerator.main and before_it + step + 1 in keep_at:
+                    keep(before_it + step + 1, {**known, **mixture.heads()})
 
                 # ---- the state, now and then and when asked to stop
                 ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait

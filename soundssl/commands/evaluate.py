@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from soundssl.commands import scoring, terminal
-from soundssl.commands.options import Hop, Seed, words
+from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
 
@@ -326,6 +326,65 @@ def clusters(
         label = known.of_windows(source.clips.key, source.clip[chosen], centre)
         rows = task.evaluate(source.cluster[chosen], label, known.classes, task.Options(several), seed)
     scoring.show(rows, report)
+
+
+@app.command("separation")
+def separation(
+    waves: Annotated[Path, typer.Argument(help="Features file of waveforms.")],
+    model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
+    labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
+    heard: Annotated[
+        float, typer.Option(max=0, help="Level in dB re the mixture from which a track is heard (inferred).")
+    ] = -20.0,
+    picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    bootstrap: Bootstrap = 0,
+    seed: Seed = 0,
+    output: Scores = None,
+    classes: Classes = False,
+) -> None:
+    """Mixtures of two known sources: how much of each do the tracks give back?
+
+    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
+    goes in alone: a good separator leaves it whole.
+
+    Example:
+
+    soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
+    """
+    import numpy as np
+
+    from soundssl import device as hardware
+    from soundssl import files
+    from soundssl.commands import mixing
+    from soundssl.commands.separate import network_of
+    from soundssl.evaluations import separation as task
+
+    report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
+    if picture:
+        files.guard(picture, no_clobber=False)
+        files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
+    generator, options = np.random.default_rng(seed), task.Options(heard=heard, bootstrap=bootstrap)
+    drawn = mixing.read(waves, labels, words(split), count, generator)
+    measured: list[dict] = []
+    kept: list[tuple] = []
+    with hardware.start(device, precision, threads) as accelerator:
+        network = network_of(files.read_model(model), drawn.source.front_end(), accelerator)
+        for pair in mixing.sources(drawn, seconds, batch_size, generator):
+            tracks = accelerator.run(network, pair.sum(1))
+            alone = pair.reshape(-1, pair.shape[2])
+            measured += [task.measure(pair, tracks, options)]
+            measured += [task.measure_alone(alone, accelerator.run(network, alone), options)]
+            kept += list(zip(pair, tracks, strict=True))[: max(0, mixing.DRAWN - len(kept))]
+    if picture:
+        mixing.draw(picture, kept)
+    scoring.show(task.evaluate(measured, drawn.label, drawn.classes, options, seed), report)
 
 
 @app.command("labels")

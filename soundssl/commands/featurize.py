@@ -1,4 +1,4 @@
-"""soundssl featurize: media files to log-mel frames and images."""
+"""soundssl featurize: media files to log-mel frames and images, or to waveforms, and waveforms to log-mel frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import terminal
+from soundssl.commands import terminal, waveforms
 from soundssl.commands.options import Force, Jobs, NoClobber, NoProvenance, Output, Quiet, beside
 from soundssl.datasets import DATASETS
 
@@ -26,7 +26,10 @@ WINDOW = 96  # frames of one window, 0.96 s: what an encoder sees
 def featurize(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Media files, folders (searched through), or - for a list of paths on standard input."),
+        typer.Argument(
+            help="Media files, folders (searched through), or - for a list of paths on standard input; or one features "
+            "file of waveforms."
+        ),
     ],
     output: Output = None,
     dataset: Annotated[
@@ -41,8 +44,14 @@ def featurize(
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
+    representation: Annotated[
+        Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
+    ] = "logmel",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
-    store: Annotated[Literal["float16", "float32"], typer.Option(help="Number type of the stored frames.")] = "float16",
+    store: Annotated[
+        Literal["float16", "float32"] | None,
+        typer.Option(help="Number type of the stored frames. Default: float16, of waveforms float32."),
+    ] = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that one file may take; 0 for no bound.")] = 3600,
     jobs: Jobs = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
@@ -60,63 +69,99 @@ def featurize(
     file that cannot be decoded is named with its reason, kept in the output under skipped/, and costs nothing else; the
     exit status then is 3. A run that was killed goes on where it was when the same command is given again.
 
+    With --representation waveform the resampled sound itself is kept, for train --objective mixit and for separate;
+    such a file, with its tracks if it has any, is an input in turn.
+
     Examples:
 
     soundssl featurize videos/ -o features.h5
+
+    soundssl featurize --representation waveform videos/ -o waves.h5
+
+    soundssl featurize separated.h5 -o features.h5
 
     find videos -name '*.mp4' -print0 | soundssl featurize -0 - -o features.h5
 
     soundssl featurize --dataset esc50 ESC-50/ -o esc50.features.h5 --labels esc50.labels.h5
     """
-    from soundssl import files, media
-    from soundssl.ops.spectrogram import PRESETS
+    from soundssl import files
 
     _check_collection(inputs, dataset, root, labels)
-    implied, output = output is None, output or _default(inputs[0])
+    implied, output = output is None, output or default_output(inputs[0], "features")
+    end = front_end(representation)
+    store = store or ("float32" if representation == "waveform" else "float16")
     table = labels or beside(output, "labels")
-    clips = _clips(inputs, dataset, root, null, _finished([output, table]))
-    labelled = any(clip.classes is not None for clip in clips.values())
-    _guard(output, table, labelled, labels is not None, clips, no_clobber)
-    front_end = PRESETS["vggish"]
-    sources = [_source(clip) for clip in clips.values()]
-    made_from = files.digest("features", sources, {**front_end.attributes(), "store": store, "images": images})
-    if labelled and not force and files.made_from(output) == made_from != files.made_from(table):
-        _write_labels(table, clips, output, made_from, no_provenance)
+    if dataset is None and waveforms.given(inputs):
+        work = waveforms.work(inputs[0], output, end, store, images, no_clobber)
+    else:
+        clips = _clips(inputs, dataset, root, null, _finished([output, table]))
+        _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
+        work = media_work(clips, end, store, images)
+    labelled = _labelled(work.clips)
+    if labelled and not force and files.made_from(output) == work.made_from != files.made_from(table):
+        _write_labels(table, work.clips, output, work.made_from, no_provenance)
         terminal.say("featurize", f"{files.text(table)} is made again", quiet)
-    if terminal.done_before("featurize", output, made_from, force, quiet, implied):
+    if terminal.done_before("featurize", output, work.made_from, force, quiet, implied):
         return
     if force:
         files.Store.begin_afresh(output)
-    attributes = {**front_end.attributes(), "resampler": media.RESAMPLER, "image_rate": 1.0 if images else 0.0}
-    with contextlib.closing(files.Store(output, attributes, STORES[store], made_from)) as parts:
-        prepare = partial(_prepare, parts.folder, front_end, parts.dtype, images)
-        _decode(parts, clips, prepare, jobs, timeout, strict, quiet)
+    with contextlib.closing(files.Store(output, work.attributes, STORES[store], work.made_from)) as parts:
+        prepare = partial(work.prepare, parts.folder, end, parts.dtype, images)
+        decode("featurize", parts, work.clips, prepare, jobs, timeout, strict, quiet)
         skipped = sum("reason" in entry for entry in parts.done.values())
-        if skipped == len(clips):
+        if skipped == len(work.clips):
             parts.discard()
-            raise SoundsslError(f"none of {len(clips)} inputs gave a clip; nothing was written")
+            raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
         frames = sum(entry["count"][0] for entry in parts.done.values() if "count" in entry)
-        provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sources)}]
-        parts.lay_out(list(clips), provenance, IMAGE_SIZE, not no_provenance)
+        parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance)
     if labelled:
-        _write_labels(table, clips, output, made_from, no_provenance)
-    hours = frames / front_end.frame_rate / 3600
-    terminal.say("featurize", f"{len(clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
+        _write_labels(table, work.clips, output, work.made_from, no_provenance)
+    hours = frames / end.frame_rate / 3600
+    terminal.say("featurize", f"{len(work.clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
     terminal.print_path(output, implied)
     if skipped and not allow_skipped:
         raise typer.Exit(3)
 
 
-def _decode(parts, clips: dict, prepare, jobs: int, timeout: float, strict: bool, quiet: bool) -> None:
+def front_end(representation: str):
+    """Return the front end of a representation: `logmel` or `waveform`."""
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
+
+    return WAVEFORM if representation == "waveform" else PRESETS["vggish"]
+
+
+def find(inputs: list[Path], null: bool, output: Path, no_clobber: bool) -> dict:
+    """Return the clips of media files and folders by key; refuse an output that cannot be written or is an input."""
+    clips = _clips(inputs, None, None, null, _finished([output]))
+    _guard(output, output, False, False, clips, no_clobber)
+    return clips
+
+
+def media_work(clips: dict, front_end, store: str, images: bool) -> waveforms.Work:
+    """Return the work of decoding clips of media files."""
+    from soundssl import files, media
+
+    sources = [_source(clip) for clip in clips.values()]
+    made_from = files.digest("features", sources, {**front_end.attributes(), "store": store, "images": images})
+    attributes = {**front_end.attributes(), "resampler": media.RESAMPLER, "image_rate": 1.0 if images else 0.0}
+    provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sources)}]
+    return waveforms.Work(clips, attributes, made_from, provenance, IMAGE_SIZE, _prepare)
+
+
+def _labelled(clips: dict) -> bool:
+    return any(clip.classes is not None for clip in clips.values())
+
+
+def decode(command: str, parts, clips: dict, prepare, jobs: int, timeout: float, strict: bool, quiet: bool) -> None:
     """Decode the clips that the journal does not know yet; name those that give none, or raise if `strict`."""
     from soundssl import files, workers
 
-    known = {key for key, entry in parts.done.items() if not (strict and "reason" in entry)}
+    known = {key for key, entry in parts.done.items() if key in clips and not (strict and "reason" in entry)}
     todo = [clip for key, clip in clips.items() if key not in known]
     if known:
-        terminal.say("featurize", f"going on: {len(known)} of {len(clips)} inputs were done before", quiet)
+        terminal.say(command, f"going on: {len(known)} of {len(clips)} inputs were done before", quiet)
     try:
-        with terminal.progress("featurize", len(todo), "files", quiet) as advance:
+        with terminal.progress(command, len(todo), "files", quiet) as advance:
             seconds = 0.0
             for clip, answer in workers.run(prepare, todo, jobs or workers.cores(), timeout or None):
                 if isinstance(answer, workers.WorkerDied):
@@ -125,19 +170,20 @@ def _decode(parts, clips: dict, prepare, jobs: int, timeout: float, strict: bool
                     fact = f"{answer['path']}: {answer['reason']}"
                     if strict:
                         raise SoundsslError(f"{fact}; leave out --strict to go on without it")
-                    terminal.say("featurize", f"{fact}; skipped")
+                    terminal.say(command, f"{fact}; skipped")
                 parts.add(answer)
                 seconds += answer.get("count", [0])[0] / float(parts.attributes["frame_rate"])
                 advance(1, f"{seconds / 3600:.2f} h of sound")
     except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
-        terminal.say("featurize", "interrupted; the same command goes on from here")
+        terminal.say(command, "interrupted; the same command goes on from here")
         raise
 
 
-def _default(source: Path) -> Path:
+def default_output(source: Path, kind: str) -> Path:
+    """Return the output beside the first input: `KIND.h5` here for standard input, beside a folder under its name."""
     if str(source) == "-":
-        return Path("features.h5")
-    return beside(source.resolve() if source.name in ("", "..") else source, "features")
+        return Path(f"{kind}.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, kind)
 
 
 def _check_collection(inputs: list[Path], dataset: str | None, root: Path | None, labels: Path | None) -> None:
@@ -241,21 +287,21 @@ def _source(clip) -> list:
 def _prepare(folder: Path, front_end, dtype: str, images: bool, number: int):
     """Open one worker's spool and return the function that turns a clip into a journal entry."""
     from soundssl import files, media
-    from soundssl.ops.spectrogram import LogMel
+    from soundssl.ops.spectrogram import SHORTEST, LogMel
 
-    spool, log_mel = files.Spool(folder, f"worker-{number}", dtype), LogMel(front_end)
+    spool, waveform = files.Spool(folder, f"worker-{number}", dtype), front_end.representation == "waveform"
+    transform = iter if waveform else LogMel(front_end)
+    shortest = SHORTEST if waveform else WINDOW
 
     def work(clip) -> dict:
         spool.start()
         entry = {"key": files.text(clip.key), "path": files.text(clip.path)}
         try:
-            for frames in log_mel(media.read_audio(clip.path, front_end.sample_rate, clip.start, clip.end)):
+            for frames in transform(media.read_audio(clip.path, front_end.sample_rate, clip.start, clip.end)):
                 spool.add_frames(frames)
-            if spool.count[0] < WINDOW:
-                seconds = spool.count[0] / front_end.frame_rate
-                raise media.DecodeError(
-                    clip.path, f"too short: {seconds:.2f} s of frames, a window takes {WINDOW / front_end.frame_rate} s"
-                )
+            if spool.count[0] < shortest:
+                seconds, least = spool.count[0] / front_end.frame_rate, shortest / front_end.frame_rate
+                raise media.DecodeError(clip.path, f"too short: {seconds:.2f} s of frames, a window takes {least} s")
             for image in media.read_images(clip.path, 1.0, IMAGE_SIZE, clip.start, clip.end) if images else ():
                 spool.add_images(image[None])
         except media.DecodeError as error:

@@ -50,6 +50,6 @@ def beside(source: Path, kind: str, suffix: str = ".h5") -> Path:
     'a/esc.embeddings.h5'
     """
     stem = source.name if source.is_dir() else source.stem
-    for known in (".features", ".embeddings", ".triplets", ".clusters", ".labels"):
+    for known in (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels"):
         stem = stem.removesuffix(known)
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"

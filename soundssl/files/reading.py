@@ -175,6 +175,7 @@ class Clips:
     key: np.ndarray
     recording: np.ndarray
     split: np.ndarray
+    start: Any
 
     def __len__(self) -> int:
         return len(self.key)

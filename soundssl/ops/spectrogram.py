@@ -62,6 +62,7 @@ WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between 
     fmax=8000.0,
     floor=0.0,
 )
+SHORTEST = 15600  # samples that 96 frames of log-mel take, 0.975 s
 
 
 def hertz_to_mel(frequency: np.ndarray) -> np.ndarray:
