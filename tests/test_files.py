@@ -55,6 +55,7 @@ def columns(kind: str, seed: int = 0) -> dict[str, object]:
             made[name] = generator.integers(0, 100, shape).astype(dtype)
     if kind == "features":
         made["clip/offset"] = np.array([0, 2, 2, 7])
+        made["clip/parent"] = np.array([-1, 0, 0], "i4")
     return made
 
 

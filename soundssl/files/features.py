@@ -39,8 +39,30 @@ class Windows(NamedTuple):
     start: np.ndarray
 
 
+class Tracks(NamedTuple):
+    """Say of every clip which mixture it was separated from, if any. Shape: `[clips]` each.
+
+    `parent` is the row of the mixture (-1: a recording), `track` its number within the mixture and processor, from 0,
+    `processor` the number of the separator, from 0, `level` dB relative to the mixture, `silent` whether it is
+    next to silent.
+    """
+
+    parent: np.ndarray
+    track: np.ndarray
+    processor: np.ndarray
+    level: np.ndarray
+    silent: np.ndarray
+
+
+def _silent(file) -> np.ndarray:
+    return file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(file["clip/parent"]), bool)
+
+
 class Features:
-    """Read a features file: `frames`, `offset` and `images` of each clip, `mean` and `deviation` per band, `clips`."""
+    """Read a features file: frames, offsets and images of each clip, mean and deviation per band, `clips`, `tracks`.
+
+    Frames of a waveform are its samples. Raises FormatError.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         with open_checked(path, ["features"], FRONT_END) as file:
@@ -49,15 +71,31 @@ class Features:
             self.offset = file["clip/offset"][:]
             self.mean, self.deviation = file["mean"][:], file["deviation"][:]
             self.clips = Clips(file)
+            self.tracks = Tracks(*(file[f"clip/{name}"][:] for name in Tracks._fields[:-1]), _silent(file))
             self.images = Array(path, file["images"]) if "images" in file else None
             self.image_offset = file["clip/image_offset"][:] if "images" in file else None
         if self.offset[0] != 0 or self.offset[-1] != len(self.frames) or (np.diff(self.offset) < 0).any():
             raise FormatError(f"{text(path)} is damaged: clip/offset does not cover the frames; make it again")
+        if len(self.clips) and not -1 <= self.tracks.parent.min() <= self.tracks.parent.max() < len(self.clips):
+            raise FormatError(f"{text(path)} is damaged: clip/parent names a clip that is not there; make it again")
+
+    @property
+    def waveform(self) -> bool:
+        """Whether the frames are samples."""
+        return self.attributes["representation"] == "waveform"
 
     @property
     def bands(self) -> int:
-        """Number of mel bands."""
-        return self.frames.shape[1]
+        """Number of mel bands, 1 for a waveform."""
+        return 1 if self.waveform else self.frames.shape[1]
+
+    def require(self, representation: str, purpose: str) -> None:
+        """Raise FormatError unless the frames are of a representation: `logmel` or `waveform`."""
+        if self.attributes["representation"] != representation:
+            raise FormatError(
+                f"{text(self.path)} holds {self.attributes['representation']} features; {purpose} {representation} "
+                f"features: make them with soundssl featurize --representation {representation}"
+            )
 
     def front_end(self) -> dict[str, object]:
         """Return the attributes that define the front end, as plain Python values."""
@@ -276,6 +314,15 @@ class Store:
         self.discard()
         return len(clips)
 
+    def _frame_shape(self) -> tuple[int, ...]:
+        return () if self.attributes["representation"] == "waveform" else (self.attributes["bands"],)
+
+    def frames_of(self, key: str) -> Iterator[np.ndarray]:
+        """Yield the frames of a finished clip again, block by block. Shape: `[n, bands]`, or `[n]` of a waveform."""
+        size = self.attributes["bands"] * np.dtype(self.dtype).itemsize
+        for block in self._blocks([self.done[key]], 0, size):
+            yield np.frombuffer(block, self.dtype).reshape(-1, *self._frame_shape())
+
     def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[bytes]:
         spools: dict[str, BinaryIO] = {}
         try:
@@ -300,13 +347,13 @@ class Store:
 
     def _copy_frames(self, sink, clips: list[dict]) -> tuple[np.ndarray, np.ndarray]:
         bands = self.attributes["bands"]
-        total = sum(clip["count"][0] for clip in clips)
-        sink.reserve("frames", (total, bands), self.dtype)
+        total, shape = sum(clip["count"][0] for clip in clips), self._frame_shape()
+        sink.reserve("frames", (total, *shape), self.dtype)
         count, row, mean, squares = 0, 0, np.zeros(bands), np.zeros(bands)
         for block in self._blocks(clips, 0, bands * np.dtype(self.dtype).itemsize):
-            frames = np.frombuffer(block, self.dtype).reshape(-1, bands)
-            row = sink.fill("frames", row, frames)
-            count, mean, squares = merge_moments((count, mean, squares), frames)
+            frames = np.frombuffer(block, self.dtype)
+            row = sink.fill("frames", row, frames.reshape(-1, *shape))
+            count, mean, squares = merge_moments((count, mean, squares), frames.reshape(-1, bands))
         return mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")
 
     def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
@@ -322,9 +369,12 @@ class Store:
         for name in ("key", "recording", "split", "source"):
             sink.write(f"clip/{name}", [clip[name] for clip in clips])
         sink.write("clip/start", np.array([clip["start"] for clip in clips], "f8"))
-        for name, dtype in (("parent", "i4"), ("track", "i1"), ("processor", "i1")):
-            sink.write(f"clip/{name}", np.full(len(clips), -1, dtype))
-        sink.write("clip/level", np.zeros(len(clips), "f4"))
+        row = {clip["key"]: i for i, clip in enumerate(clips)}
+        sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
+        for name, dtype, none in (("track", "i1", -1), ("processor", "i1", -1), ("level", "f4", 0)):
+            sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
+        if any("parent" in clip for clip in clips):
+            sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
 
 
 def _offsets(counts: list[int]) -> np.ndarray:

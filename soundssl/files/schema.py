@@ -50,12 +50,15 @@ _WINDOW = {
     "window/start": Column("f8", "[N]", "seconds into the clip, from integer sample positions"),
 }
 
+# A separated track is a clip beside its mixture: as long as it, of its recording, split, source and start, its key that
+# of the mixture with `#track`, or with `#processor.track` where several separators worked. A training example draws one
+# processor, and one track among those with the mixture as parent and that processor.
 FEATURES = Kind(
     1,
     "soundssl featurize",
     "clips end to end, so that any window at any hop is one slice",
     {
-        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform"),
+        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform: a frame is a sample"),
         **_CLIP,
         "clip/offset": Column("i8", "[C+1]", "clip i is frames[offset[i]:offset[i+1]]"),
         "clip/source": Column("str", "[C]", "file to listen to"),
@@ -64,6 +67,7 @@ FEATURES = Kind(
         "clip/track": Column("i1", "[C]", "track number within the parent, -1 for none"),
         "clip/processor": Column("i1", "[C]", "number of the separator that made it, -1 for none"),
         "clip/level": Column("f4", "[C]", "level in dB relative to the mixture, 0 for a recording"),
+        "clip/silent": Column("u1", "[C]", "1 for a track that is next to silent, else 0", optional=True),
         "clip/onscreen": Column("f4", "[C]", "probability of being seen", optional=True),
         "skipped/path": Column("str", "[S]", "inputs that gave no clip"),
         "skipped/reason": Column("str", "[S]", "why"),
@@ -94,6 +98,8 @@ FEATURES = Kind(
         "floor": "added to the mel energy before the logarithm",
         "resampler": "resampling library and quality",
         "image_rate": "images per second of video, 0 where there are none",
+        "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
+        "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",
     },
 )
 

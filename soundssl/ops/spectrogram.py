@@ -1,4 +1,4 @@
-"""Waveform to log-mel frames, in numpy, block by block.
+"""Waveform to log-mel frames, in numpy, block by block; or the waveform as it is, for separation.
 
 The default front end is that of VGGish (Hershey et al. 2017; the same frames serve Jansen et al. 2018 and 2020): 25 ms
 periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles that are linear in mel between 125 and
@@ -47,6 +47,21 @@ class FrontEnd:
 
 
 PRESETS = {"vggish": FrontEnd()}
+WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
+    preset="waveform",
+    representation="waveform",
+    window_length=1,
+    hop_length=1,
+    fft_length=1,
+    window_function="none",
+    mel_scale="none",
+    spectrum="none",
+    logarithm="none",
+    bands=1,
+    fmin=0.0,
+    fmax=8000.0,
+    floor=0.0,
+)
 
 
 def hertz_to_mel(frequency: np.ndarray) -> np.ndarray:
