@@ -18,7 +18,9 @@ PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
 class WorkerDied(Exception):
-    """The worker that held a task crashed or ran out of time."""
+    """The worker that held a task crashed or, where it was `late`, ran out of time."""
+
+    late = False
 
 
 def cores() -> int:
@@ -121,6 +123,7 @@ def _collect(workers: list[_Worker], timeout: float | None, employ) -> Iterator[
             worker.process.kill()
             worker.process.join()
             answer = WorkerDied(f"its decoder took longer than {timeout:g} s")
+            answer.late = True
         else:
             continue
         task = worker.task

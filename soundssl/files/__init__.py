@@ -3,11 +3,14 @@
 schema    the five kinds of file as tables
 writing   atomic files with provenance
 reading   checked readers of every kind
-features  the features file: windows at any hop, and the spool it is written through
+features  the features file: windows at any hop
+spooling  the spool through which a features file is written
+joining   several features or embeddings files as one
 model     model files (safetensors)
 """
 
-from soundssl.files.features import Features, Spool, Store, read_windows
+from soundssl.files.features import Features, read_windows
+from soundssl.files.joining import Join
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.reading import (
     Clips,
@@ -17,6 +20,7 @@ from soundssl.files.reading import (
     Labels,
     Missing,
     Triplets,
+    attributes_of,
     identity,
     kind_of,
     made_from,
@@ -24,6 +28,7 @@ from soundssl.files.reading import (
     read_scores,
     require,
 )
+from soundssl.files.spooling import Spool, Store, differences
 from soundssl.files.writing import (
     Log,
     Unusable,
@@ -43,6 +48,7 @@ __all__ = [
     "Embeddings",
     "Features",
     "FormatError",
+    "Join",
     "Labels",
     "Log",
     "Missing",
@@ -51,7 +57,9 @@ __all__ = [
     "Store",
     "Triplets",
     "Unusable",
+    "attributes_of",
     "create",
+    "differences",
     "digest",
     "guard",
     "guard_inputs",

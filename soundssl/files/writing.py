@@ -108,6 +108,11 @@ class Sink:
         """Create an empty contiguous dataset to be filled through `fill` from its first row to its last."""
         return self.file.create_dataset(name, shape=shape, dtype=dtype)
 
+    def refer(self, name: str, layout: h5py.VirtualLayout, identities: list[str]) -> None:
+        """Write a dataset whose rows lie in other files; `identities` stand for what is in them."""
+        self.file.create_virtual_dataset(name, layout)
+        self._count(name, "\0".join(identities).encode())
+
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
         """Write `values` into rows from `row` on; return the next row."""
         self.file[name][row : row + len(values)] = values

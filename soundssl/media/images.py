@@ -32,8 +32,8 @@ def read_images(
 ) -> Iterator[np.ndarray]:
     """Yield pictures of a video at `rate` per second: picture k is the one shown `k / rate` seconds after `start`.
 
-    The whole picture, turned as its metadata say, is scaled to `size` (height, width). Shape: `[height, width, 3]` each, uint8 RGB. Yields nothing
-    where there is no video stream. Raises DecodeError.
+    The whole picture, turned as its metadata say, is scaled to `size` (height, width). Shape: `[height, width, 3]`
+    each, uint8 RGB. Yields nothing where there is no video stream. Raises DecodeError.
     """
     check_readable(path)
     if is_sound_only(path):
