@@ -310,7 +310,7 @@ def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
     sink.write("clip/start", np.array([clip["start"] for clip in clips], "f8"))
     row = {clip["key"]: i for i, clip in enumerate(clips)}
     sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
-    heard = HEARD if any("peak" in clip for clip in clips) else {}
+    heard = HEARD if all("peak" in clip for clip in clips) else {}
     for name, (dtype, none) in {**TRACKS, **heard}.items():
         sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
     if any("parent" in clip for clip in clips):

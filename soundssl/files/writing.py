@@ -235,16 +235,18 @@ def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, bl
         write(stream)
 
 
-def write_embeddings(sink: Sink, batches: Iterator, count: int, size: int, dtype: str, clips) -> None:
-    """Write (vectors, windows) batches and the clip table into an embeddings file."""
+def write_embeddings(sink: Sink, batches: Iterator, count: int, size: int, dtype: str, clips, chosen=None) -> None:
+    """Write (vectors, windows) batches and the clip table into an embeddings file, or of it the clips `chosen`."""
+    chosen = np.ones(len(clips), bool) if chosen is None else chosen
+    number = np.cumsum(chosen) - 1
     sink.reserve("embedding", (count, size), dtype)
     row, clip, start = 0, [], []
     for vectors, windows in batches:
         row = sink.fill("embedding", row, vectors)
-        clip.append(windows.clip)
+        clip.append(number[windows.clip])
         start.append(windows.start)
-    sink.write("window/clip", np.concatenate(clip).astype("i4"))
-    sink.write("window/start", np.concatenate(start))
+    sink.write("window/clip", np.concatenate([np.empty(0), *clip]).astype("i4"))
+    sink.write("window/start", np.concatenate([np.empty(0), *start]))
     for name in ("key", "recording", "split", "source"):
-        sink.write(f"clip/{name}", getattr(clips, name))
-    sink.write("clip/start", clips.start)
+        sink.write(f"clip/{name}", getattr(clips, name)[chosen])
+    sink.write("clip/start", clips.start[chosen])
