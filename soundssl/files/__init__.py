@@ -1,15 +1,17 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
-schema    the five kinds of file as tables
-writing   atomic files with provenance
-reading   checked readers of every kind
-features  the features file: windows at any hop
-spooling  the spool through which a features file is written
-joining   several features or embeddings files as one
-model     model files (safetensors)
+schema      the five kinds of file as tables
+writing     atomic files with provenance
+reading     checked readers of every kind
+features    the features file: windows at any hop
+spooling    the spool through which a features file is written
+joining     several files of one kind as one
+inspection  what is in a file, and whether it is sound
+model       model files (safetensors)
 """
 
 from soundssl.files.features import Features, read_windows
+from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.reading import (
@@ -58,12 +60,14 @@ __all__ = [
     "Triplets",
     "Unusable",
     "attributes_of",
+    "chain",
     "create",
     "differences",
     "digest",
     "guard",
     "guard_inputs",
     "identity",
+    "inspect",
     "kind_of",
     "made_from",
     "model_made_from",
@@ -73,7 +77,9 @@ __all__ = [
     "read_windows",
     "replace",
     "require",
+    "skipped",
     "text",
+    "verify",
     "write_embeddings",
     "write_matrix",
     "write_model",
