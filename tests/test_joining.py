@@ -160,7 +160,7 @@ def test_what_does_not_fit_together_is_not_joined(call, parted, tmp_path):
         ([given[0], tmp_path / "other.h5"], 4, "frame_rate"),
         ([given[0], tmp_path / "wide.h5"], 4, "frames differ in type or size"),
         ([given[0], parted / "whole.h5"], 4, "have the same key"),
-        ([given[0]], 2, "has nothing to be joined with; --copy copies it"),
+        ([given[0]], 4, "holds logmel features; featurize reads waveform features"),
         ([given[0], parted / "media" / "a.wav"], 4, "give either media or features files to join"),
         ([parted / "media" / "a.wav", given[0]], 4, "give either media or features files to join"),
     ):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from soundssl import SoundsslError
@@ -63,53 +64,65 @@ def source_digest(clip) -> str:
 
 
 def decode(
-    store, tasks: Iterable[tuple[Any, str]], recipe: Recipe, jobs: int, timeout: float, strict: bool, quiet: bool
+    command: str,
+    store,
+    clips: dict,
+    prepare,
+    jobs: int,
+    timeout: float,
+    strict: bool,
+    quiet: bool,
+    sources: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Decode (clip, digest) tasks into a store; name those that give none, or raise if `strict`."""
-    from functools import partial
+    """Put into a store what workers make of the clips that its journal does not know; name those that give nothing.
 
+    `prepare(number)` gives the function that turns a clip into a journal entry; `sources` are digests of the inputs by
+    key. Raises SoundsslError for the first that gives nothing if `strict`.
+    """
     from soundssl import files, workers
 
-    tasks = list(tasks)
-    begun, seconds = time.monotonic(), 0.0
-    prepare = partial(_prepare, store.folder, recipe, store.dtype)
+    known = {key for key, entry in store.done.items() if not (strict and "reason" in entry)}
+    keys = [key for key in clips if key not in known]
+    todo = [clips[key] for key in keys]
+    begun, seconds, rate = time.monotonic(), 0.0, float(store.attributes["frame_rate"])
     try:
-        with terminal.progress("featurize", len(tasks), "files", quiet) as advance:
-            for (clip, digest), answer in workers.run(prepare, tasks, jobs or workers.cores(), timeout or None):
+        with terminal.progress(command, len(todo), "files", quiet) as advance:
+            for clip, answer in workers.run(prepare, todo, jobs or workers.cores(), timeout or None):
                 if isinstance(answer, workers.WorkerDied):
                     answer = {"reason": str(answer), "passing": answer.late}
-                answer = {"key": files.text(clip.key), "made_from": digest, **answer}
+                key = files.text(clip.key)
+                answer = {"key": key, **({"made_from": sources[key]} if key in sources else {}), **answer}
                 if "reason" in answer:
                     answer["path"] = files.text(clip.path)
                     fact = f"{answer['path']}: {answer['reason']}"
                     if strict:
                         raise SoundsslError(f"{fact}; leave out --strict to go on without it")
-                    terminal.say("featurize", f"{fact}; skipped")
-                elif truncated := answer.pop("truncated"):
-                    terminal.say("featurize", f"{files.text(clip.path)}: {truncated}; kept", quiet)
+                    terminal.say(command, f"{fact}; skipped")
+                elif said := answer.pop("said", ""):
+                    terminal.say(command, f"{files.text(clip.path)}: {said}; kept", quiet)
                 store.add(answer)
-                seconds += sum(piece["count"][0] for piece in answer.get("pieces", [])) / recipe.front_end.frame_rate
+                seconds += sum(piece.get("count", [0])[0] for piece in answer.get("pieces", [answer])) / rate
                 speed = seconds / max(time.monotonic() - begun, 1e-3)
                 advance(1, f"{seconds / 3600:.2f} h of sound, {speed:,.0f} × real time")
     except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
-        terminal.say("featurize", "interrupted; the same command goes on from here")
+        terminal.say(command, "interrupted; the same command goes on from here")
         raise
 
 
-def _prepare(folder: Path, recipe: Recipe, dtype: str, number: int):
+def prepare(recipe: Recipe, folder: Path, front_end, dtype: str, images: bool, number: int):
     """Open one worker's spool and return the function that turns a clip into what the journal says of it."""
     from soundssl import files, media
     from soundssl.ops.spectrogram import LogMel
 
-    spool, log_mel = files.Spool(folder, f"worker-{number}", dtype), LogMel(recipe.front_end)
+    spool = files.Spool(folder, f"worker-{number}", dtype)
+    transform = iter if front_end.representation == "waveform" else LogMel(front_end)
 
-    def work(task: tuple[Any, str]) -> dict:
-        clip, _ = task
+    def work(clip) -> dict:
         spool.start()
         try:
             pieces: list[dict] = []
             for channel in recipe.channels(clip.path):
-                pieces += _pieces(clip, channel, recipe, spool, log_mel)
+                pieces += _pieces(clip, channel, recipe, spool, transform)
         except media.DecodeError as error:
             spool.abandon()
             return {"reason": error.reason, "passing": error.passing}
@@ -122,12 +135,12 @@ def _prepare(folder: Path, recipe: Recipe, dtype: str, number: int):
             spool.abandon()
             return {"reason": f"{type(error).__name__}: {error}"}
         said = [piece.pop("said") for piece in pieces]
-        return {"pieces": pieces, "truncated": max(said)}
+        return {"pieces": pieces, "said": max(said)}
 
     return work
 
 
-def _pieces(clip, channel: int | None, recipe: Recipe, spool, log_mel) -> list[dict]:
+def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list[dict]:
     """Write the frames and images of one channel into the spool, a piece a clip; raise DecodeError where none is."""
     from soundssl import files, media
     from soundssl.ops import spectrogram
@@ -146,7 +159,7 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, log_mel) -> list[d
     for number, waveform in enumerate(spectrogram.cut(blocks, length) if length else [blocks]):
         if recipe.short == "pad":
             waveform = spectrogram.extended(waveform, front_end.samples(front_end.window_frames))
-        for frames in log_mel(waveform):
+        for frames in transform(waveform):
             spool.add_frames(frames)
         longest = max(longest, spool.count[0])
         if spool.count[0] < front_end.window_frames:

@@ -1,4 +1,4 @@
-"""soundssl featurize: media files to log-mel frames and images."""
+"""soundssl featurize: media files to log-mel frames and images, or to waveforms, and waveforms to log-mel frames."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from soundssl import SoundsslError, __version__
-from soundssl.commands import terminal
+from soundssl.commands import decoding, terminal, waveforms
 from soundssl.commands.decoding import IMAGE_SIZE, Recipe, decode, source_digest
 from soundssl.commands.joining import join
 from soundssl.commands.options import (
@@ -38,8 +39,8 @@ def featurize(
     inputs: Annotated[
         list[Path],
         typer.Argument(
-            help="Media files, folders (searched through), or - for a list of paths on standard input; or features "
-            "files, to join them."
+            help="Media files, folders (searched through), or - for a list of paths on standard input; or one features "
+            "file of waveforms; or several features files, to join them."
         ),
     ],
     output: Output = None,
@@ -55,6 +56,9 @@ def featurize(
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
+    representation: Annotated[
+        Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
+    ] = "logmel",
     preset: Annotated[
         Literal["vggish", "mm-videos", "fsd50k", "uclser20"],
         typer.Option(
@@ -81,7 +85,10 @@ def featurize(
         ),
     ] = "keep",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
-    store: Annotated[Literal["float16", "float32"], typer.Option(help="Number type of the stored frames.")] = "float16",
+    store: Annotated[
+        Literal["float16", "float32"] | None,
+        typer.Option(help="Number type of the stored frames. Default: float16, of waveforms float32."),
+    ] = None,
     update: Annotated[
         bool, typer.Option("--update", help="Decode only what is new or changed; take the rest from the output.")
     ] = False,
@@ -104,12 +111,19 @@ def featurize(
     file that cannot be decoded is named with its reason, kept in the output under skipped/, and costs nothing else; the
     exit status then is 3. A run that was killed goes on where it was when the same command is given again.
 
-    Given features files, it joins them: the output refers to their rows, so they must stay where they are, or with
-    --copy holds them itself.
+    With --representation waveform the resampled sound itself is kept, for train --objective mixit and for separate;
+    such a file, with its tracks if it has any, is an input in turn.
+
+    Given several features files, it joins them: the output refers to their rows, so they must stay where they are, or
+    with --copy holds them itself.
 
     Examples:
 
     soundssl featurize videos/ -o features.h5
+
+    soundssl featurize --representation waveform videos/ -o waves.h5
+
+    soundssl featurize separated.h5 -o features.h5
 
     find videos -name '*.mp4' -print0 | soundssl featurize -0 - -o features.h5
 
@@ -120,57 +134,71 @@ def featurize(
     soundssl featurize part-*.h5 -o features.h5
     """
     from soundssl import files
-    from soundssl.ops.spectrogram import PRESETS
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     _check_collection(inputs, dataset, root, labels)
-    if dataset is None and _are_features(inputs):
+    if dataset is None and (copy or len(inputs) > 1) and _are_features(inputs):
         join("features", inputs, output, copy, force, no_clobber, no_provenance, quiet)
         return
-    piece = part_of(part)
     _check_channel(channel)
+    piece = part_of(part)
     implied, output = output is None, output or _default(inputs[0], piece)
-    table = labels or beside(output, "labels")
-    found = _clips(inputs, dataset, root, null, _finished([output, table]))
-    clips = {key: one for key, one in found.items() if belongs(key, piece)}
-    labelled = any(one.classes is not None for one in found.values())
-    _guard(output, table, labelled, labels is not None, clips, no_clobber)
-
-    front_end = PRESETS[preset]
-    if frame_hop is not None:
+    front_end = WAVEFORM if representation == "waveform" else PRESETS[preset]
+    if frame_hop is not None and representation == "logmel":
         front_end = replace(front_end, hop_length=max(1, round(frame_hop * front_end.sample_rate)))
-    recipe = Recipe(front_end, images, channel, clip, short, truncated)
-    attributes = {**recipe.attributes(), **({"part": f"{piece[0]}/{piece[1]}"} if piece else {})}
-    _guard_part(output, attributes.get("part"), force)
-    sources = {key: source_digest(one) for key, one in clips.items()}
-    made_from = files.digest("features", sorted(sources.values()), attributes, store)
-    said = files.digest(made_from, [[key, one.classes] for key, one in clips.items()])  # what the labels are made from
+    store = store or ("float32" if representation == "waveform" else "float16")
+    table = labels or beside(output, "labels")
+    if dataset is None and waveforms.given(inputs):
+        work = waveforms.work(inputs[0], output, front_end, store, images, no_clobber)
+    else:
+        clips = _clips(inputs, dataset, root, null, _finished([output, table]))
+        _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
+        work = media_work(clips, Recipe(front_end, images, channel, clip, short, truncated), store, piece)
+    _guard_part(output, work.attributes.get("part"), force)
+    labelled, made_from = _labelled(work.clips), work.made_from
+    said = files.digest(made_from, [[key, one.classes] for key, one in work.clips.items()])  # what labels are made from
     if labelled and not force and files.made_from(output) == made_from and files.made_from(table) != said:
-        _write_labels(table, clips, sources, output, said, no_provenance)
+        _write_labels(table, work, output, said, no_provenance)
         terminal.say("featurize", f"{files.text(table)} is made again", quiet)
     if terminal.done_before("featurize", output, made_from, force, quiet, implied):
         return
 
     if force:
         files.Store.begin_afresh(output)
-    options = files.digest(attributes, store, __version__)
-    with contextlib.closing(files.Store(output, attributes, STORES[store], options)) as parts:
-        _take_over(parts, sources, update and not force, quiet)
-        known = [key for key, entry in parts.done.items() if not (strict and "reason" in entry)]
-        todo = [(clips[key], sources[key]) for key in clips if key not in set(known)]
-        decode(parts, todo, recipe, jobs, timeout, strict, quiet)
+    options = files.digest(work.attributes, store, __version__) if work.sources else made_from
+    with contextlib.closing(files.Store(output, work.attributes, STORES[store], options)) as parts:
+        if not force:
+            _take_over(parts, work, update, quiet)
+        prepare = partial(work.prepare, parts.folder, front_end, parts.dtype, images)
+        decode("featurize", parts, work.clips, prepare, jobs, timeout, strict, quiet, work.sources)
         skipped = sum("reason" in entry for entry in parts.done.values())
-        if skipped == len(clips) and not piece:
+        if skipped == len(work.clips) and not piece:
             parts.discard()
-            raise SoundsslError(f"none of {len(clips)} inputs gave a clip; nothing was written")
-        made = parts.clips(list(clips))
-        provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sorted(sources.values()))}]
-        parts.lay_out(list(clips), provenance, IMAGE_SIZE, not no_provenance, made_from)
+            raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
+        made = parts.clips(list(work.clips))
+        parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance, made_from)
     if labelled:
-        _write_labels(table, clips, sources, output, said, no_provenance)
+        _write_labels(table, work, output, said, no_provenance)
     terminal.say("featurize", _summary(made, skipped, front_end.frame_rate), quiet)
     terminal.print_path(output, implied)
     if skipped and not allow_skipped:
         raise typer.Exit(3)
+
+
+def media_work(clips: dict, recipe: Recipe, store: str, part: tuple[int, int] | None) -> waveforms.Work:
+    """Return the work of decoding clips of media files, or of them one part."""
+    from soundssl import files
+
+    clips = {key: one for key, one in clips.items() if belongs(key, part)}
+    attributes = {**recipe.attributes(), **({"part": f"{part[0]}/{part[1]}"} if part else {})}
+    sources = {key: source_digest(one) for key, one in clips.items()}
+    made_from = files.digest("features", sorted(sources.values()), attributes, store)
+    origin = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sorted(sources.values()))}]
+    return waveforms.Work(clips, attributes, made_from, origin, IMAGE_SIZE, partial(decoding.prepare, recipe), sources)
+
+
+def _labelled(clips: dict) -> bool:
+    return any(clip.classes is not None for clip in clips.values())
 
 
 def _are_features(inputs: list[Path]) -> bool:
@@ -203,25 +231,25 @@ def _guard_part(output: Path, part: object, force: bool) -> None:
         )
 
 
-def _take_over(parts, sources: dict[str, str], update: bool, quiet: bool) -> None:
+def _take_over(parts, work: waveforms.Work, update: bool, quiet: bool) -> None:
     """Take from an interrupted run, and to `update` from the finished output, what still holds; say what does not."""
     from soundssl import files
 
     name = files.text(parts.output)
     if parts.forgotten:
         terminal.say("featurize", f"what a run left unfinished is begun again: {', '.join(parts.forgotten)}", quiet)
-    parts.keep(sources)
+    parts.keep(work.sources)
     if parts.done:
-        terminal.say("featurize", f"going on: {len(parts.done)} of {len(sources)} inputs were done before", quiet)
-    if files.made_from(parts.output) is None:
+        terminal.say("featurize", f"going on: {len(parts.done)} of {len(work.clips)} inputs were done before", quiet)
+    if files.made_from(parts.output) is None or files.attributes_of(parts.output).get("kind") != "features":
         return
     if changed := files.differences(parts.output, parts.attributes, parts.dtype):
         terminal.say("featurize", f"{name} is made again: {', '.join(changed)}", quiet)
     elif not update:
         terminal.say("featurize", f"{name} is made again: its inputs have changed; --update takes over the rest", quiet)
     else:
-        taken = parts.adopt(sources)
-        terminal.say("featurize", f"{taken} of {len(sources)} inputs are taken over from {name}", quiet)
+        taken = parts.adopt(work.sources)
+        terminal.say("featurize", f"{taken} of {len(work.clips)} inputs are taken over from {name}", quiet)
 
 
 def _summary(made: list[dict], skipped: int, frame_rate: float) -> str:
@@ -330,16 +358,14 @@ def _require_folder(path: Path) -> None:
         raise files.Missing(f"{files.text(path)} is not a folder; name the folder of the collection")
 
 
-def _write_labels(
-    path: Path, clips: dict, sources: dict[str, str], features: Path, made_from: str, no_provenance: bool
-) -> None:
+def _write_labels(path: Path, work: waveforms.Work, features: Path, made_from: str, no_provenance: bool) -> None:
     """Write the labels of the clips in a features file: whole clips, classes in alphabetical order."""
     import numpy as np
 
     from soundssl import files
 
     source = files.Features(features)
-    of = {sources[key]: clip for key, clip in clips.items()}
+    of = {work.sources[key]: clip for key, clip in work.clips.items()}
     here = [of[digest] for digest in source.clips.made_from]
     said = [None if clip.classes is None else [files.text(name) for name in clip.classes] for clip in here]
     classes = sorted({name for names in said for name in names or ()})

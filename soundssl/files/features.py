@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,6 +17,7 @@ FRONT_END = (
     *("representation", "sample_rate", "frame_rate", "window_length", "hop_length", "fft_length", "window_function"),
     *("mel_scale", "spectrum", "logarithm", "level", "padding", "bands", "fmin", "fmax", "floor"),
 )
+BLOCK = 1 << 16  # frames read at a time: 8 MB of float16
 WINDOW = 96  # frames of a window, 0.96 s: what an encoder sees
 
 
@@ -43,8 +44,10 @@ class Tracks(NamedTuple):
     silent: np.ndarray
 
 
-def _silent(file) -> np.ndarray:
-    return file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(file["clip/parent"]), bool)
+def _tracks(file) -> Tracks:
+    parent, track, processor, level = (file[f"clip/{name}"][:] for name in ("parent", "track", "processor", "level"))
+    silent = file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(parent), bool)
+    return Tracks(parent, track, processor, level, silent)
 
 
 class Features:
@@ -60,7 +63,7 @@ class Features:
             self.offset = file["clip/offset"][:]
             self.mean, self.deviation = file["mean"][:], file["deviation"][:]
             self.clips = Clips(file)
-            self.tracks = Tracks(*(file[f"clip/{name}"][:] for name in Tracks._fields[:-1]), _silent(file))
+            self.tracks = _tracks(file)
             self.images = Array(path, file["images"]) if "images" in file else None
             self.image_offset = file["clip/image_offset"][:] if "images" in file else None
         if self.offset[0] != 0 or self.offset[-1] != len(self.frames) or (np.diff(self.offset) < 0).any():
@@ -110,6 +113,29 @@ class Features:
         """Return the whole number of frames nearest to a duration in seconds, at least one."""
         rate = int(self.attributes["sample_rate"]) / int(self.attributes["hop_length"])
         return max(1, round(seconds * rate))
+
+    def blocks(self, clip: int) -> Iterator[np.ndarray]:
+        """Yield the frames of a clip block by block. Shape: `[n, bands]` each, or `[n]` of a waveform."""
+        for first in range(self.offset[clip], self.offset[clip + 1], BLOCK):
+            yield self.frames[first : min(first + BLOCK, self.offset[clip + 1])]
+
+    def facts(self, clip: int) -> dict[str, Any]:
+        """Return what the table says of a clip, as an entry for `Store.add`: its key, its source, its mixture."""
+        found: dict[str, Any] = {
+            name: str(getattr(self.clips, name)[clip]) for name in ("key", "recording", "split", "source")
+        }
+        found["start"] = float(self.clips.start[clip])
+        if self.tracks.parent[clip] >= 0:
+            found["parent"] = str(self.clips.key[self.tracks.parent[clip]])
+            found |= {name: getattr(self.tracks, name)[clip].item() for name in ("track", "processor", "level")}
+            found["silent"] = int(self.tracks.silent[clip])
+        return found
+
+    def images_of(self, clip: int) -> np.ndarray | None:
+        """Return the images of a clip, None where the file has none. Shape: `[n, height, width, 3]`."""
+        if self.images is None or self.image_offset is None:
+            return None
+        return self.images[self.image_offset[clip] : self.image_offset[clip + 1]]
 
     def grid(self, length: int, hop: int, clips: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return clip row and first frame (within the file) of the windows that lie `hop` frames apart in each clip.

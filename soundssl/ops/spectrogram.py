@@ -103,6 +103,7 @@ WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between 
     fmin=0.0,
     fmax=8000.0,
     floor=0.0,
+    window_frames=15600,  # samples that 96 frames of log-mel take, 0.975 s
 )
 
 
