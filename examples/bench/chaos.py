@@ -54,7 +54,7 @@ def run(media: Path, output: Path) -> float:
 
 
 def kill(media: Path, output: Path, after: float, group: bool) -> bool:
-    """Start a run and kill it after so many seconds, with its workers if `group`; return whether it had ended before."""
+    """Start a run, kill it after so many seconds, with its workers if `group`; return whether it had ended before."""
     process = subprocess.Popen(command(media, output), start_new_session=True, stderr=subprocess.DEVNULL)
     try:
         process.wait(after)

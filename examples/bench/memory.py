@@ -1,4 +1,4 @@
-"""Measure the memory of featurize: a day at 96 kHz in one file, and many small files; peak RssAnon of all its processes.
+"""Measure the memory of featurize: a day at 96 kHz in one file, and many small files; RssAnon of all its processes.
 
 Run: python examples/bench/memory.py day      (a sparse file of 16 GB; a few minutes)
      python examples/bench/memory.py small 100000
@@ -83,9 +83,8 @@ def main() -> None:
         else:
             write_small(media, int(options.count or 100_000))
         peak, seconds = measure([str(media), "-o", str(output), "-j", options.jobs, "-q"])
-        print(
-            f"{options.what}: peak {peak / 1e6:.0f} MB of anonymous memory, {seconds:.0f} s, {output.stat().st_size:,} bytes"
-        )
+        size = output.stat().st_size >> 20
+        print(f"{options.what}: peak {peak / 1e6:.0f} MB of anonymous memory, {seconds:.0f} s, output {size} MB")
     if peak > BOUND:
         raise SystemExit(f"more than {BOUND / 1e6:.0f} MB")
 
