@@ -92,6 +92,7 @@ class Sink:
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self.content = hashlib.sha256()
+        self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
         """Write a whole column: an array, or a list of strings."""
@@ -106,7 +107,8 @@ class Sink:
 
     def reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
         """Create an empty contiguous dataset to be filled through `fill` from its first row to its last."""
-        return self.file.create_dataset(name, shape=shape, dtype=dtype)
+        self.reserved[name] = self.file.create_dataset(name, shape=shape, dtype=dtype)
+        return self.reserved[name]
 
     def refer(self, name: str, layout: h5py.VirtualLayout, identities: list[str]) -> None:
         """Write a dataset whose rows lie in other files; `identities` stand for what is in them."""
@@ -115,13 +117,14 @@ class Sink:
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
         """Write `values` into rows from `row` on; return the next row."""
-        self.file[name][row : row + len(values)] = values
-        self._count(name, np.ascontiguousarray(values, dtype=self.file[name].dtype))
+        dataset = self.reserved[name]
+        dataset[row : row + len(values)] = values
+        self._count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
 
     def _count(self, name: str, data) -> None:
         self.content.update(name.encode())
-        self.content.update(data if isinstance(data, bytes) else data.tobytes())
+        self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8))
 
 
 @contextlib.contextmanager

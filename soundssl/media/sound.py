@@ -246,7 +246,9 @@ class _Converter:
     """Turn frames into float32 `[samples, channels]` at one rate; broadcasts change form in the middle."""
 
     def __init__(self, rate: int) -> None:
-        self.rate, self.form, self.resampler = rate, None, None
+        self.rate = rate
+        self.form: tuple | None = None
+        self.resampler: av.AudioResampler | None = None
 
     def __call__(self, frame) -> Iterator[np.ndarray]:
         form = (frame.format.name, frame.layout.name, frame.sample_rate)
@@ -271,7 +273,8 @@ def _trim(blocks, rate: int, start: float, end: float | None) -> Iterator[np.nda
     Silence stands before late sound and in holes.
     """
     position, stop = round(start * rate), None if end is None else round(end * rate)
-    begun, held, count = False, [], 0
+    held: list[np.ndarray] = []
+    begun, count = False, 0
     for first, block in blocks:
         expected = position if begun else 0
         first = expected if first is None else first
