@@ -38,7 +38,8 @@ class Stage:
 class Curriculum:
     """Describe a whole training: the encoder or separator, and stages in which it and the heads live on.
 
-    `size` and `norm` are those of an encoder, `tracks` and `consistency` those of a separator. What is `auto` depends on the device and on the model that a run starts from: see `settle`.
+    `size` and `norm` are those of an encoder, `tracks` and `consistency` those of a separator. What is `auto` depends
+    on the device and on the model that a run starts from: see `settle`.
     """
 
     encoder: str = AUTO

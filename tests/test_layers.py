@@ -33,7 +33,7 @@ ROOMS = {
     "ops": Room("ops*", "torch numpy", "scipy sklearn faiss triton"),
     # ground
     "files": Room("files*", "h5py safetensors numpy"),
-    "media": Room("", "soundfile av soxr numpy"),
+    "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
     "pictures": Room("", "numpy", "matplotlib"),
     "workers": Room(""),
@@ -130,7 +130,7 @@ def test_modules_import_what_their_room_may(module):
         ("ops.metrics", "from soundssl import files"),
         ("ops.metrics", "import scipy.special"),
         ("files.reading", "import torch"),
-        ("media", "from soundssl.files import text"),
+        ("media.sound", "from soundssl.files import text"),
         ("models.plain", "import timm"),
         ("models.plain", "from soundssl import device"),
         ("objectives.triplet", "def f():\n    from soundssl.objectives import triplet"),

@@ -114,7 +114,9 @@ def test_media_and_several_processors(world, capsys):
     assert separate(world / "media", *pair, "-o", output, "--wav", listen) == 3
     said = capsys.readouterr().err
     assert "c.wav: not a media file; skipped" in said and "3 recordings, 15 tracks, 5 of them next to silent" in said
+    assert files.verify(output) == []
     source = files.Features(output)
+    assert [bool(digest) for digest in source.clips.made_from] == list(source.tracks.parent < 0)
     for row in np.flatnonzero(source.tracks.parent < 0):
         for processor, count in enumerate((TRACKS, 2)):
             own = np.flatnonzero((source.tracks.parent == row) & (source.tracks.processor == processor))
@@ -140,12 +142,13 @@ def test_tracks_of_an_earlier_separation_are_no_mixtures(world):
     assert len(files.Features(second).clips) == 8 * 3
 
 
-def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
+@pytest.mark.parametrize(("source", "status"), [("toy.waves.h5", 0), ("media", 3)])
+def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path, source, status):
     pair = ["-m", world / "one.safetensors", "-m", world / "two.safetensors"]
     fixed = ["--device", "cpu", "--precision", "float32", "--threads", "1", "-j", "1", "--no-provenance"]
     whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
-    assert separate(world / "toy.waves.h5", *pair, "-o", whole, "--no-provenance", "-q") == 0
-    words = ["separate", world / "toy.waves.h5", *pair, "-o", cut, *fixed]
+    assert separate(world / source, *pair, "-o", whole, "--no-provenance", "-q") == status
+    words = ["separate", world / source, *pair, "-o", cut, *fixed]
     process = subprocess.Popen(
         [sys.executable, "-m", "soundssl", *map(str, words)], env=ENVIRONMENT, stderr=subprocess.PIPE
     )
@@ -157,7 +160,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path):
     assert not cut.exists()
     lines = journal.read_text().splitlines()
     journal.write_text("\n".join(lines[:-1]) + "\n")  # as if it had been killed between two tracks
-    assert separate(world / "toy.waves.h5", *pair, "-o", cut, "--no-provenance", "-q") == 0
+    assert separate(world / source, *pair, "-o", cut, "--no-provenance", "-q") == status
     assert cut.read_bytes() == whole.read_bytes() and not journal.exists()
 
 

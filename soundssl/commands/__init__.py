@@ -16,7 +16,17 @@ import typer.completion
 import typer.core
 
 from soundssl import SoundsslError, __version__
-from soundssl.commands import cluster, embed, evaluate, featurize, label_clusters, sample_triplets, separate, train
+from soundssl.commands import (
+    cluster,
+    embed,
+    evaluate,
+    featurize,
+    info,
+    label_clusters,
+    sample_triplets,
+    separate,
+    train,
+)
 
 # Pipeline order, under the headings of --help.
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -25,6 +35,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
     "Measure": {"evaluate": evaluate.app},
+    "Look": {"info": info.info},
 }
 
 

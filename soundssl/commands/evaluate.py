@@ -428,5 +428,5 @@ def labels(
         centre = place[2] + float(source.attributes["window"]) / 2
         pair = given.at_windows(*place, centre), known.of_windows(*place[:2], centre)
     names = list(dict.fromkeys([*known.classes, *given.classes]))
-    pair = [task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True)]
-    scoring.show(task.evaluate(*pair, names), report)
+    answer, true = (task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True))
+    scoring.show(task.evaluate(answer, true, names), report)

@@ -35,6 +35,7 @@ SIZES = {
     "S": "skipped inputs, or labelled segments",
     "L": "classes",
     "E": "events",
+    "P": "files joined",
     "I": "images",
     "bands": "mel bands",
     "height": "pixels",

@@ -95,7 +95,7 @@ def load(path: Path, labels: Path, hop: float, splits: list[str] | None, means: 
             f"{files.text(path)} holds {kind}; evaluate takes embeddings, features or an NPY matrix"
         )
     source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
-    if kind == "features":
+    if isinstance(source, files.Features):
         source.require("logmel", "the baseline is that of")
     label = known.of_clips(source.clips.key)
     chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)

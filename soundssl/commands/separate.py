@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import featurize, terminal, waveforms
+from soundssl.commands import decoding, featurize, terminal, waveforms
 from soundssl.commands.options import (
     Device,
     Force,
@@ -86,6 +86,7 @@ def separate(
         raise typer.BadParameter(f"{overlap} s is more than half of --length {length} s", param_hint="--overlap")
     from soundssl import device as hardware
     from soundssl import files
+    from soundssl.ops.spectrogram import WAVEFORM
 
     _guard_folder(wav)
     files.guard_inputs(output, model)
@@ -102,9 +103,10 @@ def separate(
             networks = [network_of(files.read_model(path), here, accelerator) for path in model]
             attributes = {**work.attributes, "processors": json.dumps(origin), "silence": silence}
             with contextlib.closing(files.Store(output, attributes, "f4", made_from)) as parts:
-                prepare = partial(work.prepare, parts.folder, featurize.front_end("waveform"), parts.dtype, True)
-                featurize.decode("separate", parts, work.clips, prepare, jobs, timeout, strict, quiet)
-                mixtures = [key for key in work.clips if "spool" in parts.done[key]]
+                prepare = partial(work.prepare, parts.folder, WAVEFORM, parts.dtype, True)
+                decoding.say_known("separate", parts, work.clips, quiet)
+                decoding.decode("separate", parts, work.clips, prepare, jobs, timeout, strict, quiet, work.sources)
+                mixtures = parts.clips(work.clips)
                 skipped = [parts.done[key] for key in work.clips if "reason" in parts.done[key]]
                 if not mixtures:
                     parts.discard()
@@ -139,18 +141,19 @@ def _work(
     Raises FormatError for a model that is no separator, or one of another front end.
     """
     from soundssl import files
+    from soundssl.ops.spectrogram import WAVEFORM
 
-    front_end = featurize.front_end("waveform")
     if waveforms.given(inputs):
-        work = waveforms.work(inputs[0], output, front_end, "float32", True, no_clobber)
+        work = waveforms.work(inputs[0], output, WAVEFORM, "float32", True, no_clobber)
         source = files.Features(inputs[0])
         mixtures = set(source.clips.key[source.tracks.parent < 0])
         work = work._replace(clips={key: clip for key, clip in work.clips.items() if key in mixtures})
     else:
-        work = featurize.media_work(featurize.find(inputs, null, output, no_clobber), front_end, "float32", False)
+        recipe = decoding.Recipe(WAVEFORM, images=False)
+        work = featurize.media_work(featurize.find(inputs, null, output, no_clobber), recipe, "float32")
     trained = [files.read_model(path) for path in model]
     for each in trained:
-        _check(each, front_end.attributes())
+        _check(each, WAVEFORM.attributes())
     return work, [files.identity("model", each.path, each.attributes) for each in trained]
 
 
@@ -178,7 +181,7 @@ def network_of(trained: Any, front_end: dict[str, object], accelerator):
 
 
 def _separate_all(
-    parts, mixtures: list[str], networks: list, accelerator, seconds: tuple[float, float], silence: float, quiet: bool
+    parts, mixtures: list[dict], networks: list, accelerator, seconds: tuple[float, float], silence: float, quiet: bool
 ) -> None:
     """Separate the mixtures that the journal has no tracks of yet, by every network."""
     from soundssl import files
@@ -189,7 +192,9 @@ def _separate_all(
     spools = [files.Spool(parts.folder, f"worker-track-{i}", "f4") for i in range(max(n.tracks for n in networks))]
     begun, done = time.monotonic(), 0
     with terminal.progress("separate", len(mixtures), "recordings", quiet) as advance:
-        for key in mixtures:
+        for mixture in mixtures:
+            key = mixture["key"]
+            about = {column: mixture[column] for column in ("recording", "split", "source", "start")}
             for number, network in enumerate(networks):
                 names = [
                     f"{key}#{number}.{track}" if len(networks) > 1 else f"{key}#{track}"
@@ -202,9 +207,8 @@ def _separate_all(
                 )
                 entries = _spool(spools[: network.tracks], pieces, silence)
                 for track, (name, entry) in enumerate(zip(names, entries, strict=True)):
-                    about = {column: parts.done[key][column] for column in ("recording", "split", "source", "start")}
                     parts.add({"key": name, **about, "parent": key, "track": track, "processor": number, **entry})
-                done += parts.done[key]["count"][0]
+                done += mixture["count"][0]
             advance(1, f"{done / rate / 3600:.2f} h")
     taken = time.monotonic() - begun
     silent = sum(entry.get("silent", 0) for entry in parts.done.values())
