@@ -36,15 +36,18 @@ class Stage:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """Describe a whole training: the encoder, and stages in which it and the heads live on.
+    """Describe a whole training: the encoder or separator, and stages in which it and the heads live on.
 
-    What is `auto` depends on the device and on the model that a run starts from: see `settle`.
+    `size` and `norm` are those of an encoder, `tracks` and `consistency` those of a separator. What is `auto` depends
+    on the device and on the model that a run starts from: see `settle`.
     """
 
     encoder: str = AUTO
     size: int = 128
     norm: Literal["batch", "group"] = "batch"
     stage: tuple[Stage, ...] = ()
+    tracks: int = 4
+    consistency: Literal["predicted", "energy", "uniform"] = "predicted"
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as stored in a model's config."""
@@ -71,10 +74,34 @@ def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum
         raise Refused(f"{where} has no [[stage]]; a curriculum is a list of stages")
     names = [where] if len(stages) == 1 else [f"stage {number} of {where}" for number in range(1, len(stages) + 1)]
     built = tuple(_stage(stage, name) for stage, name in zip(stages, names, strict=True))
-    plan = Curriculum(**{**_checked(Curriculum, {**data, "stage": ()}, where), "stage": built})
-    if plan.encoder not in (AUTO, *models.ENCODERS):
-        raise Refused(f"{where} names the encoder {plan.encoder!r}{nearest(plan.encoder, models.ENCODERS)}")
+    values = {"encoder": _usual_net(built, where), **data}
+    plan = Curriculum(**{**_checked(Curriculum, {**values, "stage": ()}, where), "stage": built})
+    _check_net(plan, where)
     return plan
+
+
+def _usual_net(stages: tuple[Stage, ...], where: str) -> str:
+    """Return the net where none is named: an encoder or a separator, as the objectives have it."""
+    kinds = {name: objectives.separates(name) for stage in stages for name in stage.objective}
+    if len(set(kinds.values())) > 1:
+        one, other = (", ".join(name for name in kinds if kinds[name] is kind) for kind in (True, False))
+        raise Refused(f"{where} trains a separator by {one} and an encoder by {other}; train them one after the other")
+    return models.SEPARATOR if any(kinds.values()) else Curriculum.encoder
+
+
+def _check_net(plan: Curriculum, where: str) -> None:
+    """Refuse a net that does not exist, or is not of the kind that the objectives train."""
+    separating = objectives.separates(next(iter(plan.stage[0].objective)))
+    kind, known = ("separator", models.SEPARATORS) if separating else ("encoder", models.ENCODERS)
+    if plan.encoder not in known and (separating or plan.encoder != AUTO):
+        article = "an" if kind == "encoder" else "a"
+        if plan.encoder in models.ENCODERS or plan.encoder in models.SEPARATORS:
+            raise Refused(
+                f"{where} trains {article} {kind}, which {plan.encoder!r} is not; there are {', '.join(known)}"
+            )
+        raise Refused(f"{where} names the {kind} {plan.encoder!r}{nearest(plan.encoder, known)}")
+    if not 2 <= plan.tracks <= models.MOST_TRACKS:
+        raise Refused(f"tracks of {where} is {plan.tracks}; a separator has 2 to {models.MOST_TRACKS}")
 
 
 def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> Curriculum:
@@ -106,7 +133,7 @@ def _nets_of(config: dict[str, Any]) -> dict[str, str]:
 
 
 def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
-    """Return a curriculum with other values for its encoder, size or norm."""
+    """Return a curriculum with other values for its net: encoder, size, norm, tracks or consistency."""
     return from_data({**plan.as_dict(), **values, "stage": [dataclasses.asdict(stage) for stage in plan.stage]})
 
 

@@ -75,9 +75,11 @@ def frameless(axes: "Axes") -> None:
     axes.tick_params(length=0, colors=GREY)
 
 
-def spectrogram(axes: "Axes", frames: np.ndarray, title: str, border: str) -> None:
-    """Draw log-mel frames [frames, bands], low bands below, scaled to their own range, in a coloured border."""
-    low, high = np.quantile(frames, [0.02, 0.998])
+def spectrogram(
+    axes: "Axes", frames: np.ndarray, title: str, border: str, limits: tuple[float, float] | None = None
+) -> None:
+    """Draw log-mel frames [frames, bands], low bands below, scaled to `limits` or their own range, in a border."""
+    low, high = limits or np.quantile(frames, [0.02, 0.998])
     axes.imshow(np.asarray(frames, np.float32).T, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high)
     axes.set_xticks([])
     axes.set_yticks([])
@@ -123,6 +125,29 @@ def neighbours(
         panels[0, 0].annotate("query", (0, 1.3), xycoords="axes fraction", weight="bold")
         if columns > 1:
             panels[0, 1].annotate("nearest first", (0, 1.3), xycoords="axes fraction", weight="bold")
+
+
+def separations(
+    path: str | os.PathLike[str], rows: Sequence[Sequence[np.ndarray]], names: Sequence[Sequence[str]]
+) -> None:
+    """Draw each mixture at the left of its row, its sources and its tracks at the right, in the mixture's range.
+
+    So a track in which nothing is stays dark. Shape: rows [mixtures][1 + sources + tracks][frames, bands], and as many
+    names. Raises ValueError where there are none, or not as many.
+    """
+    if not rows or [len(row) for row in rows] != [len(row) for row in names]:
+        raise ValueError(f"need names for {[len(row) for row in rows]} pictures a row, got {[len(n) for n in names]}")
+    columns = max(map(len, rows))
+    with drawn(path, 0.4 + 1.55 * columns, 0.2 + 1.25 * len(rows)) as figure:
+        panels = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.08})
+        for axes in panels.flat:
+            axes.axis("off")
+        for i, row in enumerate(rows):
+            low, high = np.quantile(row[0], [0.02, 0.998])
+            for j, frames in enumerate(row):
+                panels[i, j].axis("on")
+                border = INK if j == 0 else SAME if names[i][j].startswith("source") else GREY
+                spectrogram(panels[i, j], frames, names[i][j], border, (float(low), float(high)))
 
 
 def scatter(axes: "Axes", points: np.ndarray, classes: Sequence[str]) -> None:

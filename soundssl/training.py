@@ -10,7 +10,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,8 +141,12 @@ def learning_rate(stage: Stage, step: int) -> float:
 def build_stage(
     stage: Stage, encoder: nn.Module, inputs: Inputs, heads: Heads, seed: int
 ) -> tuple[Mixture, dict[str, Any]]:
-    """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking."""
-    parts, examples, weights = {}, {}, {}
+    """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking.
+
+    Objectives whose examples are equal hold the same ones.
+    """
+    parts, weights = {}, {}
+    examples: dict[str, Any] = {}
     encoder.requires_grad_(True)  # the stage before may have frozen it
     for name, options in stage.objective.items():
         module = objectives.load(name)
@@ -151,7 +155,8 @@ def build_stage(
             raise ValueError(f"the objective {name} needs {', '.join(missing)}; give --{missing[0]}")
         chosen = module.Options(**{key: value for key, value in options.items() if key != "weight"})
         weights[name] = options["weight"]
-        examples[name] = module.Examples(inputs, chosen, seed)
+        own = module.Examples(inputs, chosen, seed)
+        examples[name] = next((each for each in examples.values() if each == own), own)
         parts[name] = module.Objective(encoder, inputs, chosen)
     if len(parts) > 1 and any(options.get("freeze") for options in stage.objective.values()):
         raise ValueError("a frozen encoder teaches other objectives nothing; give the frozen one a stage of its own")
@@ -168,31 +173,33 @@ def load(
     seed: int,
     accelerator: Accelerator,
     workers: int,
-) -> dict[str, Iterator]:
-    """Return the batches of each objective of stage `number`, from step `first` on."""
+) -> dict[tuple[str, ...], Iterator]:
+    """Return the batches of stage `number` from step `first` on, by the objectives that share them."""
+    sharing = {id(each): tuple(name for name in examples if examples[name] is each) for each in examples.values()}
     return {
-        name: iter(
+        names: iter(
             torch.utils.data.DataLoader(
-                each,
-                batch_sampler=Order(len(each), number, stage, first, seed, accelerator),
+                examples[names[0]],
+                batch_sampler=Order(len(examples[names[0]]), number, stage, first, seed, accelerator),
                 collate_fn=_as_is,
                 num_workers=workers,
                 pin_memory=accelerator.device.type == "cuda",
             )
         )
-        for name, each in examples.items()
+        for names in sharing.values()
     }
 
 
 def take_step(
     module: nn.Module,
     optimizer: torch.optim.Optimizer,
-    loaders: dict[str, Iterator],
+    loaders: dict[tuple[str, ...], Iterator],
     accelerator: Accelerator,
     progress: float,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw one batch an objective and take a step down its loss; return loss and figures."""
-    batches = {name: accelerator.send(next(loader)) for name, loader in loaders.items()}
+    """Draw a batch for each objective, or those that share it, and take a step down the loss; return it and figures."""
+    drawn = {names: accelerator.send(next(loader)) for names, loader in loaders.items()}
+    batches = {name: batch for names, batch in drawn.items() for name in names}
     optimizer.zero_grad(set_to_none=True)
     with accelerator.autocast():
         loss, figures = module(batches, progress)
@@ -214,11 +221,14 @@ def train(
     heads: Heads | None = None,
     advance: Callable[[int, str], None] = lambda steps, note: None,
     log_every: int = 10,
+    keep_at: Collection[int] = (),
+    keep: Callable[[int, Heads], None] = lambda steps, heads: None,
 ) -> Heads:
     """Train an encoder through all stages; return the heads, by objective.
 
-    Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or SIGTERM, the
-    state saved.
+    After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
+    heads. Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or
+    SIGTERM, the state saved.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -257,6 +267,7 @@ def train(
             loaders = load(examples, number, stage, first, seed, accelerator, workers)
 
             # ---- the steps
+            before_it = sum(each.steps for each in curriculum.stage[:number])
             for step in range(first, stage.steps):
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate(stage, step)
@@ -270,6 +281,8 @@ def train(
                     log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
                     advance(0, f"loss {line['loss']:.4f}")
                 advance(1, "")
+                if accelerator.main and before_it + step + 1 in keep_at:
+                    keep(before_it + step + 1, {**known, **mixture.heads()})
 
                 # ---- the state, now and then and when asked to stop
                 ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait

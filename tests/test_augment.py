@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from soundssl.ops.augment import FLOOR, add_noise, energies, half_normal, mix, scale, translate
+from soundssl.ops.augment import FLOOR, add_noise, energies, mix, scale, translate
+from soundssl.ops.lots import half_normal
 
 BATCH, FRAMES, BANDS = 6, 24, 16
 

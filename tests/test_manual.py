@@ -144,7 +144,7 @@ def test_annotations_give_choices_bounds_and_defaults():
     assert by_name["--hop"] == Parameter(
         ("--hop",), (), "X", "Seconds between windows. At least 0.01.", "0.96", *(False,) * 2
     )
-    assert by_name["--model"].required and by_name["--model"].value == "FILE"
-    assert by_name["FEATURES"].help == "Features file written by featurize."
+    assert by_name["FEATURES"].required and not by_name["--model"].required and by_name["--model"].value == "FILE"
+    assert by_name["FEATURES"].help == "Features file written by featurize; or embeddings files, to join them."
     images = {each.names[-1]: each for each in parameters_of(COMMAND["featurize"])}["--images"]
     assert (images.opposite, images.value, images.default) == (("--no-images",), "", "--images")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from separation_world import write_waves
 from test_classification import write_labels
 from test_training import CLASSES, CLIPS, command, write_features, write_triplets  # the toy set of the loop
 
@@ -20,9 +21,15 @@ def toy(tmp_path_factory):
     return objectives.Inputs(source, np.ones(CLIPS, bool), files.Triplets(drawn), files.Labels(labels))
 
 
+@pytest.fixture(scope="module")
+def waves(tmp_path_factory):
+    source = files.Features(write_waves(tmp_path_factory.mktemp("objectives") / "waves.h5", seconds=3.5))
+    return objectives.Inputs(source, np.ones(len(source.clips), bool))
+
+
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
-def test_objective(toy, name):
-    module, inputs = objectives.load(name), toy
+def test_objective(toy, waves, name):
+    module, inputs = objectives.load(name), waves if objectives.separates(name) else toy
     assert all(hasattr(inputs, need) for need in module.NEEDS)
     options = module.Options()
     keys = [(0, 3), (0, 1), (1, 2), (0, 7)]
@@ -32,7 +39,7 @@ def test_objective(toy, name):
     turned = module.Examples(inputs, options, seed=1).__getitems__(keys[::-1])
     assert all(torch.equal(batch[column].flip(0), turned[column]) for column in batch), "whatever the order asked in"
     torch.manual_seed(0)
-    encoder = models.build("plain", 8, norm="group")
+    encoder = models.build_separator(models.SEPARATOR) if inputs is waves else models.build("plain", 8, norm="group")
     objective = module.Objective(encoder, inputs, options)
     loss, figures = objective(batch, 0.5)
     assert loss.shape == () and torch.isfinite(loss) and all(torch.isfinite(value).all() for value in figures.values())

@@ -48,6 +48,21 @@ def test_borders_are_green_for_the_same_class_and_red_for_another(tmp_path, gene
     assert pixels(tmp_path / "n.png", pictures.SAME) == pixels(tmp_path / "n.png", pictures.OTHER) == 0
 
 
+def test_a_silent_track_stays_dark_beside_its_mixture(tmp_path, generator):
+    loud = generator.normal(size=(98, 64))
+    names = [["mixture", "source 1", "source 2", "track 0", "track 1"]]
+
+    def dark(path) -> int:
+        return int((image.imread(path)[..., :3] * 255 < 6).all(axis=-1).sum())  # the darkest of the colour map
+
+    pictures.separations(tmp_path / "a.png", [[loud, loud, loud, loud, loud]], names)
+    pictures.separations(tmp_path / "b.png", [[loud, loud, loud, loud, loud - 20]], names)
+    assert dark(tmp_path / "b.png") > dark(tmp_path / "a.png") + 5000
+    assert pixels(tmp_path / "a.png", pictures.SAME) > 200, "sources are framed"
+    with pytest.raises(ValueError, match=r"need names for \[1\] pictures a row, got \[2\]"):
+        pictures.separations(tmp_path / "c.png", [[loud]], [["mixture", "track 0"]])
+
+
 def test_a_bar_is_as_long_as_its_score(tmp_path):
     lengths = []
     for value in (0.3, 0.6):

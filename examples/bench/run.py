@@ -9,7 +9,7 @@ import importlib
 import json
 from pathlib import Path
 
-BENCHES = ("startup", "windows", "retrieval", "neighbors", "training", "pairs", "entropy")
+BENCHES = ("startup", "featurize", "windows", "retrieval", "neighbors", "training", "pairs", "entropy", "changes")
 
 
 def main() -> None:

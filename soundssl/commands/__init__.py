@@ -16,14 +16,26 @@ import typer.completion
 import typer.core
 
 from soundssl import SoundsslError, __version__
-from soundssl.commands import cluster, embed, evaluate, featurize, label_clusters, sample_triplets, train
+from soundssl.commands import (
+    cluster,
+    embed,
+    evaluate,
+    featurize,
+    info,
+    label_clusters,
+    sample_triplets,
+    separate,
+    train,
+)
 
 # Pipeline order, under the headings of --help.
 COMMANDS: dict[str, dict[str, Any]] = {
     "Sound to features": {"featurize": featurize.featurize, "sample-triplets": sample_triplets.sample_triplets},
+    "Mixtures to tracks": {"separate": separate.separate},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
     "Measure": {"evaluate": evaluate.app},
+    "Look": {"info": info.info},
 }
 
 

@@ -10,25 +10,34 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl.commands import terminal
+from soundssl.commands.joining import join
 from soundssl.commands.options import (
     BatchSize,
+    Copy,
     Device,
     Force,
     Hop,
     NoClobber,
     NoProvenance,
+    Part,
     Precision,
     Quiet,
     Split,
     Threads,
+    belongs,
     beside,
+    part_of,
     words,
 )
 
 
 def embed(
-    features: Annotated[Path, typer.Argument(help="Features file written by featurize.")],
-    model: Annotated[Path, typer.Option("-m", "--model", help="Model file written by train.")],
+    features: Annotated[
+        list[Path], typer.Argument(help="Features file written by featurize; or embeddings files, to join them.")
+    ],
+    model: Annotated[
+        Path | None, typer.Option("-m", "--model", help="Model file written by train; must be given but to join.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -39,14 +48,19 @@ def embed(
         ),
     ] = None,
     layer: Annotated[
-        Literal["embedding", "logits", "probabilities"],
-        typer.Option(help="What to write; logits and probabilities of classes where the model has a classifier."),
+        Literal["embedding", "logits", "probabilities", "projection"],
+        typer.Option(
+            help="What to write; logits and probabilities of classes where the model has a classifier; the projection "
+            "where it was trained by contrast."
+        ),
     ] = "embedding",
     hop: Hop = 0.96,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
     ] = "float32",
     split: Split = None,
+    part: Part = None,
+    copy: Copy = False,
     batch_size: BatchSize = 256,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -65,30 +79,43 @@ def embed(
     soundssl embed features.h5 -m model.safetensors -o embeddings.h5
 
     soundssl embed features.h5 -m model.safetensors --hop 0.48 -o - > embeddings.npy
+
+    soundssl embed part-*.embeddings.h5 -o embeddings.h5
     """
+    import numpy as np
+
     from soundssl import device as hardware
     from soundssl import files, models
 
-    implied, output = output is None, output or beside(features, "embeddings")
+    if model is None:
+        if not all(path.is_file() and files.kind_of(path) == "embeddings" for path in features):
+            raise typer.BadParameter("Missing option '-m' / '--model': only embeddings files are joined without one")
+        join("embeddings", features, output, copy, force, no_clobber, no_provenance, quiet)
+        return
+    if len(features) > 1:
+        raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
+    path, piece = features[0], part_of(part)
+    implied, output = output is None, output or beside(path, "embeddings", part=piece)
     if str(output) == "-" and sys.stdout.isatty():
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
     if str(output) != "-":
         files.guard(output, no_clobber)
-        files.guard_inputs(output, [features, model])
-    source, trained = files.Features(features), files.read_model(model)
+        files.guard_inputs(output, [path, model])
+    source, trained = files.Features(path), files.read_model(model)
     source.check_front_end(trained.config["front_end"], model)
     inputs = [
-        files.identity("features", features, source.attributes),
+        files.identity("features", path, source.attributes),
         files.identity("model", model, trained.attributes),
     ]
-    made_from = files.digest("embeddings", inputs, layer, hop, store, split, precision)
+    made_from = files.digest("embeddings", inputs, layer, hop, store, split, precision, piece)
     if str(output) != "-" and terminal.done_before("embed", output, made_from, force, quiet, implied):
         return
     length, step = trained.config["frames"], source.frames_of(hop)
-    clips = source.clips.in_splits(words(split), features)
+    clips = source.clips.in_splits(words(split), path)
+    clips &= np.array([belongs(key, piece) for key in source.clips.key], bool)
     count = len(source.grid(length, step, clips)[0])
-    if not count:
-        raise files.FormatError(f"{files.text(features)} has no window of {length} frames to embed")
+    if not count and not piece:
+        raise files.FormatError(f"{files.text(path)} has no window of {length} frames to embed")
     with (
         hardware.start(device, precision, threads) as accelerator,
         terminal.progress("embed", count, "windows", quiet) as advance,
@@ -115,6 +142,7 @@ def embed(
                     "window": float(source.seconds(length)),
                     "class": json.dumps(classes),
                 },
+                **({"part": f"{piece[0]}/{piece[1]}"} if piece else {}),
                 **{"features": source.attributes["uuid"], "model": trained.attributes["uuid"]},
             }
             with files.create(
@@ -132,6 +160,7 @@ def embed(
                     width,
                     {"float32": "f4", "float16": "f2"}[store],
                     source.clips,
+                    clips if piece else None,
                 )
     terminal.say("embed", f"{count} windows of {int(clips.sum())} clips", quiet)
     terminal.print_path(output, implied)
@@ -144,6 +173,9 @@ def _network(models, trained, layer: str):
     encoder = models.restore(trained.config, trained.tensors)
     if layer == "embedding":
         return encoder, trained.config["size"], []
+    if layer == "projection":
+        projection = models.restore_projection(trained.config, trained.tensors)
+        return nn.Sequential(encoder, projection), trained.config["heads"]["contrastive"]["output"], []
     network = nn.Sequential(encoder, models.restore_classifier(trained.config, trained.tensors))
     facts = trained.config["heads"]["classification"]
     if layer == "probabilities":

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from soundssl.commands import scoring, terminal
-from soundssl.commands.options import Hop, Seed, words
+from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
 
@@ -76,10 +76,19 @@ def knn(
     ] = "clip",
     vote: Annotated[
         Literal["share", "majority"],
-        typer.Option(
-            help="How neighbours vote: share, or majority; with --unit window and --k 200 as Fonseca et al. 2021."
-        ),
+        typer.Option(help="How neighbours vote: the share that has a class, or one vote a window for the majority."),
     ] = "share",
+    leave_out: Annotated[
+        Literal["recording", "clip"],
+        typer.Option(help="What gives no neighbours to itself: all clips of a recording, or the clip alone."),
+    ] = "recording",
+    preset: Annotated[
+        Literal["none", "sound-events"],
+        typer.Option(
+            help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --unit window, "
+            "--k 200, --vote majority, --leave-out clip, --hop 0.5; made for embed --layer projection --hop 0.5."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     hop: Hop = 0.96,
     seed: Seed = 0,
@@ -90,17 +99,21 @@ def knn(
 ) -> None:
     """Nearest neighbours: do the clips nearest to a clip, outside its own recording, have its class?
 
-    Example:
+    Examples:
 
     soundssl evaluate knn embeddings.h5 --labels labels.h5 --query 5
+
+    soundssl evaluate knn projections.h5 --labels labels.h5 --preset sound-events
     """
     from soundssl.evaluations import knn as task
 
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
-    table = scoring.load(embeddings, labels, hop, None, means=unit == "clip")
-    options = task.Options(k=k, unit=unit, vote=vote, bootstrap=bootstrap)
+    chosen = {"k": k, "unit": unit, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
+    options = task.Options(bootstrap=bootstrap, **chosen)
+    hop = hop if preset == "none" else task.PRESET_HOP
+    table = scoring.load(embeddings, labels, hop, None, means=options.unit == "clip")
 
     def score(query_clips, base_clips) -> list[dict]:
         return task.evaluate(
@@ -171,6 +184,62 @@ def shallow(
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
+    held = scoring.members(table, words(validation), embeddings) if validation else None
+
+    def score(test_clips, train_clips) -> list[dict]:
+        train_clips = train_clips & ~held if held is not None else train_clips
+        return task.evaluate(
+            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
+        )
+
+    rows = (
+        scoring.over_folds(table, score)
+        if folds
+        else score(*scoring.two_sides(table, words(test), words(train), embeddings))
+    )
+    scoring.show(rows, report)
+
+
+@app.command("linear")
+def linear(
+    embeddings: Input,
+    labels: LabelsFile,
+    train: Annotated[str | None, typer.Option(help="Splits to train on. Default: all others than --test.")] = None,
+    test: Annotated[str | None, typer.Option(help="Splits to score.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
+    ] = None,
+    folds: Folds = False,
+    learning_rate: Annotated[float, typer.Option(help="Rate of SGD in the first epochs.")] = 0.1,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 200,
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Scale by the training windows first; log-mel windows want it.")
+    ] = False,
+    bootstrap: Bootstrap = 0,
+    hop: Hop = 0.96,
+    seed: Seed = 0,
+    output: Scores = None,
+    baseline: Baseline = None,
+    topline: Topline = None,
+    classes: Classes = False,
+) -> None:
+    """One linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows.
+
+    The protocol of Fonseca et al. 2021: SGD, 200 epochs of one window a clip, mean softmax, balanced accuracy.
+
+    Example:
+
+    soundssl evaluate linear embeddings.h5 --labels labels.h5 --test 5
+    """
+    from soundssl.evaluations import linear as task
+
+    report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
+    if folds and (test or train or validation):
+        raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
+    if not folds and not test:
+        raise typer.BadParameter("say which splits to score with --test, or give --folds")
+    table = scoring.load(embeddings, labels, hop, None, means=False)
+    options = task.Options(learning_rate=learning_rate, epochs=epochs, standardise=standardise, bootstrap=bootstrap)
     held = scoring.members(table, words(validation), embeddings) if validation else None
 
     def score(test_clips, train_clips) -> list[dict]:
@@ -259,6 +328,65 @@ def clusters(
     scoring.show(rows, report)
 
 
+@app.command("separation")
+def separation(
+    waves: Annotated[Path, typer.Argument(help="Features file of waveforms.")],
+    model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
+    labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
+    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
+    heard: Annotated[
+        float, typer.Option(max=0, help="Level in dB re the mixture from which a track is heard (inferred).")
+    ] = -20.0,
+    picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = 0,
+    bootstrap: Bootstrap = 0,
+    seed: Seed = 0,
+    output: Scores = None,
+    classes: Classes = False,
+) -> None:
+    """Mixtures of two known sources: how much of each do the tracks give back?
+
+    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
+    goes in alone: a good separator leaves it whole.
+
+    Example:
+
+    soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
+    """
+    import numpy as np
+
+    from soundssl import device as hardware
+    from soundssl import files
+    from soundssl.commands import mixing
+    from soundssl.commands.separate import network_of
+    from soundssl.evaluations import separation as task
+
+    report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
+    if picture:
+        files.guard(picture, no_clobber=False)
+        files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
+    generator, options = np.random.default_rng(seed), task.Options(heard=heard, bootstrap=bootstrap)
+    drawn = mixing.read(waves, labels, words(split), count, generator)
+    measured: list[dict] = []
+    kept: list[tuple] = []
+    with hardware.start(device, precision, threads) as accelerator:
+        network = network_of(files.read_model(model), drawn.source.front_end(), accelerator)
+        for pair in mixing.sources(drawn, seconds, batch_size, generator):
+            tracks = accelerator.run(network, pair.sum(1))
+            alone = pair.reshape(-1, pair.shape[2])
+            measured += [task.measure(pair, tracks, options)]
+            measured += [task.measure_alone(alone, accelerator.run(network, alone), options)]
+            kept += list(zip(pair, tracks, strict=True))[: max(0, mixing.DRAWN - len(kept))]
+    if picture:
+        mixing.draw(picture, kept)
+    scoring.show(task.evaluate(measured, drawn.label, drawn.classes, options, seed), report)
+
+
 @app.command("labels")
 def labels(
     labels: Annotated[Path, typer.Argument(help="Labels file to score, as label-clusters writes it.")],
@@ -300,5 +428,5 @@ def labels(
         centre = place[2] + float(source.attributes["window"]) / 2
         pair = given.at_windows(*place, centre), known.of_windows(*place[:2], centre)
     names = list(dict.fromkeys([*known.classes, *given.classes]))
-    pair = [task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True)]
-    scoring.show(task.evaluate(*pair, names), report)
+    answer, true = (task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True))
+    scoring.show(task.evaluate(answer, true, names), report)

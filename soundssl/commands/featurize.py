@@ -1,32 +1,47 @@
-"""soundssl featurize: media files to log-mel frames and images."""
+"""soundssl featurize: media files to log-mel frames and images, or to waveforms, and waveforms to log-mel frames."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import sys
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from soundssl import SoundsslError
-from soundssl.commands import terminal
-from soundssl.commands.options import Force, Jobs, NoClobber, NoProvenance, Output, Quiet, beside
+from soundssl import SoundsslError, __version__
+from soundssl.commands import decoding, terminal, waveforms
+from soundssl.commands.decoding import IMAGE_SIZE, Recipe, decode, source_digest
+from soundssl.commands.joining import join
+from soundssl.commands.options import (
+    Copy,
+    Force,
+    Jobs,
+    NoClobber,
+    NoProvenance,
+    Output,
+    Part,
+    Quiet,
+    belongs,
+    beside,
+    part_of,
+)
 from soundssl.datasets import DATASETS
 
-IMAGE_SIZE = (128, 128)  # pixels; inferred: what AudioScope used with the image tower of Jansen et al. 2020
 STORES = {"float16": "f2", "float32": "f4"}
-WINDOW = 96  # frames of one window, 0.96 s: what an encoder sees
 
 
 def featurize(
     inputs: Annotated[
         list[Path],
-        typer.Argument(help="Media files, folders (searched through), or - for a list of paths on standard input."),
+        typer.Argument(
+            help="Media files, folders (searched through), or - for a list of paths on standard input; or one features "
+            "file of waveforms; or several features files, to join them."
+        ),
     ],
     output: Output = None,
     dataset: Annotated[
@@ -41,8 +56,44 @@ def featurize(
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
+    representation: Annotated[
+        Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
+    ] = "logmel",
+    preset: Annotated[
+        Literal["vggish", "mm-videos", "fsd50k", "uclser20"],
+        typer.Option(
+            help="Front end: vggish (64 bands, 10 ms, 16 kHz), mm-videos (Hamming window, 1 s; inferred: FFT, band "
+            "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "
+            "levelled; inferred)."
+        ),
+    ] = "vggish",
+    frame_hop: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds between frames. Default: that of the front end, 0.01.")
+    ] = None,
+    channel: Annotated[
+        str,
+        typer.Option(help="mix averages the channels; each makes a clip of each; a number, from 1, takes that one."),
+    ] = "mix",
+    clip: Annotated[float, typer.Option(min=0, help="Seconds to cut recordings into; 0 leaves them whole.")] = 0,
+    short: Annotated[
+        Literal["skip", "pad"], typer.Option(help="What becomes of a recording too short for one window.")
+    ] = "skip",
+    truncated: Annotated[
+        Literal["keep", "skip"],
+        typer.Option(
+            help="What becomes of a file that ends before its time: keep what can be decoded, marked; or skip."
+        ),
+    ] = "keep",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
-    store: Annotated[Literal["float16", "float32"], typer.Option(help="Number type of the stored frames.")] = "float16",
+    store: Annotated[
+        Literal["float16", "float32"] | None,
+        typer.Option(help="Number type of the stored frames. Default: float16, of waveforms float32."),
+    ] = None,
+    update: Annotated[
+        bool, typer.Option("--update", help="Decode only what is new or changed; take the rest from the output.")
+    ] = False,
+    part: Part = None,
+    copy: Copy = False,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that one file may take; 0 for no bound.")] = 3600,
     jobs: Jobs = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
@@ -60,84 +111,170 @@ def featurize(
     file that cannot be decoded is named with its reason, kept in the output under skipped/, and costs nothing else; the
     exit status then is 3. A run that was killed goes on where it was when the same command is given again.
 
+    With --representation waveform the resampled sound itself is kept, for train --objective mixit and for separate;
+    such a file, with its tracks if it has any, is an input in turn.
+
+    Given several features files, it joins them: the output refers to their rows, so they must stay where they are, or
+    with --copy holds them itself.
+
     Examples:
 
     soundssl featurize videos/ -o features.h5
 
+    soundssl featurize --representation waveform videos/ -o waves.h5
+
+    soundssl featurize separated.h5 -o features.h5
+
     find videos -name '*.mp4' -print0 | soundssl featurize -0 - -o features.h5
 
     soundssl featurize --dataset esc50 ESC-50/ -o esc50.features.h5 --labels esc50.labels.h5
+
+    soundssl featurize videos/ --part 3/8 -o part-3.h5
+
+    soundssl featurize part-*.h5 -o features.h5
     """
-    from soundssl import files, media
-    from soundssl.ops.spectrogram import PRESETS
+    from soundssl import files
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     _check_collection(inputs, dataset, root, labels)
-    implied, output = output is None, output or _default(inputs[0])
+    if dataset is None and (copy or len(inputs) > 1) and _are_features(inputs):
+        join("features", inputs, output, copy, force, no_clobber, no_provenance, quiet)
+        return
+    _check_channel(channel)
+    piece = part_of(part)
+    implied, output = output is None, output or default_output(inputs[0], "features", piece)
+    front_end = WAVEFORM if representation == "waveform" else PRESETS[preset]
+    if frame_hop is not None and representation == "logmel":
+        front_end = replace(front_end, hop_length=max(1, round(frame_hop * front_end.sample_rate)))
+    store = store or ("float32" if representation == "waveform" else "float16")
     table = labels or beside(output, "labels")
-    clips = _clips(inputs, dataset, root, null, _finished([output, table]))
-    labelled = any(clip.classes is not None for clip in clips.values())
-    _guard(output, table, labelled, labels is not None, clips, no_clobber)
-    front_end = PRESETS["vggish"]
-    sources = [_source(clip) for clip in clips.values()]
-    made_from = files.digest("features", sources, {**front_end.attributes(), "store": store, "images": images})
-    if labelled and not force and files.made_from(output) == made_from != files.made_from(table):
-        _write_labels(table, clips, output, made_from, no_provenance)
+    if dataset is None and waveforms.given(inputs):
+        work = waveforms.work(inputs[0], output, front_end, store, images, no_clobber)
+    else:
+        clips = _clips(inputs, dataset, root, null, _finished([output, table]))
+        _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
+        work = media_work(clips, Recipe(front_end, images, channel, clip, short, truncated), store, piece)
+    _guard_part(output, work.attributes.get("part"), force)
+    labelled, made_from = _labelled(work.clips), work.made_from
+    said = files.digest(made_from, [[key, one.classes] for key, one in work.clips.items()])  # what labels are made from
+    if labelled and not force and files.made_from(output) == made_from and files.made_from(table) != said:
+        _write_labels(table, work, output, said, no_provenance)
         terminal.say("featurize", f"{files.text(table)} is made again", quiet)
     if terminal.done_before("featurize", output, made_from, force, quiet, implied):
         return
+
     if force:
         files.Store.begin_afresh(output)
-    attributes = {**front_end.attributes(), "resampler": media.RESAMPLER, "image_rate": 1.0 if images else 0.0}
-    with contextlib.closing(files.Store(output, attributes, STORES[store], made_from)) as parts:
-        prepare = partial(_prepare, parts.folder, front_end, parts.dtype, images)
-        _decode(parts, clips, prepare, jobs, timeout, strict, quiet)
+    options = files.digest(work.attributes, store, __version__) if work.sources else made_from
+    with contextlib.closing(files.Store(output, work.attributes, STORES[store], options)) as parts:
+        if not force:
+            _take_over(parts, work, update, quiet)
+        prepare = partial(work.prepare, parts.folder, front_end, parts.dtype, images)
+        decode("featurize", parts, work.clips, prepare, jobs, timeout, strict, quiet, work.sources)
         skipped = sum("reason" in entry for entry in parts.done.values())
-        if skipped == len(clips):
+        if skipped == len(work.clips) and not piece:
             parts.discard()
-            raise SoundsslError(f"none of {len(clips)} inputs gave a clip; nothing was written")
-        frames = sum(entry["count"][0] for entry in parts.done.values() if "count" in entry)
-        provenance = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sources)}]
-        parts.lay_out(list(clips), provenance, IMAGE_SIZE, not no_provenance)
+            raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
+        made = parts.clips(list(work.clips))
+        parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance, made_from)
     if labelled:
-        _write_labels(table, clips, output, made_from, no_provenance)
-    hours = frames / front_end.frame_rate / 3600
-    terminal.say("featurize", f"{len(clips) - skipped} clips, {hours:.2f} hours, {skipped} inputs skipped", quiet)
+        _write_labels(table, work, output, said, no_provenance)
+    terminal.say("featurize", _summary(made, skipped, front_end.frame_rate), quiet)
     terminal.print_path(output, implied)
     if skipped and not allow_skipped:
         raise typer.Exit(3)
 
 
-def _decode(parts, clips: dict, prepare, jobs: int, timeout: float, strict: bool, quiet: bool) -> None:
-    """Decode the clips that the journal does not know yet; name those that give none, or raise if `strict`."""
-    from soundssl import files, workers
-
-    known = {key for key, entry in parts.done.items() if not (strict and "reason" in entry)}
-    todo = [clip for key, clip in clips.items() if key not in known]
-    if known:
-        terminal.say("featurize", f"going on: {len(known)} of {len(clips)} inputs were done before", quiet)
-    try:
-        with terminal.progress("featurize", len(todo), "files", quiet) as advance:
-            seconds = 0.0
-            for clip, answer in workers.run(prepare, todo, jobs or workers.cores(), timeout or None):
-                if isinstance(answer, workers.WorkerDied):
-                    answer = {"key": files.text(clip.key), "path": files.text(clip.path), "reason": str(answer)}
-                if "reason" in answer:
-                    fact = f"{answer['path']}: {answer['reason']}"
-                    if strict:
-                        raise SoundsslError(f"{fact}; leave out --strict to go on without it")
-                    terminal.say("featurize", f"{fact}; skipped")
-                parts.add(answer)
-                seconds += answer.get("count", [0])[0] / float(parts.attributes["frame_rate"])
-                advance(1, f"{seconds / 3600:.2f} h of sound")
-    except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
-        terminal.say("featurize", "interrupted; the same command goes on from here")
-        raise
+def find(inputs: list[Path], null: bool, output: Path, no_clobber: bool) -> dict:
+    """Return the clips of media files and folders by key; refuse an output that cannot be written or is an input."""
+    clips = _clips(inputs, None, None, null, _finished([output]))
+    _guard(output, output, False, False, clips, no_clobber)
+    return clips
 
 
-def _default(source: Path) -> Path:
+def media_work(clips: dict, recipe: Recipe, store: str, part: tuple[int, int] | None = None) -> waveforms.Work:
+    """Return the work of decoding clips of media files, or of them one part."""
+    from soundssl import files
+
+    clips = {key: one for key, one in clips.items() if belongs(key, part)}
+    attributes = {**recipe.attributes(), **({"part": f"{part[0]}/{part[1]}"} if part else {})}
+    sources = {key: source_digest(one) for key, one in clips.items()}
+    made_from = files.digest("features", sorted(sources.values()), attributes, store)
+    origin = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sorted(sources.values()))}]
+    return waveforms.Work(clips, attributes, made_from, origin, IMAGE_SIZE, partial(decoding.prepare, recipe), sources)
+
+
+def _labelled(clips: dict) -> bool:
+    return any(clip.classes is not None for clip in clips.values())
+
+
+def _are_features(inputs: list[Path]) -> bool:
+    """Return whether all inputs are features files; raise FormatError where some are."""
+    from soundssl import files
+
+    kinds = [path.is_file() and files.kind_of(path) == "features" for path in inputs]
+    if any(kinds) and not all(kinds):
+        path = inputs[kinds.index(not kinds[0])]
+        raise files.FormatError(
+            f"{files.text(path)} is {'' if kinds[0] else 'a features file, not media, '}unlike {files.text(inputs[0])}"
+            f"{', no features file' if kinds[0] else ''}; give either media or features files to join"
+        )
+    return all(kinds)
+
+
+def _check_channel(channel: str) -> None:
+    if channel not in ("mix", "each") and not (channel.isdecimal() and int(channel)):
+        raise typer.BadParameter(f"{channel!r} is not mix, each, or a number from 1", param_hint="--channel")
+
+
+def _guard_part(output: Path, part: object, force: bool) -> None:
+    """Refuse to replace one part by another: jobs of an array that all name one output would lose all but the last."""
+    from soundssl import files
+
+    there = files.attributes_of(output).get("part")
+    if there is not None and part is not None and there != part and not force:
+        raise files.Unusable(
+            f"{files.text(output)} holds part {there}, this is part {part}; name an output for each part"
+        )
+
+
+def _take_over(parts, work: waveforms.Work, update: bool, quiet: bool) -> None:
+    """Take from an interrupted run, and to `update` from the finished output, what still holds; say what does not."""
+    from soundssl import files
+
+    name = files.text(parts.output)
+    if parts.forgotten:
+        terminal.say("featurize", f"what a run left unfinished is begun again: {', '.join(parts.forgotten)}", quiet)
+    parts.keep(work.sources)
+    decoding.say_known("featurize", parts, work.clips, quiet)
+    if files.made_from(parts.output) is None or files.attributes_of(parts.output).get("kind") != "features":
+        return
+    if changed := files.differences(parts.output, parts.attributes, parts.dtype):
+        terminal.say("featurize", f"{name} is made again: {', '.join(changed)}", quiet)
+    elif not update:
+        terminal.say("featurize", f"{name} is made again: its inputs have changed; --update takes over the rest", quiet)
+    else:
+        taken = parts.adopt(work.sources)
+        terminal.say("featurize", f"{taken} of {len(work.clips)} inputs are taken over from {name}", quiet)
+
+
+def _summary(made: list[dict], skipped: int, frame_rate: float) -> str:
+    """Say in one line what became of the inputs; what is no error is only counted."""
+    hours = sum(clip["count"][0] for clip in made) / frame_rate / 3600
+    counts = {
+        "silent": sum(clip.get("peak") == 0 for clip in made),
+        "clipped": sum(clip.get("clipped", 0) > 0 for clip in made),
+        "truncated": sum(clip.get("truncated", 0) for clip in made),
+    }
+    others = "".join(f", {count} {name}" for name, count in counts.items() if count)
+    return f"{len(made)} clips, {hours:.2f} hours, {skipped} inputs skipped{others}"
+
+
+def default_output(source: Path, kind: str, part: tuple[int, int] | None = None) -> Path:
+    """Return the output beside the first input: `KIND.h5` here for standard input, beside a folder under its name."""
     if str(source) == "-":
-        return Path("features.h5")
-    return beside(source.resolve() if source.name in ("", "..") else source, "features")
+        return beside(Path("media"), kind, part=part) if part else Path(f"{kind}.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, kind, part=part)
 
 
 def _check_collection(inputs: list[Path], dataset: str | None, root: Path | None, labels: Path | None) -> None:
@@ -228,66 +365,15 @@ def _require_folder(path: Path) -> None:
         raise files.Missing(f"{files.text(path)} is not a folder; name the folder of the collection")
 
 
-def _source(clip) -> list:
-    """Return what says whether an input is still the same: key, size, time of change, span."""
-    try:
-        status = clip.path.stat()
-        state = [status.st_size, status.st_mtime_ns]
-    except OSError:  # it will be skipped, with this as its reason
-        state = [None, None]
-    return [clip.key, *state, clip.start, clip.end, clip.classes, clip.recording, clip.split]
-
-
-def _prepare(folder: Path, front_end, dtype: str, images: bool, number: int):
-    """Open one worker's spool and return the function that turns a clip into a journal entry."""
-    from soundssl import files, media
-    from soundssl.ops.spectrogram import LogMel
-
-    spool, log_mel = files.Spool(folder, f"worker-{number}", dtype), LogMel(front_end)
-
-    def work(clip) -> dict:
-        spool.start()
-        entry = {"key": files.text(clip.key), "path": files.text(clip.path)}
-        try:
-            for frames in log_mel(media.read_audio(clip.path, front_end.sample_rate, clip.start, clip.end)):
-                spool.add_frames(frames)
-            if spool.count[0] < WINDOW:
-                seconds = spool.count[0] / front_end.frame_rate
-                raise media.DecodeError(
-                    clip.path, f"too short: {seconds:.2f} s of frames, a window takes {WINDOW / front_end.frame_rate} s"
-                )
-            for image in media.read_images(clip.path, 1.0, IMAGE_SIZE, clip.start, clip.end) if images else ():
-                spool.add_images(image[None])
-        except media.DecodeError as error:
-            spool.abandon()
-            return {**entry, "reason": error.reason}
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
-                raise
-            spool.abandon()
-            return {**entry, "reason": str(error)}
-        except Exception as error:  # a codec may raise anything; the file is named with it and the run goes on
-            spool.abandon()
-            return {**entry, "reason": f"{type(error).__name__}: {error}"}
-        about = {
-            "recording": files.text(clip.recording or clip.key),
-            "split": files.text(clip.split),
-            "source": entry.pop("path"),
-            "start": clip.start,
-        }
-        return {**entry, **about, **spool.finish()}
-
-    return work
-
-
-def _write_labels(path: Path, clips: dict, features: Path, made_from: str, no_provenance: bool) -> None:
+def _write_labels(path: Path, work: waveforms.Work, features: Path, made_from: str, no_provenance: bool) -> None:
     """Write the labels of the clips in a features file: whole clips, classes in alphabetical order."""
     import numpy as np
 
     from soundssl import files
 
     source = files.Features(features)
-    here = [clips[key] for key in source.clips.key]
+    of = {work.sources[key]: clip for key, clip in work.clips.items()}
+    here = [of[digest] for digest in source.clips.made_from]
     said = [None if clip.classes is None else [files.text(name) for name in clip.classes] for clip in here]
     classes = sorted({name for names in said for name in names or ()})
     column = {name: i for i, name in enumerate(classes)}

@@ -199,7 +199,9 @@ def _windows(path: Path, random: bool, splits: list[str] | None) -> Windows:
         raise SoundsslError(f"{files.text(path)} has no window in a cluster" + " of the chosen splits" * bool(splits))
     clusters = None if kind == "embeddings" else len(np.unique(source.cluster[rows]))
     alone = np.arange(len(rows)), np.zeros(len(rows), np.float32), np.ones(len(rows), np.float32)
-    given: Any = alone if random else (source.cluster[rows], source.similarity[rows], source.confidence[rows])
+    given: tuple[Any, Any, Any] = (
+        alone if random else (source.cluster[rows], source.similarity[rows], source.confidence[rows])
+    )
     return Windows(source, kind, *given, source.clip[rows], source.start[rows], clusters, random)
 
 

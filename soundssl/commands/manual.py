@@ -35,6 +35,7 @@ SIZES = {
     "S": "skipped inputs, or labelled segments",
     "L": "classes",
     "E": "events",
+    "P": "files joined",
     "I": "images",
     "bands": "mel bands",
     "height": "pixels",
@@ -143,7 +144,7 @@ def files_of(name: str, parameters: list[Parameter]) -> list[str]:
 
     asked = {each.names[-1].lstrip("-").lower().replace("init", "model") for each in parameters}
     made = [kind for kind, about in KINDS.items() if re.search(rf"soundssl {name}\b", about.maker)]
-    made += {"train": ["model"], "evaluate": ["scores"]}.get(name, [])
+    made += {"train": ["model"], "separate": ["features"], "evaluate": ["scores"]}.get(name, [])
     known = [*KINDS, "model"]
     read = [kind for kind in known if kind in asked and (kind not in made or kind == "model")]
     lines = [f"Reads {', '.join(read)}."] * bool(read) + [f"Writes {', '.join(made)}."] * bool(made)

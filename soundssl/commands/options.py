@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +35,50 @@ Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no m
 Hop = Annotated[float, typer.Option(min=0.01, help="Seconds between windows.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows in one batch.")]
 
+Part = Annotated[
+    str | None,
+    typer.Option(
+        metavar="K/N",
+        help="Only part K of N, counted from 1, as 3/8; auto takes both from a SLURM array. The name of an input alone "
+        "says which part it belongs to.",
+    ),
+]
+Copy = Annotated[bool, typer.Option("--copy", help="Where files are joined: copy their rows, so that it stands alone.")]
+
+
+def part_of(text: str | None) -> tuple[int, int] | None:
+    """Return (part, parts) of an option `--part`, None where it was not given; raise BadParameter.
+
+    >>> part_of("3/8")
+    (3, 8)
+    """
+    if text is None:
+        return None
+    if text == "auto":
+        text = _array_task()
+    number, slash, count = text.partition("/")
+    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise typer.BadParameter(f"{text!r} is not K/N with K from 1 to N, as 3/8", param_hint="--part")
+    return int(number), int(count)
+
+
+def _array_task() -> str:
+    """Return `K/N` of this task of a SLURM array, whatever the numbers of the array begin with."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
+    if missing := [name for name in names if not os.environ.get(name, "").isdecimal()]:
+        raise typer.BadParameter(f"auto needs {missing[0]}, which a SLURM array sets", param_hint="--part")
+    number, least, count = (int(os.environ[name]) for name in names)
+    return f"{(number - least) // int(os.environ.get('SLURM_ARRAY_TASK_STEP') or 1) + 1}/{count}"
+
+
+def belongs(key: str, part: tuple[int, int] | None) -> bool:
+    """Return whether a clip belongs to a part: by a checksum of its key, so that new clips move no others.
+
+    >>> sum(belongs("a.wav", (k, 3)) for k in (1, 2, 3))
+    1
+    """
+    return part is None or zlib.crc32(os.fsencode(key)) % part[1] == part[0] - 1
+
 
 def words(text: str | None) -> list[str] | None:
     """Return the comma-separated words of an option, None where it was not given.
@@ -43,13 +89,16 @@ def words(text: str | None) -> list[str] | None:
     return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
-def beside(source: Path, kind: str, suffix: str = ".h5") -> Path:
+def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] | None = None) -> Path:
     """Return the default output: `STEM.KIND.h5` beside the input; a stem that names the kind of its file loses it.
+
+    Of a part it is `STEM.part-3-of-8.KIND.h5`.
 
     >>> beside(Path("a/esc.features.h5"), "embeddings").as_posix()
     'a/esc.embeddings.h5'
     """
     stem = source.name if source.is_dir() else source.stem
-    for known in (".features", ".embeddings", ".triplets", ".clusters", ".labels"):
+    for known in (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels"):
         stem = stem.removesuffix(known)
+    stem += "" if part is None else f".part-{part[0]}-of-{part[1]}"
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"

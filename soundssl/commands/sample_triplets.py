@@ -60,6 +60,7 @@ def sample_triplets(
     files.guard(output, no_clobber)
     files.guard_inputs(output, [features, *([labels] if labels else [])])
     source = files.Features(features)
+    source.require("logmel", "triplets are drawn from")
     known = files.Labels(labels) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if known else []

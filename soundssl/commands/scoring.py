@@ -95,6 +95,8 @@ def load(path: Path, labels: Path, hop: float, splits: list[str] | None, means: 
             f"{files.text(path)} holds {kind}; evaluate takes embeddings, features or an NPY matrix"
         )
     source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
+    if isinstance(source, files.Features):
+        source.require("logmel", "the baseline is that of")
     label = known.of_clips(source.clips.key)
     chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
     if not chosen.any():
@@ -150,7 +152,7 @@ def load_scores(path: Path, labels: Path, splits: list[str] | None) -> Table:
     return table._replace(label=label, classes=spoken)
 
 
-def begin(report: Report, labels: Path) -> Report:
+def begin(report: Report, labels: Path | None) -> Report:
     """Refuse, before any work, an output that cannot be written and score files that are none."""
     from soundssl import files
 

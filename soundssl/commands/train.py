@@ -21,7 +21,7 @@ from soundssl.commands.options import (
     beside,
     words,
 )
-from soundssl.models import ENCODERS
+from soundssl.models import ENCODERS, SEPARATOR, SEPARATORS
 from soundssl.objectives import OBJECTIVES
 
 WEIGHT = [  # of every objective
@@ -71,6 +71,20 @@ def train(
     norm: Annotated[
         str | None, typer.Option(help="Normalisation: batch, or group where the encoder has it. Default: batch.")
     ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(
+            help="; ".join(f"{name}: {line}" for name, line in SEPARATORS.items()) + f". Default: {SEPARATOR}."
+        ),
+    ] = None,
+    tracks: Annotated[int | None, typer.Option(min=2, help="Tracks of a separator. Default: 4 (inferred).")] = None,
+    consistency: Annotated[
+        str | None,
+        typer.Option(
+            help="How the tracks of a separator are made to sum to their mixture: what they lack is shared out as the "
+            "net predicts, by their energy, or uniform. Default: predicted."
+        ),
+    ] = None,
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
     batch_size: Annotated[
@@ -78,6 +92,10 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="Largest rate of Adam. Default: 0.001 (inferred).")
+    ] = None,
+    keep: Annotated[
+        str | None,
+        typer.Option(help="Numbers of steps, separated by commas, after which OUTPUT's STEM.step-N is kept beside it."),
     ] = None,
     split: Split = None,
     seed: Seed = 0,
@@ -96,7 +114,7 @@ def train(
     no_provenance: NoProvenance = False,
     quiet: Quiet = False,
 ) -> None:
-    """Train an encoder without labels, or with them.
+    """Train an encoder without labels, or with them; or a separator, on waveforms.
 
     Writes the model, and beside it OUTPUT.metrics.jsonl, a line every ten steps. A run that was stopped or killed goes
     on from its last saved state when the same command is given again. Started by torchrun, it trains on all processes:
@@ -109,13 +127,18 @@ def train(
     soundssl train features.h5 --triplets triplets.h5 --encoder resnet50
 
     soundssl train features.h5 --triplets triplets.h5 --curriculum plan.toml
+
+    soundssl train waves.h5 --objective mixit --steps 3000 --keep 300,1000 -o separator.safetensors
     """
     from soundssl import curriculum as curricula
 
     implied, output = output is None, output or beside(features, "", ".safetensors")
     single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    net = {"encoder": encoder, "size": size, "norm": norm}
+    if encoder and separator:
+        raise typer.BadParameter("a model has one net; leave out --encoder", param_hint="--separator")
+    net = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
     plan = _plan(curricula, curriculum, objective, set_, single, net)
+    kept = _kept(keep, output, plan)
     from soundssl import device as hardware
     from soundssl import files, models, objectives, training
 
@@ -133,7 +156,11 @@ def train(
         made_from = files.digest(
             "model", inputs, plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size
         )
-        if not force and files.model_made_from(output) == made_from:
+        if (
+            not force
+            and files.model_made_from(output) == made_from
+            and all(files.model_made_from(path) == files.digest(made_from, step) for step, path in kept.items())
+        ):
             if accelerator.main:
                 terminal.up_to_date("train", output, quiet, implied)
             return
@@ -148,22 +175,27 @@ def train(
             checkpoint.remove()
         accelerator.barrier()
         log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
+        config = {
+            **plan.as_dict(),
+            **{"bands": source.bands, "frames": frames, "front_end": source.front_end(), "seed": seed},
+            **{"unit_length": _unit_length(plan), "heads": facts},
+        }
+
+        def write(path: Path, heads: dict, origin: str, **more: int) -> None:
+            files.write_model(
+                path, training.tensors_of(network, heads), {**config, **more},
+                inputs=inputs, made_from=origin, with_provenance=not no_provenance,
+            )  # fmt: skip
+
         with terminal.progress("train", sum(stage.steps for stage in plan.stage), "steps", quiet) as advance:
             heads = training.train(
                 plan, accelerator.place(network), given, accelerator,
                 seed=seed, workers=training.loader_workers(accelerator), checkpoint=checkpoint, log=log,
                 heads=_heads(training.heads_of(start.tensors), start, facts, quiet) if start else None, advance=advance,
+                keep_at=kept, keep=lambda n, heads: write(kept[n], heads, files.digest(made_from, n), step=n),
             )  # fmt: skip
         if accelerator.main:
-            config = {
-                **plan.as_dict(),
-                **{"bands": source.bands, "frames": frames, "front_end": source.front_end(), "seed": seed},
-                **{"unit_length": _unit_length(plan), "heads": facts},
-            }
-            tensors = training.tensors_of(network, heads)
-            files.write_model(
-                output, tensors, config, inputs=inputs, made_from=made_from, with_provenance=not no_provenance
-            )
+            write(output, heads, made_from)
             checkpoint.remove()
             terminal.print_path(output, implied)
 
@@ -190,6 +222,19 @@ def _plan(curricula, path: Path | None, objective: str | None, settings: list[st
     return curricula.from_data(
         {**given, "stage": [{**stage, "objective": {objective or "triplet": options}}]}, "the command line"
     )
+
+
+def _kept(keep: str | None, output: Path, plan) -> dict[int, Path]:
+    """Return the files to keep by their number of steps; refuse numbers that are none or lie beyond the last step."""
+    last = sum(stage.steps for stage in plan.stage)
+    try:
+        steps = sorted({int(word) for word in words(keep) or []})
+    except ValueError:
+        raise typer.BadParameter(f"{keep!r} is not a list of numbers", param_hint="--keep") from None
+    for step in steps:
+        if not 1 <= step <= last:
+            raise typer.BadParameter(f"step {step} is none of 1 to {last}", param_hint="--keep")
+    return {step: output.with_name(f"{output.stem}.step-{step}{output.suffix}") for step in steps}
 
 
 def _unit_length(plan) -> bool:
@@ -228,18 +273,22 @@ def _window_frames(triplets) -> int:
 
 
 def _network(models, plan, source, frames: int, start):
-    """Build the encoder with the statistics of the features, or take over that of another model."""
+    """Build the net: an encoder with the statistics of the features, or a separator; or take over another model's."""
     import torch
 
-    if start is None:
-        network = models.build(plan.encoder, plan.size, source.bands, frames, plan.norm)
-        network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(min=1e-3))
-        return network
-    source.check_front_end(start.config["front_end"], start.path)
-    for name in ("encoder", "size", "norm"):
-        if getattr(plan, name) != start.config[name]:
-            raise ValueError(
-                f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; "
-                f"give --{name} {start.config[name]}"
-            )
-    return models.restore(start.config, start.tensors)
+    separating = plan.encoder in models.SEPARATORS
+    source.require(*("waveform", "a separator takes") if separating else ("logmel", "an encoder takes"))
+    if start is not None:
+        source.check_front_end(start.config["front_end"], start.path)
+        for name in ("encoder", *(("tracks", "consistency") if separating else ("size", "norm"))):
+            if getattr(plan, name) != start.config[name]:
+                raise ValueError(
+                    f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; "
+                    f"give --{name} {start.config[name]}"
+                )
+        return (models.restore_separator if separating else models.restore)(start.config, start.tensors)
+    if separating:
+        return models.build_separator(plan.encoder, plan.tracks, plan.consistency)
+    network = models.build(plan.encoder, plan.size, source.bands, frames, plan.norm)
+    network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(min=1e-3))
+    return network

@@ -15,13 +15,24 @@ EVALUATIONS: dict[str, str] = {
     "knn": "nearest neighbours: do the clips nearest to a clip, outside its own recording, have its class?",
     "tagging": "clip scores of a classifier: do they rank clips within classes, and classes within clips?",
     "shallow": "a small classifier trained on frozen embeddings, with all labels or a few per class",
+    "linear": "one linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows",
     "clusters": "does a cluster hold windows of one class, and a class windows of one cluster?",
+    "separation": "mixtures of two known sources: how much of each do the tracks give back?",
     "labels": "labels given to windows: how many are right, and how many windows of a class got it?",
 }
 
 BOOKKEEPING = frozenset(  # counts, not scores: nothing to recover
     {"skipped_classes", "training_clips", "left_out_windows", "classes_without_label", "questions", "labelled_windows"}
-    | {"active_clusters", "effective_clusters", "largest_size", "median_size", "smallest_size"}
+    | {
+        "over_separation",
+        "over_separation_alone",
+        "consistency_error",
+        "active_clusters",
+        "effective_clusters",
+        "largest_size",
+        "median_size",
+        "smallest_size",
+    }
 )
 
 

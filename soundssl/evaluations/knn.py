@@ -2,12 +2,14 @@
 
 Conventions
 -----------
-Similarity is the cosine; a zero vector has cosine 0. A neighbour never comes from the query's own recording. With unit
+Similarity is the cosine; a zero vector has cosine 0. A neighbour never comes from the query's own recording, or, with
+`leave_out` clip, from its own clip alone. With unit
 `window` every window searches among windows and a clip takes the mean vote of its windows; with `clip` the means of the
 windows search. Vote `share`: the score of a class is the share of neighbours having it, among those whose label of it
 is known. Vote `majority`: a window votes for the most frequent class of its neighbours, and the score of a class is the
-share of windows voting for it; unit `window`, k = 200 and vote `majority` give the protocol of Fonseca et al. 2021
-("Unsupervised contrastive learning of sound event representations", the published code). The clip is decided
+share of windows voting for it. The preset `sound-events` is the protocol of Fonseca et al. 2021 ("Unsupervised
+contrastive learning of sound event representations", the published code): windows half a second apart, of projections,
+leave out their own clip; each takes the majority of its 200 nearest, the clip that of its windows. The clip is decided
 for the class of greatest score; among equal scores for that of greatest summed similarity, then for the first.
 
 Metrics
@@ -22,9 +24,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from soundssl.evaluations import row
+from soundssl.evaluations import tagging
 from soundssl.ops import metrics, neighbors
 
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol puts in the place of others
+    "none": {},
+    "sound-events": {"k": 200, "unit": "window", "vote": "majority", "leave_out": "clip"},
+}
+PRESET_HOP = 0.5  # seconds between the windows of sound-events: 50 frames
 VOTE_BLOCK = 1 << 22  # votes (windows x classes) held at once
 
 
@@ -36,6 +43,9 @@ class Options:
     unit: Literal["clip", "window"] = field(default="clip", metadata={"help": "What searches: clip means or windows."})
     vote: Literal["share", "majority"] = field(
         default="share", metadata={"help": "Share of neighbours having a class, or one vote a window for the majority."}
+    )
+    leave_out: Literal["recording", "clip"] = field(
+        default="recording", metadata={"help": "What never gives neighbours to itself: a whole recording, or a clip."}
     )
     bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
 
@@ -149,49 +159,14 @@ def evaluate(
         vectors, owner = neighbors.group_means(embedding, clip, len(label)), np.arange(len(label))
     used = np.flatnonzero(query[owner] | base[owner])
     vectors, owner = neighbors.unit(vectors[used]), owner[used]
-    _, owner_recording = np.unique(recording, return_inverse=True)
-    score, support = clip_scores(vectors, owner, label, owner_recording, query, base, options)
+    _, group = np.unique(recording, return_inverse=True)
+    if options.leave_out == "clip":
+        group = np.arange(len(recording))
+    score, support = clip_scores(vectors, owner, label, group, query, base, options)
     score, support, label = score[query], support[query], label[query]
     weight = np.zeros((0, len(label)), np.int64)
     if options.bootstrap:
         weight = metrics.multiplicities(len(label), options.bootstrap, np.random.default_rng([seed]))
-    return _accuracy_rows(decide(score, support), label, weight) + _ranking_rows(score, label, classes, weight)
-
-
-def _accuracy_rows(decision: np.ndarray, label: np.ndarray, weight: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of the decisions; the balanced accuracy only where every clip has one class at most."""
-    present = label == 1
-    labelled = present.any(axis=1)
-    value = metrics.accuracy(decision, label)
-    right = present & (decision[:, None] == np.arange(label.shape[1]))
-    interval = metrics.percentile_interval(_ratio(weight @ right.any(axis=1), weight @ labelled))
-    chance = float(present[labelled].mean(axis=0).max())
-    rows = [row("accuracy", value, int(labelled.sum()), chance=chance, interval=interval)]
-    if (present.sum(axis=1) <= 1).all():
-        recalls = _ratio(weight @ right, weight @ present)  # [replicates, classes]
-        interval = metrics.percentile_interval(metrics.mean_known(recalls.T))
-        value, count = metrics.balanced_accuracy(decision, label), int(present.any(axis=0).sum())
-        rows.append(row("balanced_accuracy", value, count, chance=1.0 / label.shape[1], interval=interval))
-    return rows
-
-
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
-
-
-def _ranking_rows(score: np.ndarray, label: np.ndarray, classes: list[str], weight: np.ndarray) -> list[dict[str, Any]]:
-    """Rows of the scores: mAP, classes skipped, then AP of each class."""
-    precision = metrics.per_class(score, label)
-    if not len(precision.value):
-        return [row("skipped_classes", float(precision.skipped), len(classes))]
-    positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
-    chances = [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in precision.column]
-    interval = metrics.percentile_interval(metrics.mean_average_precision_replicates(score, label, weight))
-    count = len(precision.value)
-    rows = [
-        row("mAP", precision.mean, count, chance=float(np.mean(chances)), interval=interval),
-        row("skipped_classes", float(precision.skipped), len(classes)),
-    ]
-    for column, value, chance in zip(precision.column, precision.value, chances, strict=True):
-        rows.append(row("AP", float(value), int(positives[column]), name=classes[column], chance=chance))
-    return rows
+    return tagging.decision_rows(decide(score, support), label, weight) + tagging.ranking_rows(
+        score, label, classes, weight
+    )

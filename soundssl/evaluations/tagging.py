@@ -102,3 +102,45 @@ def _class_chances(label: np.ndarray) -> tuple[np.ndarray, list[float]]:
     positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
     kept = np.flatnonzero((positives > 0) & (known > positives))
     return kept, [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in kept]
+
+
+def decision_rows(decision: np.ndarray, label: np.ndarray, weight: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of decided classes: accuracies, the balanced one only where every clip has one class at most.
+
+    Shape: decision [clips] class numbers, label [clips, classes], weight [replicates, clips] of the bootstrap.
+    """
+    present = label == 1
+    labelled = present.any(axis=1)
+    value = metrics.accuracy(decision, label)
+    right = present & (decision[:, None] == np.arange(label.shape[1]))
+    interval = metrics.percentile_interval(_ratio(weight @ right.any(axis=1), weight @ labelled))
+    chance = float(present[labelled].mean(axis=0).max())
+    rows = [row("accuracy", value, int(labelled.sum()), chance=chance, interval=interval)]
+    if (present.sum(axis=1) <= 1).all():
+        recalls = _ratio(weight @ right, weight @ present)  # [replicates, classes]
+        interval = metrics.percentile_interval(metrics.mean_known(recalls.T))
+        value, count = metrics.balanced_accuracy(decision, label), int(present.any(axis=0).sum())
+        rows.append(row("balanced_accuracy", value, count, chance=1.0 / label.shape[1], interval=interval))
+    return rows
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+
+
+def ranking_rows(score: np.ndarray, label: np.ndarray, classes: list[str], weight: np.ndarray) -> list[dict[str, Any]]:
+    """Rows of scores: mAP, classes skipped, then AP of each class. Shape: score and label [clips, classes]."""
+    precision = metrics.per_class(score, label)
+    if not len(precision.value):
+        return [row("skipped_classes", float(precision.skipped), len(classes))]
+    positives, known = (label == 1).sum(axis=0), (label >= 0).sum(axis=0)
+    chances = [metrics.average_precision_chance(int(positives[i]), int(known[i])) for i in precision.column]
+    interval = metrics.percentile_interval(metrics.mean_average_precision_replicates(score, label, weight))
+    count = len(precision.value)
+    rows = [
+        row("mAP", precision.mean, count, chance=float(np.mean(chances)), interval=interval),
+        row("skipped_classes", float(precision.skipped), len(classes)),
+    ]
+    for column, value, chance in zip(precision.column, precision.value, chances, strict=True):
+        rows.append(row("AP", float(value), int(positives[column]), name=classes[column], chance=chance))
+    return rows

@@ -1,13 +1,18 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
-schema    the five kinds of file as tables
-writing   atomic files with provenance
-reading   checked readers of every kind
-features  the features file: windows at any hop, and the spool it is written through
-model     model files (safetensors)
+schema      the five kinds of file as tables
+writing     atomic files with provenance
+reading     checked readers of every kind
+features    the features file: windows at any hop
+spooling    the spool through which a features file is written
+joining     several files of one kind as one
+inspection  what is in a file, and whether it is sound
+model       model files (safetensors)
 """
 
-from soundssl.files.features import Features, Spool, Store, read_windows
+from soundssl.files.features import Features, read_windows
+from soundssl.files.inspection import chain, inspect, skipped, verify
+from soundssl.files.joining import Join
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.reading import (
     Clips,
@@ -17,6 +22,7 @@ from soundssl.files.reading import (
     Labels,
     Missing,
     Triplets,
+    attributes_of,
     identity,
     kind_of,
     made_from,
@@ -24,6 +30,7 @@ from soundssl.files.reading import (
     read_scores,
     require,
 )
+from soundssl.files.spooling import Spool, Store, differences
 from soundssl.files.writing import (
     Log,
     Unusable,
@@ -43,6 +50,7 @@ __all__ = [
     "Embeddings",
     "Features",
     "FormatError",
+    "Join",
     "Labels",
     "Log",
     "Missing",
@@ -51,11 +59,15 @@ __all__ = [
     "Store",
     "Triplets",
     "Unusable",
+    "attributes_of",
+    "chain",
     "create",
+    "differences",
     "digest",
     "guard",
     "guard_inputs",
     "identity",
+    "inspect",
     "kind_of",
     "made_from",
     "model_made_from",
@@ -65,7 +77,9 @@ __all__ = [
     "read_windows",
     "replace",
     "require",
+    "skipped",
     "text",
+    "verify",
     "write_embeddings",
     "write_matrix",
     "write_model",

@@ -62,6 +62,7 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
             if missing:
                 raise ValueError(f"attribute {missing[0]} is missing")
             check(KINDS[file.attrs["kind"]], datasets(file))
+            _check_parts(path, file)
             yield file
         except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:  # all but the first h5py's, torn
             raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
@@ -80,6 +81,18 @@ def _check_kind(path: Path, file: h5py.File, kinds: Sequence[str], remedy: str) 
         )
 
 
+def _check_parts(path: Path, file: h5py.File) -> None:
+    """Raise FormatError where a file whose rows a joined one refers to is missing, or is another one now."""
+    if "part/file" not in file:
+        return
+    for name, uuid in zip(strings(file, "part/file"), strings(file, "part/uuid"), strict=True):
+        part = path.parent / name
+        here = attributes_of(part).get("uuid")
+        if here != uuid:
+            fact = "is missing" if not part.exists() else "is not the file that was joined"
+            raise FormatError(f"{text(part)}, a part of {text(path)}, {fact}; put it back, or join the parts again")
+
+
 def _is_hdf5(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"
@@ -96,13 +109,18 @@ def kind_of(path: str | os.PathLike) -> str | None:
 
 def made_from(path: str | os.PathLike) -> str | None:
     """Return the digest of inputs and options that a finished file was made from, None where there is none."""
-    if not Path(path).is_file():
-        return None
+    return attributes_of(path).get("made_from")
+
+
+def attributes_of(path: str | os.PathLike) -> dict[str, Any]:
+    """Return the attributes of a finished file, none where there is no HDF5 file."""
+    if not Path(path).is_file() or not _is_hdf5(Path(path)):
+        return {}
     try:
         with h5py.File(path, "r", locking=False) as file:
-            return file.attrs.get("made_from")
+            return {**file.attrs}
     except OSError:  # whatever stands there is not ours; it is about to be replaced
-        return None
+        return {}
 
 
 def strings(file: h5py.File, name: str) -> np.ndarray:
@@ -117,6 +135,7 @@ class Array:
         self.path, self.name = os.path.abspath(path), dataset.name
         self.shape, self.dtype = dataset.shape, dataset.dtype
         self.position = dataset.id.get_offset() if not dataset.is_virtual else None
+        self.parts = _sources(self.path, dataset) if dataset.is_virtual else []
         self._rows = None
 
     def __getstate__(self) -> dict:
@@ -148,6 +167,8 @@ class Array:
             return np.empty((0, length, *self.shape[1:]), self.dtype)
         if first.min() < 0 or first.max() + length > len(self):
             raise ValueError(f"windows of {length} rows reach outside 0..{len(self)}")
+        if self.parts:
+            return self._gather_parts(np.asarray(first), length)
         if self.position is None:
             rows = np.empty((len(first), length, *self.shape[1:]), self.dtype)
             for i, row in enumerate(first):
@@ -163,18 +184,46 @@ class Array:
         )
         return view[np.asarray(first)].reshape(len(first), length, *self.shape[1:])
 
+    def _gather_parts(self, first: np.ndarray, length: int) -> np.ndarray:
+        """Gather from the files that the rows lie in; what lies across two of them, through HDF5."""
+        rows = np.empty((len(first), length, *self.shape[1:]), self.dtype)
+        number = np.searchsorted([low for low, _ in self.parts], first, side="right") - 1
+        for i in np.unique(number):
+            (low, part), which = self.parts[i], np.flatnonzero(number == i)
+            inside = first[which] - low + length <= len(part)
+            rows[which[inside]] = part.gather(first[which[inside]] - low, length)
+            for at in which[~inside]:
+                rows[at] = self.rows[first[at] : first[at] + length]
+        return rows
+
+
+def _sources(path: str, dataset: h5py.Dataset) -> list[tuple[int, Array]]:
+    """Return (first row, array) of the datasets that a virtual dataset puts end to end."""
+    found = []
+    for space, name, source, _ in dataset.virtual_sources():
+        if name == ".":
+            found.append((space.get_select_bounds()[0][0], Array(path, dataset.file[source])))
+            continue
+        where = os.path.join(os.path.dirname(path), name.replace("%%", "%"))
+        with h5py.File(where, "r", locking=False) as file:
+            found.append((space.get_select_bounds()[0][0], Array(where, file[source])))
+    return sorted(found, key=lambda part: part[0])
+
 
 class Clips:
-    """Hold the clip table of features, embeddings and clusters: `key`, `recording`, `split`, `source`, `start`."""
+    """Hold the clip table of features, embeddings and clusters, column by column; None for one that is not there."""
 
     def __init__(self, file: h5py.File) -> None:
-        for name in ("key", "recording", "split", "source"):
+        for name in ("key", "recording", "split", "source", "made_from"):
             setattr(self, name, strings(file, f"clip/{name}") if f"clip/{name}" in file else None)
         self.start = file["clip/start"][:] if "clip/start" in file else None
 
     key: np.ndarray
     recording: np.ndarray
     split: np.ndarray
+    source: np.ndarray
+    made_from: np.ndarray
+    start: Any
 
     def __len__(self) -> int:
         return len(self.key)

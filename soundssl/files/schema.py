@@ -50,12 +50,25 @@ _WINDOW = {
     "window/start": Column("f8", "[N]", "seconds into the clip, from integer sample positions"),
 }
 
+_PART = {
+    "part/file": Column(
+        "str",
+        "[P]",
+        "files that hold the rows, relative to the folder of this one, where files were joined",
+        optional=True,
+    ),
+    "part/uuid": Column("str", "[P]", "their identities; a file that has another one now is refused", optional=True),
+}
+
+# A separated track is a clip beside its mixture: as long as it, of its recording, split, source and start, its key that
+# of the mixture with `#track`, or with `#processor.track` where several separators worked. A training example draws one
+# processor, and one track among those with the mixture as parent and that processor.
 FEATURES = Kind(
     1,
     "soundssl featurize",
     "clips end to end, so that any window at any hop is one slice",
     {
-        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform"),
+        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform: a frame is a sample"),
         **_CLIP,
         "clip/offset": Column("i8", "[C+1]", "clip i is frames[offset[i]:offset[i+1]]"),
         "clip/source": Column("str", "[C]", "file to listen to"),
@@ -64,15 +77,26 @@ FEATURES = Kind(
         "clip/track": Column("i1", "[C]", "track number within the parent, -1 for none"),
         "clip/processor": Column("i1", "[C]", "number of the separator that made it, -1 for none"),
         "clip/level": Column("f4", "[C]", "level in dB relative to the mixture, 0 for a recording"),
+        "clip/silent": Column("u1", "[C]", "1 for a track that is next to silent, else 0", optional=True),
         "clip/onscreen": Column("f4", "[C]", "probability of being seen", optional=True),
+        "clip/peak": Column("f4", "[C]", "largest magnitude of a sample of the source, 0 for silence", optional=True),
+        "clip/clipped": Column("i8", "[C]", "samples of the source at full scale, in all its channels", optional=True),
+        "clip/truncated": Column("u1", "[C]", "1 where the source ends before its time, else 0", optional=True),
+        "clip/made_from": Column(
+            "str", "[C]", "digest of the source's name, size and time of change; empty of a track", optional=True
+        ),
         "skipped/path": Column("str", "[S]", "inputs that gave no clip"),
         "skipped/reason": Column("str", "[S]", "why"),
+        "skipped/made_from": Column(
+            "str", "[S]", "as clip/made_from; empty where the input may be read another time", optional=True
+        ),
         "images": Column("u1", "[I,height,width,3]", "frames of video, RGB", optional=True),
         "clip/image_offset": Column(
             "i8", "[C+1]", "clip i has images[image_offset[i]:image_offset[i+1]]", optional=True
         ),
         "mean": Column("f4", "[bands]", "mean of each band over the whole file"),
         "deviation": Column("f4", "[bands]", "standard deviation of each band over the whole file"),
+        **_PART,
     },
     {
         "representation": "logmel or waveform",
@@ -94,6 +118,14 @@ FEATURES = Kind(
         "floor": "added to the mel energy before the logarithm",
         "resampler": "resampling library and quality",
         "image_rate": "images per second of video, 0 where there are none",
+        "window_frames": "frames of a window: what an encoder of this front end sees",
+        "channel": "mix, each, or the number of the channel that was taken",
+        "clip": "seconds that recordings were cut into, 0 for whole ones",
+        "short": "what became of recordings too short for a window: skip or pad",
+        "truncated": "what became of files that end before their time: keep or skip",
+        "part": "which part of the inputs this is, as 3/8; absent where it is all",
+        "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
+        "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",
     },
 )
 
@@ -132,13 +164,15 @@ EMBEDDINGS = Kind(
         **_CLIP,
         "clip/source": FEATURES.columns["clip/source"],
         "clip/start": FEATURES.columns["clip/start"],
+        **_PART,
     },
     {
-        "layer": "embedding, logits or probabilities",
+        "layer": "embedding, logits, probabilities or projection",
         "hop": "seconds between windows",
         "window": "seconds of a window",
         "class": "JSON list of class names, where the layer is logits or probabilities",
-        "features": "uuid of the features file",
+        "part": "which part of the clips this is, as 3/8; absent where it is all",
+        "features": "uuid of the features file, empty where embeddings of several were joined",
         "model": "uuid of the model file",
     },
 )

@@ -92,6 +92,7 @@ class Sink:
     def __init__(self, file: h5py.File) -> None:
         self.file = file
         self.content = hashlib.sha256()
+        self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
         """Write a whole column: an array, or a list of strings."""
@@ -106,17 +107,24 @@ class Sink:
 
     def reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
         """Create an empty contiguous dataset to be filled through `fill` from its first row to its last."""
-        return self.file.create_dataset(name, shape=shape, dtype=dtype)
+        self.reserved[name] = self.file.create_dataset(name, shape=shape, dtype=dtype)
+        return self.reserved[name]
+
+    def refer(self, name: str, layout: h5py.VirtualLayout, identities: list[str]) -> None:
+        """Write a dataset whose rows lie in other files; `identities` stand for what is in them."""
+        self.file.create_virtual_dataset(name, layout)
+        self._count(name, "\0".join(identities).encode())
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
         """Write `values` into rows from `row` on; return the next row."""
-        self.file[name][row : row + len(values)] = values
-        self._count(name, np.ascontiguousarray(values, dtype=self.file[name].dtype))
+        dataset = self.reserved[name]
+        dataset[row : row + len(values)] = values
+        self._count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
 
     def _count(self, name: str, data) -> None:
         self.content.update(name.encode())
-        self.content.update(data if isinstance(data, bytes) else data.tobytes())
+        self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8))
 
 
 @contextlib.contextmanager
@@ -230,16 +238,18 @@ def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, bl
         write(stream)
 
 
-def write_embeddings(sink: Sink, batches: Iterator, count: int, size: int, dtype: str, clips) -> None:
-    """Write (vectors, windows) batches and the clip table into an embeddings file."""
+def write_embeddings(sink: Sink, batches: Iterator, count: int, size: int, dtype: str, clips, chosen=None) -> None:
+    """Write (vectors, windows) batches and the clip table into an embeddings file, or of it the clips `chosen`."""
+    chosen = np.ones(len(clips), bool) if chosen is None else chosen
+    number = np.cumsum(chosen) - 1
     sink.reserve("embedding", (count, size), dtype)
     row, clip, start = 0, [], []
     for vectors, windows in batches:
         row = sink.fill("embedding", row, vectors)
-        clip.append(windows.clip)
+        clip.append(number[windows.clip])
         start.append(windows.start)
-    sink.write("window/clip", np.concatenate(clip).astype("i4"))
-    sink.write("window/start", np.concatenate(start))
+    sink.write("window/clip", np.concatenate([np.empty(0), *clip]).astype("i4"))
+    sink.write("window/start", np.concatenate([np.empty(0), *start]))
     for name in ("key", "recording", "split", "source"):
-        sink.write(f"clip/{name}", getattr(clips, name))
-    sink.write("clip/start", clips.start)
+        sink.write(f"clip/{name}", getattr(clips, name)[chosen])
+    sink.write("clip/start", clips.start[chosen])

@@ -1,4 +1,4 @@
-"""Encoders by name: a table and one function; the family's module is imported only when its net is built.
+"""Encoders and separators by name: tables and a function each; a family's module is imported when its net is built.
 
 A row names what `build` makes; the module that makes it is named in the function, so listing costs no import of torch.
 """
@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from soundssl.models.classifier import Classifier
     from soundssl.models.encoder import Encoder
+    from soundssl.models.heads import Projection
     from soundssl.models.image import Tower
+    from soundssl.models.separator import Consistency, Separator
 
 ENCODERS: dict[str, str] = {
     "resnet18-half": "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 61M multiply-adds",
@@ -30,6 +32,17 @@ IMAGE_TOWERS: dict[str, str] = {
 # What is taken where nobody chooses: on a CPU, and on a GPU, where both nets are those of Jansen et al. 2020.
 SMALL = {"encoder": "plain", "tower": "folded"}
 LARGE = {"encoder": "resnet50", "tower": "resnet50"}
+
+SEPARATORS: dict[str, str] = {
+    "tdcn-stft-small": "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights",
+    "tdcn-stft": "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 8.8M weights",
+    "tdcn-small": "improved TDCN++ on a learned basis, 16 blocks of width 128: 1.3M weights",
+    "tdcn": "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 8.8M weights",
+    "conv-tasnet-small": "Conv-TasNet with 2.5 ms windows, 16 blocks, half the width: 1.8M weights",
+    "conv-tasnet": "Conv-TasNet of torchaudio (Luo and Mesgarani 2019), 1 ms windows, 24 blocks: 5.1M weights",
+}
+SEPARATOR = "tdcn-stft-small"  # where none is named
+MOST_TRACKS = 100  # a track's number is stored in one byte
 
 # The nets that can do without batch norm, whose statistics depend on how a batch is split over devices.
 CHOICE_OF_NORM = ("resnet18-half", "plain")
@@ -68,21 +81,26 @@ def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, norm: s
 
 def restore_classifier(config: dict, tensors: dict) -> Classifier:
     """Build the classifier that a model holds beside its encoder; raise ValueError where it holds none."""
-    import torch
-
     from soundssl.models.classifier import Classifier
 
-    facts, prefix = config.get("heads", {}).get("classification"), "head.classification.classifier."
+    facts = config.get("heads", {}).get("classification")
     if facts is None:
         raise ValueError("the model has no classifier; train one with --objective classification")
     classifier = Classifier(config["size"], len(facts["classes"]), facts["hidden"])
-    own = {
-        name.removeprefix(prefix): torch.from_numpy(value.copy())
-        for name, value in tensors.items()
-        if name.startswith(prefix)
-    }
-    classifier.load_state_dict(own)
+    classifier.load_state_dict(_part(tensors, "head.classification.classifier."))
     return classifier
+
+
+def restore_projection(config: dict, tensors: dict) -> Projection:
+    """Build the projection that a model holds beside its encoder; raise ValueError where it holds none."""
+    from soundssl.models.heads import Projection
+
+    facts = config.get("heads", {}).get("contrastive")
+    if facts is None:
+        raise ValueError("the model has no projection; train one with --objective contrastive")
+    projection = Projection(config["size"], facts["hidden"], facts["output"], facts["norm"])
+    projection.load_state_dict(_part(tensors, "head.contrastive.projection."))
+    return projection
 
 
 def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
@@ -112,15 +130,59 @@ def build_image(name: str, size: int = 128, norm: str = "batch") -> Tower:
     return image.Tower(backbone, size)
 
 
+def build_separator(name: str, tracks: int = 4, consistency: Consistency = "predicted") -> Separator:
+    """Build an untrained separator by its name in `SEPARATORS`, for a number of tracks.
+
+    `consistency` says how tracks are made to sum to their mixture, see `Separator`. Weights are drawn from torch's
+    global generator. Raises ValueError for an unknown name or consistency, and for fewer than two tracks.
+
+    >>> build_separator("tdcn-stft-small", tracks=2).tracks
+    2
+    """
+    if name not in SEPARATORS:
+        raise ValueError(f"no separator {name!r}; there are {', '.join(SEPARATORS)}")
+    if not 2 <= tracks <= MOST_TRACKS:
+        raise ValueError(f"tracks is {tracks}; a separator has 2 to {MOST_TRACKS}")
+    if consistency not in ("predicted", "energy", "uniform"):
+        raise ValueError(f"consistency is {consistency!r}; it is predicted, energy or uniform")
+    from soundssl.models import conv_tasnet, separator, tdcn
+
+    family, small = name.removesuffix("-small"), name.endswith("-small")
+    core: tdcn.TDCN | conv_tasnet.ConvTasNet
+    if family == "conv-tasnet":
+        core = conv_tasnet.conv_tasnet_small(tracks) if small else conv_tasnet.conv_tasnet(tracks)
+    else:
+        core = (tdcn.tdcn_small if small else tdcn.tdcn)(tracks, learned=family == "tdcn")
+    return separator.Separator(core, tracks, consistency)
+
+
+def restore_separator(config: dict, tensors: dict) -> Separator:
+    """Build the separator that a model's `config` describes and fill it; raise ValueError where it holds none."""
+    if config["encoder"] not in SEPARATORS:
+        raise ValueError("the model is an encoder, not a separator; train one with --objective mixit")
+    separator = build_separator(config["encoder"], config["tracks"], config["consistency"])
+    separator.load_state_dict(_part(tensors, "encoder."))
+    return separator
+
+
 def restore(config: dict, tensors: dict) -> Encoder:
-    """Build the encoder that a model's `config` describes and fill it with its tensors (numpy arrays, `encoder.*`)."""
+    """Build the encoder that a model's `config` describes and fill it with its tensors (numpy arrays, `encoder.*`).
+
+    Raises ValueError where the model is a separator.
+    """
+    if config["encoder"] in SEPARATORS:
+        raise ValueError("the model is a separator, not an encoder; its tracks are made with soundssl separate")
+    encoder = build(config["encoder"], config["size"], config["bands"], config["frames"], config["norm"])
+    encoder.load_state_dict(_part(tensors, "encoder."))
+    return encoder
+
+
+def _part(tensors: dict, prefix: str) -> dict:
+    """Return the tensors whose names begin with a prefix, by the rest of their names."""
     import torch
 
-    encoder = build(config["encoder"], config["size"], config["bands"], config["frames"], config["norm"])
-    own = {
-        name.removeprefix("encoder."): torch.from_numpy(value.copy())
+    return {
+        name.removeprefix(prefix): torch.from_numpy(value.copy())
         for name, value in tensors.items()
-        if name.startswith("encoder.")
+        if name.startswith(prefix)
     }
-    encoder.load_state_dict(own)
-    return encoder

@@ -1,6 +1,7 @@
-"""The clustering head: a centre a cluster, compared with embeddings by the cosine; and the encoder of bare vectors.
+"""Heads on embeddings: a centre a cluster, the projection of two views; and the encoder of bare vectors.
 
-Jansen et al. 2020, section 3.2: a fully connected layer without bias, its weights and inputs of length one.
+Clusters are those of Jansen et al. 2020, section 3.2: a fully connected layer without bias, its weights and inputs of
+length one. The projection is that of Fonseca et al. 2021: views are compared behind it, embeddings are taken before it.
 """
 
 import torch
@@ -35,6 +36,26 @@ class Clusters(nn.Module):
         """
         points = F.normalize(embedding.float(), dim=1)[: len(self.weight)]
         self.weight[: len(points)] = F.normalize(points + SPREAD * self.weight[: len(points)], dim=1)
+
+
+class Projection(nn.Module):
+    """Map embeddings to vectors of length one: a layer with norm and ReLU, then a linear one.
+
+    `norm` is `batch`, as published, or `layer`, which does not depend on how a batch is split over devices. Shape:
+    [batch, size] to [batch, output].
+    """
+
+    def __init__(self, size: int, hidden: int, output: int, norm: str) -> None:
+        super().__init__()
+        if norm not in ("batch", "layer"):
+            raise ValueError(f"norm is {norm!r}; it is batch or layer")
+        between = nn.BatchNorm1d(hidden) if norm == "batch" else nn.LayerNorm(hidden)
+        self.layers = nn.Sequential(nn.Linear(size, hidden), between, nn.ReLU(), nn.Linear(hidden, output))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return unit vectors, in float32 whatever the encoder computes in."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.normalize(self.layers(embedding.float()), dim=1)
 
 
 class Identity(nn.Module):

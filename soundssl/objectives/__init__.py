@@ -3,8 +3,10 @@
 `NEEDS` names the readers that must be given (`features`, `triplets`, `labels`). `Examples(inputs, options, seed)` says
 what an example is: `len` of them, and `examples.__getitems__(keys)` returns the batch of (epoch, row) keys as tensors.
 `Objective(encoder, inputs, options)` holds heads and loss: `objective(batch, progress)` returns a scalar and figures to
-log by name, where progress runs from 0 to 1 and is all that a schedule needs. Where embeddings are to be written with
-length one, a module says `UNIT_LENGTH`; what a model file must say of its head, `facts(inputs, options)` returns.
+log by name, where progress runs from 0 to 1 and is all that a schedule needs. Objectives of a stage whose Examples are
+equal (`==`) are given the same batch. Where embeddings are to be written with length one, a module says `UNIT_LENGTH`;
+where the encoder is a separator and the features are waveforms, `SEPARATES`; what a model file must say of its head,
+`facts(inputs, options)` returns.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from typing import Any
 OBJECTIVES = {
     "triplet": "an anchor lies nearer its positive than its negative (Jansen et al. 2018)",
     "coincidence": "two sounds, or a sound and a picture, belong to one recording (Jansen et al. 2020)",
+    "contrastive": "two views of a clip are more alike than those of other recordings (Fonseca et al. 2021)",
     "clustering": "each window surely in one of many clusters, all windows together in many (Jansen et al. 2020)",
+    "mixit": "sums of two recordings, taken apart again without knowing the sources (Wisdom et al. 2020)",
     "classification": "windows and their labels: explicit, spread from clusters, partly unknown (Jansen et al. 2020)",
 }
 
@@ -43,6 +47,11 @@ def load(name: str) -> ModuleType:
     if name not in OBJECTIVES:
         raise ValueError(f"no objective is called {name!r}; there are {', '.join(OBJECTIVES)}")
     return importlib.import_module(f"soundssl.objectives.{name}")
+
+
+def separates(name: str) -> bool:
+    """Return whether an objective trains a separator rather than an encoder."""
+    return getattr(load(name), "SEPARATES", False)
 
 
 def describe(name: str) -> list[Field]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl import device, models
+from soundssl import device, models, views
 from soundssl.files.features import WINDOW
 from soundssl.models.scorer import Scorer
 from soundssl.objectives import Inputs, option
@@ -22,6 +22,7 @@ from soundssl.ops import augment, pairs
 
 NEEDS = ("features",)
 UNIT_LENGTH = True  # of embeddings in files; the scorers see them as they are, as in the paper
+COPY = 2  # of a shared batch: which changes of it are this objective's own
 
 # Values that a recipe puts in the place of others: the baseline of Arandjelovic and Zisserman 2017.
 _CORRESPONDENCE = {"modality": "image", "negatives": "random", "delta": 1.0}
@@ -33,9 +34,15 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(views.Changes, views.Drawing):
     """Options of the coincidence objective."""
 
+    views: Literal["near", "crops", "same", "mixback", "separated"] = option(  # type: ignore[assignment]
+        "near", "pairs of sounds: near (less than delta apart), or those of the contrastive objective, which see there"
+    )
+    augment: str = option(
+        "none", "changes of the windows of a pair, as of the contrastive objective: masks for example"
+    )
     modality: Literal["audio", "image", "both"] = option(
         "audio", "what coincides: audio (sound with sound), image (sound with picture) or both"
     )
@@ -68,6 +75,11 @@ def settle(options: Options) -> Options:
     A tower that nobody has chosen by the device is the one for CPUs.
     """
     options = replace(options, **PRESETS[options.preset])
+    views.check(options, "coincidence")
+    if options.views != "near" and options.modality != "audio":
+        raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")
+    if options.views != "near" and (options.mixing or options.shift):
+        raise ValueError(f"mixing and shift are of near pairs; change views {options.views} by augment")
     if options.tower == "auto":
         small: Any = models.SMALL["tower"]
         options = replace(options, tower=small)
@@ -159,7 +171,13 @@ def draw(ranges: tuple[np.ndarray, np.ndarray, np.ndarray], generator: np.random
     return int(clips[row]), int(high[row] - (ends[row] - place))
 
 
-class Examples(torch.utils.data.Dataset):
+def Examples(inputs: Inputs, options: Options, seed: int) -> torch.utils.data.Dataset:
+    """Return the pairs that the options ask for: near ones, or those that the contrastive objective draws as well."""
+    options = settle(options)
+    return Near(inputs, options, seed) if options.views == "near" else views.Pairs(inputs, options, seed)
+
+
+class Near(torch.utils.data.Dataset):
     """Draw one pair a recording and epoch: windows at any frame, and the pictures that the file holds.
 
     A row is a recording; what is drawn of it depends on seed, epoch and row alone. Recordings without a pair have no
@@ -167,7 +185,7 @@ class Examples(torch.utils.data.Dataset):
     """
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
-        self.options, self.seed, self.features = settle(options), seed, inputs.features
+        self.options, self.seed, self.features = options, seed, inputs.features
         self.sounds, self.pictures = self.options.modality != "image", self.options.modality != "audio"
         self.timeline = Timeline(inputs, self.options.delta)
         self.starts = self.timeline.paired() if self.sounds else self.timeline.windows
@@ -264,6 +282,7 @@ class Objective(nn.Module):
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, settle(options)
+        self.realise = views.Realise(inputs, self.options, COPY)
         size: Any = encoder.size
         modality = self.options.modality
         self.audio_scorer = Scorer(size, self.options.hidden) if modality != "image" else None
@@ -286,8 +305,8 @@ class Objective(nn.Module):
         return total, figures | {f"loss_{name}": loss.detach() for name, loss in losses.items()}
 
     def _embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Embed the first windows, and the others where there are any, changed as their rows say."""
-        windows = [batch["window"].float()] + ([batch["other"].float()] if "other" in batch else [])
+        """Embed the first windows, and the others where there are any, changed as their rows and the options say."""
+        windows = self.realise(batch)
         for side, window in enumerate(windows):
             if "gain" in batch:
                 others = batch[("mixed", "other_mixed")[side]].float()

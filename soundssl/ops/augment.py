@@ -1,7 +1,8 @@
-"""Changes of log-mel windows that keep what is heard (Jansen et al. 2018, section 2.2).
+"""Changes of log-mel windows that keep what is heard (Jansen et al. 2018, section 2.2; Fonseca et al. 2021).
 
-All act on the energies under the logarithm, log-mel = log(energy + floor), and take the logarithm last. Every
-parameter is a tensor with one value an example, so the outcome for an example never depends on its batch.
+The first act on the energies under the logarithm, log-mel = log(energy + floor), and take the logarithm last; every
+parameter is a tensor with one value an example. The others act on the logarithms and draw what they do from each
+example's own lots. So the outcome for an example never depends on its batch.
 
 Shape: windows are [batch, frames, bands] throughout.
 """
@@ -9,7 +10,10 @@ Shape: windows are [batch, frames, bands] throughout.
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from soundssl.ops.lots import Lots, half_normal
 
 FLOOR = 0.01  # added to the energies before the logarithm, as VGGish
 
@@ -82,45 +86,167 @@ def scale(windows: Tensor, gain: Tensor, floor: float = FLOOR) -> Tensor:
     return energies(windows, floor).mul_(gain[:, None, None]).add_(floor).log_()
 
 
-# ---------------------------------------------------------------- numbers by seed
+def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True, floor: float = FLOOR) -> Tensor:
+    """Put another sound into the background: p = (1 - share) a + share (E(a) / E(n)) n, with E the sum of all cells.
 
-_SPREAD = -1640531527  # 2³² over the golden ratio, as a signed integer: spreads neighbouring cells
-_FIRST, _SECOND = 2146121005, -2073254261  # multipliers of the 32-bit mixing function lowbias32 (Wellons 2018)
-_CHUNK = 32  # examples at a time: the intermediate integers then stay in a core's cache
-
-
-def half_normal(seeds: Tensor, count: int) -> Tensor:
-    """Draw absolute values of standard normals by counting: value c of a row depends on its seed and on c alone.
-
-    A hash of (seed, c) gives 23 bits of a uniform variable, the inverse error function makes them normal. Unlike a
-    generator's state this is the same on every device and in every batch. Shape: integers [batch] to [batch, count].
+    The energy stays that of the window, however loud the other is (Fonseca et al. 2021, "Unsupervised contrastive
+    learning of sound event representations", mix-back). Without `adjust` the ratio of energies is left out: what a loud
+    other adds then depends on its level. A share of 0, and with `adjust` an other without energy, leave the window as
+    it is. Shape: `others` as `windows`, `share` [batch] in 0..1.
     """
-    cells = torch.arange(count, device=seeds.device, dtype=torch.int32) * _SPREAD
-    low, high = _keys(seeds.long())
-    values = torch.empty(len(seeds), count, device=seeds.device)
-    for start in range(0, len(seeds), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        bits = _fold(cells + low[part, None], 16).mul_(_FIRST).bitwise_xor_(high[part, None])
-        bits = _fold(bits, 15).mul_(_SECOND).bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)
-        torch.erfinv(bits.float().add_(0.5).mul_(2.0**-23), out=values[part])
-    return values.mul_(math.sqrt(2))
+    _check(windows, share=share)
+    if others.shape != windows.shape:
+        raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
+    if ((share < 0) | (share > 1)).any():
+        raise ValueError(f"a share is {float(share.min())} … {float(share.max())}; it lies between 0 and 1")
+    kept, added = energies(windows, floor), energies(others, floor)
+    ratio, changed = share, share > 0
+    if adjust:
+        total, other_total = kept.sum((1, 2)), added.sum((1, 2))
+        changed = changed & (other_total > 0)
+        ratio = share * total / other_total.where(changed, torch.ones_like(other_total))
+    mixed = kept.mul_(1 - share[:, None, None]).add_(added.mul_(ratio[:, None, None])).add_(floor).log_()
+    return torch.where(changed[:, None, None], mixed, windows)
 
 
-def _keys(seeds: Tensor) -> tuple[Tensor, Tensor]:
-    """Make two 32-bit keys of 64-bit seeds: one is where a row starts counting, the other enters between rounds."""
-    lower, upper = ((((half & 0xFFFFFFFF) ^ 0x80000000) - 0x80000000).int() for half in (seeds, seeds >> 32))
-    low = _mixed(_mixed(lower + _SPREAD) ^ upper)  # the sum keeps seed 0 from mixing to 0
-    return low, _mixed(low * _SPREAD ^ _mixed(upper ^ lower))
+# ---------------------------------------------------------------- log-mel windows as pictures, changed by lot
+#
+# The changes of Fonseca et al. 2021 act on the logarithm itself. What happens to an example is drawn from its own lots;
+# the ranges are those of the published code unless inferred, and each function leaves windows alone at its zero.
 
 
-def _mixed(integers: Tensor) -> Tensor:
-    """Apply lowbias32, a bijection of 32-bit integers; products wrap."""
-    return _fold(_fold(_fold(integers.clone(), 16).mul_(_FIRST), 15).mul_(_SECOND), 16)
+def resized_crop(windows: Tensor, lots: Lots, area: float = 0.8, aspect: float = 4 / 3) -> Tensor:
+    """Crop a part of the area, its share from U(area, 1), and stretch it to the whole window, bilinearly.
+
+    The crop's aspect ratio is log-uniform between 1 / aspect and aspect. It is relative to that of the window
+    (inferred): the paper's windows are nearly square, and others would have few crops. Where ten tries do not fit the
+    window stays whole, as the centre crop of the published code then is. Zero: area and aspect 1.
+    """
+    _check(windows)
+    if not (0 < area <= 1 <= aspect):
+        raise ValueError(f"area is {area}, which must lie in 0..1, and aspect {aspect}, which must be 1 or more")
+    frames, bands = windows.shape[1:]
+    share, ratio = lots.uniform(area, 1.0, TRIES), lots.uniform(-math.log(aspect), math.log(aspect), TRIES).exp()
+    height, width = (frames * (share * ratio).sqrt()).round(), (bands * (share / ratio).sqrt()).round()
+    fits = (height >= 1) & (height <= frames) & (width >= 1) & (width <= bands)
+    first = fits.float().argmax(1, keepdim=True)
+    fitting = fits.any(1)
+    high = height.gather(1, first)[:, 0].where(fitting, torch.full_like(share[:, 0], frames))
+    wide = width.gather(1, first)[:, 0].where(fitting, torch.full_like(share[:, 0], bands))
+    top = (lots.uniform(0, 1) * (frames - high + 1)).floor()
+    left = (lots.uniform(0, 1) * (bands - wide + 1)).floor()
+    return _stretch(_stretch(windows, top, high, 1), left, wide, 2)
 
 
-def _fold(integers: Tensor, bits: int) -> Tensor:
-    """Combine integers in place with themselves shifted right; the mask makes the shift of negative ones logical."""
-    return integers.bitwise_xor_((integers >> bits).bitwise_and_((1 << (32 - bits)) - 1))
+TRIES = 10  # crops drawn for one that fits, as the published code
+
+
+def _stretch(windows: Tensor, start: Tensor, length: Tensor, axis: int) -> Tensor:
+    """Interpolate `length` cells of an axis, from `start` on, to its whole extent; cells are areas, not points."""
+    cells = windows.shape[axis]
+    place = (torch.arange(cells, device=windows.device) + 0.5) * (length[:, None] / cells) - 0.5
+    place = torch.minimum(place.clamp(min=0), length[:, None] - 1) + start[:, None]
+    below = place.floor().long().clamp(0, cells - 1)
+    weight = (place - below).unsqueeze(3 - axis)
+    lower, upper = _taken(windows, below, axis), _taken(windows, (below + 1).clamp(max=cells - 1), axis)
+    return lower + weight * (upper - lower)
+
+
+def _taken(windows: Tensor, source: Tensor, axis: int) -> Tensor:
+    """Return windows whose cell i along an axis is their cell source[:, i]."""
+    if axis == 2:
+        return windows.gather(2, source[:, None].expand_as(windows))
+    batch, frames, bands = windows.shape
+    rows = source + frames * torch.arange(batch, device=windows.device)[:, None]  # whole rows: copied, not picked
+    return windows.reshape(batch * frames, bands).index_select(0, rows.flatten()).view_as(windows)
+
+
+def compress(windows: Tensor, lots: Lots, least: float = 0.75) -> Tensor:
+    """Multiply a window, its logarithms as they are, by u from U(least, 1). Zero: least 1."""
+    _check(windows)
+    if not 0 <= least <= 1:
+        raise ValueError(f"least is {least}; it lies between 0 and 1")
+    return windows * lots.uniform(least, 1.0)[:, None, None]
+
+
+def add_gaussian(windows: Tensor, lots: Lots, deviation: float = 0.01) -> Tensor:
+    """Add normal noise to the logarithms, its deviation from U(0, deviation) for each window. Zero: deviation 0."""
+    _check(windows)
+    if deviation < 0:
+        raise ValueError(f"the noise's deviation is {deviation}; it must not be negative")
+    size = lots.uniform(0, deviation)
+    return lots.normal(windows[0].numel()).mul_(size[:, None]).view_as(windows).add_(windows)
+
+
+def mask(windows: Tensor, lots: Lots, frames: int = 20, bands: int = 20, count: int = 2) -> Tensor:
+    """Fill `count` stripes of frames and as many of bands with the window's least value.
+
+    SpecAugment (Park et al. 2019), with the values of Fonseca et al. 2021. Widths are uniform over 0 … frames - 1, or
+    bands - 1. Zero: count 0.
+    """
+    _check(windows)
+    if frames < 1 or bands < 1 or count < 0 or frames - 1 > windows.shape[1] or bands - 1 > windows.shape[2]:
+        raise ValueError(
+            f"{count} masks of widths below {frames} frames and {bands} bands do not fit windows of "
+            f"{windows.shape[1]} x {windows.shape[2]}"
+        )
+    hidden = torch.zeros(len(windows), 1, 1, dtype=torch.bool, device=windows.device)
+    for axis, widest in ((1, frames), (2, bands)) * count:
+        cells, shape = windows.shape[axis], (-1, 1, 1)
+        width = lots.integers(0, widest - 1)
+        start = (lots.uniform(0, 1) * (cells - width + 1)).floor().long()
+        cell = torch.arange(cells, device=windows.device).view((1, -1, 1) if axis == 1 else (1, 1, -1))
+        hidden = hidden | ((cell >= start.view(shape)) & (cell < (start + width).view(shape)))
+    return torch.where(hidden, windows.amin((1, 2), keepdim=True), windows)
+
+
+def roll_frames(windows: Tensor, lots: Lots, most: int = 29) -> Tensor:
+    """Turn a window in time, circularly, by 1 to `most` frames. Zero: most 0."""
+    return _rolled(windows, lots, most, 1)
+
+
+def roll_bands(windows: Tensor, lots: Lots, most: int = 9) -> Tensor:
+    """Turn a window upwards in frequency, circularly, by 1 to `most` bands. Zero: most 0."""
+    return _rolled(windows, lots, most, 2)
+
+
+def _rolled(windows: Tensor, lots: Lots, most: int, axis: int) -> Tensor:
+    _check(windows)
+    if most < 0:
+        raise ValueError(f"the largest shift is {most}; it must not be negative")
+    cells = windows.shape[axis]
+    shift = lots.integers(min(1, most), most)
+    return _taken(windows, (torch.arange(cells, device=windows.device) - shift[:, None]) % cells, axis)
+
+
+def reverse(windows: Tensor, lots: Lots, share: float = 0.5) -> Tensor:
+    """Turn this share of windows round in time (the share is inferred). Zero: share 0."""
+    _check(windows)
+    if not 0 <= share <= 1:
+        raise ValueError(f"the share turned round is {share}; it lies between 0 and 1")
+    return torch.where((lots.uniform(0, 1) < share)[:, None, None], windows.flip(1), windows)
+
+
+def blur(windows: Tensor, lots: Lots, deviation: float = 1.0) -> Tensor:
+    """Smooth a window by a Gaussian in time and frequency, its deviation from U(0, deviation) cells (inferred).
+
+    Weights reach three times the largest deviation and sum to one; edges are repeated. Zero: deviation 0.
+    """
+    _check(windows)
+    if not 0 <= deviation <= 10:
+        raise ValueError(f"the blur's deviation is {deviation} cells; it lies between 0 and 10")
+    size = lots.uniform(0, deviation).clamp(min=1e-3)
+    reach = math.ceil(3 * deviation)
+    place = torch.arange(-reach, reach + 1, device=windows.device)
+    weight = (-0.5 * (place / size[:, None]).square()).exp()
+    weight = weight / weight.sum(1, keepdim=True)
+    for axis in (1, 2):
+        cells = windows.shape[axis]
+        padded = F.pad(windows, (0, 0, reach, reach) if axis == 1 else (reach, reach), "replicate")
+        windows = torch.zeros_like(windows)
+        for step, part in enumerate(weight.T):
+            windows.addcmul_(padded.narrow(axis, step, cells), part[:, None, None])
+    return windows
 
 
 def _check(windows: Tensor, **parameters: Tensor) -> None:

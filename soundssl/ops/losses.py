@@ -1,6 +1,8 @@
-"""Triplet loss with semi-hard negatives (Jansen et al. 2018, equation 1; Schroff et al. 2015, section 3.2).
+"""Losses over embeddings and labels: triplets with semi-hard negatives, NT-Xent of two views, known labels.
 
-An anchor shall lie nearer its positive than its negative by a margin of squared distance on the unit sphere.
+Triplets (Jansen et al. 2018, equation 1; Schroff et al. 2015, section 3.2): an anchor shall lie nearer its positive
+than its negative by a margin of squared distance on the unit sphere. NT-Xent (Chen et al. 2020, SimCLR, equation 1): of
+all vectors of a batch the one most like a view shall be the other view.
 """
 
 from typing import Literal
@@ -89,6 +91,37 @@ def squared_distances(left: Tensor, right: Tensor) -> Tensor:
 def _check_margin(margin: float) -> None:
     if not margin > 0:
         raise ValueError(f"the margin is {margin}; it must be positive")
+
+
+# ---------------------------------------------------------------- two views
+
+
+def nt_xent(rows: Tensor, columns: Tensor, positive: Tensor, legal: Tensor, temperature: float) -> Tensor:
+    """Compute the mean over rows of -log(exp(s_ip) / (exp(s_ip) + sum over legal j of exp(s_ij))), s = cosine / t.
+
+    Vectors of length one are given; the loss is computed in single precision or better. In a batch of N pairs of views
+    the rows and the columns are all 2N vectors, the legal columns of a row all but itself and its positive. A row
+    without legal columns has loss 0.
+
+    Shape: [rows, size], [columns, size]; `positive` integers [rows], the column of each row's other view; `legal`
+    boolean [rows, columns], what it is told apart from, to [].
+
+    >>> views = torch.eye(2)[[0, 1, 0, 1]]
+    >>> apart = views @ views.T == 0
+    >>> round(float(nt_xent(views, views, torch.tensor([2, 3, 0, 1]), apart, 1.0)), 4)  # log(1 + 2 / e)
+    0.5514
+    """
+    if legal.shape != (len(rows), len(columns)) or legal.dtype != torch.bool:
+        raise ValueError(f"legal is {legal.dtype} {list(legal.shape)}; bool [{len(rows)}, {len(columns)}] is needed")
+    if positive.shape != rows.shape[:1]:
+        raise ValueError(f"positive has shape {list(positive.shape)}; one column a row is needed, [{len(rows)}]")
+    if not temperature > 0:
+        raise ValueError(f"the temperature is {temperature}; it must be positive")
+    rows, columns = (part if part.dtype == torch.float64 else part.float() for part in (rows, columns))
+    with torch.autocast(rows.device.type, enabled=False):
+        similarity = (rows @ columns.T) / temperature
+        counted = legal.scatter(1, positive[:, None], True)
+        return torch.nn.functional.cross_entropy(similarity.masked_fill(~counted, -torch.inf), positive)
 
 
 # ---------------------------------------------------------------- labels, known in part

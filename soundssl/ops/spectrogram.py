@@ -1,4 +1,4 @@
-"""Waveform to log-mel frames, in numpy, block by block.
+"""Waveform to log-mel frames, in numpy, block by block; or the waveform as it is, for separation.
 
 The default front end is that of VGGish (Hershey et al. 2017; the same frames serve Jansen et al. 2018 and 2020): 25 ms
 periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles that are linear in mel between 125 and
@@ -7,12 +7,20 @@ periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
 BLOCK = 256  # frames computed at a time: their spectra (0.5 MB) stay in the second-level cache
+HEAD_ROOM = 0.005  # added to the largest magnitude before it divides the waveform, as Fonseca et al. 2021
+
+# The choices that a front end names; what is not listed here cannot be computed.
+WINDOWS = {"hann, periodic": (0.5, 0.5), "hamming, periodic": (0.54, 0.46)}
+VGGISH_MEL = "1127 ln(1 + f/700), triangles linear in mel, peak 1"
+SLANEY_MEL = "Slaney, triangles linear in Hz, peak 1"
+AS_RECORDED, LEVELLED = "as recorded", "mean removed, divided by the largest magnitude + 0.005"
+UNPADDED, CENTRED = "none", "frames centred, ends reflected"
 
 
 @dataclass(frozen=True)
@@ -26,15 +34,16 @@ class FrontEnd:
     hop_length: int = 160  # samples, 10 ms
     fft_length: int = 512  # samples, the smallest power of two that holds the window
     window_function: str = "hann, periodic"
-    mel_scale: str = "1127 ln(1 + f/700), triangles linear in mel, peak 1"
+    mel_scale: str = VGGISH_MEL
     spectrum: str = "magnitude"
     logarithm: str = "natural"
-    level: str = "as recorded"
-    padding: str = "none"
+    level: str = AS_RECORDED
+    padding: str = UNPADDED
     bands: int = 64
     fmin: float = 125.0  # Hz
     fmax: float = 7500.0  # Hz
     floor: float = 0.01  # added before the logarithm, as VGGish
+    window_frames: int = 96  # 0.96 s: what an encoder sees
 
     @property
     def frame_rate(self) -> float:
@@ -45,27 +54,90 @@ class FrontEnd:
         """Return all constants by name, as they stand in a features file."""
         return {**asdict(self), "frame_rate": self.frame_rate}
 
+    def samples(self, frames: int) -> int:
+        """Return the fewest samples that give so many frames.
 
-PRESETS = {"vggish": FrontEnd()}
+        >>> FrontEnd().samples(96)
+        15600
+        """
+        return (frames - 1) * self.hop_length + (0 if self.padding == CENTRED else self.window_length)
 
 
-def hertz_to_mel(frequency: np.ndarray) -> np.ndarray:
-    """Return the HTK mel value of frequencies in Hz.
+_FONSECA = FrontEnd(  # of the repository uclser20; the ends are reflected as librosa did by default in its day
+    preset="uclser20",
+    sample_rate=22050,
+    window_length=660,
+    hop_length=220,
+    fft_length=2048,
+    window_function="hamming, periodic",
+    mel_scale=SLANEY_MEL,
+    spectrum="power",
+    logarithm="10",
+    level=LEVELLED,
+    padding=CENTRED,
+    bands=96,
+    fmin=50.0,
+    fmax=10500.0,
+    floor=1.1e-8,
+    window_frames=101,
+)
+PRESETS = {
+    "vggish": FrontEnd(),
+    # Cross-modal supervised learning, 2019. Inferred: FFT, band edges, offset; the window is 100 frames of the whole.
+    "mm-videos": FrontEnd(preset="mm-videos", window_function="hamming, periodic", window_frames=100),
+    # FSD50K and Fonseca et al. 2021, shift invariance. Inferred: all that is as in uclser20, natural logarithm, level.
+    "fsd50k": replace(_FONSECA, preset="fsd50k", logarithm="natural", level=AS_RECORDED),
+    "uclser20": _FONSECA,
+}
+WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
+    preset="waveform",
+    representation="waveform",
+    window_length=1,
+    hop_length=1,
+    fft_length=1,
+    window_function="none",
+    mel_scale="none",
+    spectrum="none",
+    logarithm="none",
+    bands=1,
+    fmin=0.0,
+    fmax=8000.0,
+    floor=0.0,
+    window_frames=15600,  # samples that 96 frames of log-mel take, 0.975 s
+)
 
-    >>> float(np.round(hertz_to_mel(np.array(1000.0)), 1))
-    1000.0
+
+def hertz_to_mel(frequency: np.ndarray, mel_scale: str = VGGISH_MEL) -> np.ndarray:
+    """Return the mel value of frequencies in Hz; Slaney's is linear up to 1 kHz, 200/3 Hz a mel.
+
+    >>> float(np.round(hertz_to_mel(np.array(1000.0)), 1)), float(hertz_to_mel(np.array(1000.0), SLANEY_MEL))
+    (1000.0, 15.0)
     """
-    return 1127.0 * np.log1p(np.asarray(frequency) / 700.0)
+    frequency = np.asarray(frequency, np.float64)
+    if mel_scale == SLANEY_MEL:
+        steps = np.log(np.maximum(frequency, 1000.0) / 1000.0) * 27 / np.log(6.4)
+        return np.minimum(frequency, 1000.0) * 3 / 200 + steps
+    return 1127.0 * np.log1p(frequency / 700.0)
+
+
+def _slaney_to_hertz(mel: np.ndarray) -> np.ndarray:
+    return np.minimum(mel, 15.0) * 200 / 3 * np.exp(np.maximum(mel - 15.0, 0.0) * np.log(6.4) / 27)
 
 
 def mel_matrix(front_end: FrontEnd) -> np.ndarray:
     """Return the weights from FFT bins to mel bands; the bin of frequency zero has none.
 
-    Shape: `[fft_length / 2 + 1, bands]`, float64.
+    Shape: `[fft_length / 2 + 1, bands]`, float64. Raises ValueError for an unknown mel scale.
     """
-    bins = hertz_to_mel(np.arange(front_end.fft_length // 2 + 1) * front_end.sample_rate / front_end.fft_length)
-    lowest, highest = hertz_to_mel(np.array([front_end.fmin, front_end.fmax]))
+    if front_end.mel_scale not in (VGGISH_MEL, SLANEY_MEL):
+        raise ValueError(f"no mel scale is called {front_end.mel_scale!r}")
+    bins = np.arange(front_end.fft_length // 2 + 1) * front_end.sample_rate / front_end.fft_length
+    lowest, highest = hertz_to_mel(np.array([front_end.fmin, front_end.fmax]), front_end.mel_scale)
     edges = np.linspace(lowest, highest, front_end.bands + 2)
+    if front_end.mel_scale == VGGISH_MEL:
+        bins = hertz_to_mel(bins)
+    else:
+        edges = _slaney_to_hertz(edges)
     lower, centre, upper = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - lower) / (centre - lower)
     falling = (upper - bins[:, None]) / (upper - centre)
@@ -80,31 +152,34 @@ def frame_count(samples: int, front_end: FrontEnd) -> int:
     >>> frame_count(160000, FrontEnd()), frame_count(15600, FrontEnd()), frame_count(399, FrontEnd())
     (998, 96, 0)
     """
-    return max(0, 1 + (samples - front_end.window_length) // front_end.hop_length)
+    window = 0 if front_end.padding == CENTRED else front_end.window_length
+    return max(0, 1 + (samples - window) // front_end.hop_length) if samples else 0
 
 
 class LogMel:
     """Compute log-mel frames of a stream of waveform blocks; the same frames whatever the sizes of the blocks.
 
-    `dtype` float32 agrees with float64 to better than 1e-4.
+    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know.
     """
 
     def __init__(self, front_end: FrontEnd, dtype: str = "float32") -> None:
         import scipy.fft  # in single precision three times as fast as numpy's
 
+        a, b = WINDOWS[front_end.window_function]
         n = np.arange(front_end.window_length)
         self.rfft = scipy.fft.rfft
         self.front_end, self.dtype = front_end, np.dtype(dtype)
-        self.window = (0.5 - 0.5 * np.cos(2 * np.pi * n / front_end.window_length)).astype(dtype)
+        self.window = (a - b * np.cos(2 * np.pi * n / front_end.window_length)).astype(dtype)
         self.matrix = mel_matrix(front_end).astype(dtype)
         self.floor = self.dtype.type(front_end.floor)
+        self.log: Callable = {"natural": np.log, "10": np.log10}[front_end.logarithm]
 
     def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield frames of mono blocks at the front end's rate. Shape: `[samples]` each → `[frames, bands]` each."""
         hop, window = self.front_end.hop_length, self.front_end.window_length
         step = BLOCK * hop
         waiting = np.empty(0, self.dtype)
-        for block in blocks:
+        for block in _reflected(blocks, window // 2) if self.front_end.padding == CENTRED else blocks:
             waiting = np.concatenate([waiting, np.asarray(block, self.dtype)])
             first = 0
             while len(waiting) - first >= step - hop + window:
@@ -115,17 +190,88 @@ class LogMel:
             yield self._frames(waiting)
 
     def _frames(self, waveform: np.ndarray) -> np.ndarray:
-        count = frame_count(len(waveform), self.front_end)
-        stride = waveform.strides[0]
+        hop, window = self.front_end.hop_length, self.front_end.window_length
         frames = np.lib.stride_tricks.as_strided(
             waveform,
-            (count, self.front_end.window_length),
-            (stride * self.front_end.hop_length, stride),
+            (1 + (len(waveform) - window) // hop, window),
+            (waveform.strides[0] * hop, waveform.strides[0]),
             writeable=False,
         )
-        mel = np.abs(self.rfft(frames * self.window, self.front_end.fft_length)) @ self.matrix
+        spectrum = self.rfft(frames * self.window, self.front_end.fft_length)
+        if self.front_end.spectrum == "magnitude":
+            energy = np.abs(spectrum)
+        else:
+            energy = spectrum.real**2 + spectrum.imag**2
+        mel = energy @ self.matrix
         mel += self.floor
-        return np.log(mel, out=mel)
+        return self.log(mel, out=mel)
+
+
+def _reflected(blocks: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]:
+    """Yield blocks with `width` samples before and behind them that mirror the ends; nothing for an empty waveform."""
+    held, begun = np.empty(0), False
+    for block in blocks:
+        held = np.concatenate([held, block]) if len(held) else np.asarray(block)
+        if not begun and len(held) > width:
+            yield held[width:0:-1]
+            begun = True
+        if begun and len(held) > width + 1:
+            yield held[: -width - 1]
+            held = held[-width - 1 :]
+    if not begun and len(held):
+        yield np.pad(held, width, "reflect" if len(held) > 1 else "edge")
+    elif begun:
+        yield np.concatenate([held, held[-2 : -width - 2 : -1]])
+
+
+def level_of(blocks: Iterable[np.ndarray]) -> tuple[float, float]:
+    """Return the mean of a waveform, and what divides it after that: its largest magnitude plus 0.005."""
+    total, count, low, high = 0.0, 0, np.inf, -np.inf
+    for block in blocks:
+        if len(block):
+            total, count = total + float(block.sum(dtype=np.float64)), count + len(block)
+            low, high = min(low, float(block.min())), max(high, float(block.max()))
+    mean = total / max(count, 1)
+    return mean, (max(high - mean, mean - low) if count else 0.0) + HEAD_ROOM
+
+
+def levelled(blocks: Iterable[np.ndarray], level: tuple[float, float]) -> Iterator[np.ndarray]:
+    """Yield blocks without their mean, divided; `level` as of `level_of`."""
+    for block in blocks:
+        yield (block - block.dtype.type(level[0])) / block.dtype.type(level[1])
+
+
+def extended(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Yield blocks, and zeros behind them where they are fewer than `samples`."""
+    count = 0
+    for block in blocks:
+        count += len(block)
+        yield block
+    if count < samples:
+        yield np.zeros(samples - count, np.float32)
+
+
+def cut(blocks: Iterable[np.ndarray], samples: int) -> Iterator[Iterator[np.ndarray]]:
+    """Yield the pieces of `samples` that a waveform falls into, each as blocks; exhaust one before the next.
+
+    >>> [[list(part) for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
+    [[[0, 1]], [[2], [3]], [[4]]]
+    """
+    waiting = iter(blocks)
+    rest = next(waiting, None)
+
+    def piece() -> Iterator[np.ndarray]:
+        nonlocal rest
+        left = samples
+        while rest is not None and left:
+            part, behind = rest[:left], rest[left:]
+            left -= len(part)
+            rest = behind if len(behind) else next(waiting, None)
+            if len(part):
+                yield part
+
+    while rest is not None:
+        yield piece()
 
 
 def log_mel(waveform: np.ndarray, front_end: FrontEnd = PRESETS["vggish"], dtype: str = "float32") -> np.ndarray:
@@ -135,5 +281,8 @@ def log_mel(waveform: np.ndarray, front_end: FrontEnd = PRESETS["vggish"], dtype
     """
     if waveform.ndim != 1:
         raise ValueError(f"a waveform has one dimension, not shape {list(waveform.shape)}")
-    frames = list(LogMel(front_end, dtype)([waveform]))
+    blocks: Iterable[np.ndarray] = [np.asarray(waveform, dtype)]
+    if front_end.level == LEVELLED:
+        blocks = levelled(blocks, level_of(blocks))
+    frames = list(LogMel(front_end, dtype)(blocks))
     return np.concatenate(frames) if frames else np.empty((0, front_end.bands), dtype)

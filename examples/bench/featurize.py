@@ -1,0 +1,163 @@
+"""Time featurize against its floor (bare decoding and soxr HQ), librosa, and resampy with VGGish's numpy front end.
+
+Run: python examples/bench/featurize.py ESC-10/audio [--clips 400]
+PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
+
+CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
+a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import soundfile
+
+FORMATS = ("wav", "flac", "mp3", "ogg", "m4a")
+PINNED = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+FLOOR = """
+import sys, numpy as np, soxr
+def floor(name):
+    if name.endswith("m4a"):
+        import av
+        with av.open(name) as container:
+            stream = container.streams.audio[0]
+            rate, sound = stream.rate, np.concatenate([f.to_ndarray() for f in container.decode(stream)], 1).mean(0)
+    else:
+        import soundfile
+        sound, rate = soundfile.read(name, dtype="float32")
+    return soxr.resample(sound if sound.ndim == 1 else sound.mean(1), rate, 16000, quality="HQ")
+for name in sys.argv[1:]:
+    floor(name)
+"""
+LIBROSA = """
+import sys, numpy as np, librosa
+for name in sys.argv[1:]:
+    sound, rate = librosa.load(name, sr=16000)
+    mel = librosa.feature.melspectrogram(y=sound, sr=rate, n_fft=512, win_length=400, hop_length=160, n_mels=64)
+    np.log(mel + 0.01)
+"""
+RESAMPY = """
+import sys, numpy as np, resampy, soundfile
+mel = lambda f: 1127 * np.log1p(f / 700)
+bins, edges = mel(np.arange(257) * 31.25), np.linspace(mel(125.0), mel(7500.0), 66)
+low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+matrix = np.maximum(0, np.minimum((bins[:, None] - low) / (centre - low), (high - bins[:, None]) / (high - centre)))
+window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 400)
+for name in sys.argv[1:]:
+    sound, rate = soundfile.read(name)
+    sound = resampy.resample(sound, rate, 16000) if rate != 16000 else sound
+    frames = np.lib.stride_tricks.sliding_window_view(sound, 400)[::160]
+    np.log(np.abs(np.fft.rfft(frames * window, 512)) @ matrix + 0.01)
+"""
+
+
+def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
+    """Write each clip in every format; return the paths by format."""
+    import av
+
+    found: dict[str, list[Path]] = {name: [] for name in FORMATS}
+    for i, source in enumerate(sources):
+        sound, rate = soundfile.read(source, dtype="float32")
+        for name in FORMATS:
+            path = folder / name / f"{i:03}.{name}"
+            path.parent.mkdir(exist_ok=True)
+            found[name].append(path)
+            if name == "ogg":
+                path.write_bytes(source.read_bytes())
+            elif name != "m4a":
+                soundfile.write(path, sound, rate)
+            else:
+                with av.open(str(path), "w", format="mp4") as container:
+                    stream = container.add_stream("aac", rate=rate, layout="mono")
+                    stream.bit_rate = 128_000
+                    for first in range(0, len(sound), 1024):
+                        frame = av.AudioFrame.from_ndarray(sound[None, first : first + 1024], "fltp", "mono")
+                        frame.sample_rate, frame.pts = rate, first
+                        container.mux(stream.encode(frame))
+                    container.mux(stream.encode())
+    return found
+
+
+def cpu(words: list[str], stdin: str = "") -> float:
+    """Return the CPU seconds of a process and all its own."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(words, input=stdin.encode(), check=True, stdout=subprocess.DEVNULL, env={**os.environ, **PINNED})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def sides(folder: Path) -> dict:
+    """Return the function of each side: CPU seconds for a list of paths."""
+    peers = os.environ.get("PEERS", sys.executable)
+
+    def ours(paths: list[Path]) -> float:
+        words = ["featurize", "-", "-o", str(folder / "f.h5"), "--force", "-q", "-j", "1"]
+        return cpu([sys.executable, "-m", "soundssl", *words], "\n".join(map(str, paths)))
+
+    found = {"ours": ours, "floor": lambda paths: cpu([sys.executable, "-c", FLOOR, *map(str, paths)])}
+    for name, program in (("librosa", LIBROSA), ("resampy", RESAMPY)):
+        probe = subprocess.run([peers, "-c", f"import {name}, soundfile"], capture_output=True)
+        if probe.returncode == 0:
+            found[name] = lambda paths, program=program: cpu([peers, "-c", program, *map(str, paths)])
+    return found
+
+
+def compare(sources: list[Path], repeats: int) -> list[dict]:
+    """Time all sides on all formats in turn; milliseconds a clip, median over repeats."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        formats, every = write_formats(sources, folder), sides(folder)
+        times: dict[tuple[str, str], list[float]] = {}
+        for repeat in range(repeats):
+            for form, paths in formats.items():
+                for side, work in every.items():
+                    if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
+                        continue  # one repeat of the slow one; the others cannot read AAC
+                    some = paths[: max(2, len(paths) // 10)] if side == "resampy" else paths
+                    taken = 1e3 * (work(some) - work(paths[:1])) / (len(some) - 1)
+                    times.setdefault((form, side), []).append(taken)
+    rows = []
+    for (form, side), taken in times.items():
+        if side != "ours":
+            ours, theirs = median(times[form, "ours"]), median(taken)
+            claim = f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s"
+            rows.append({"claim": claim, "ours_ms": ours, "peer": side, "peer_ms": theirs, "ratio": theirs / ours})
+    return rows
+
+
+def measure(small: bool) -> list[dict]:
+    """Compare on synthetic clips, for the table of all benches."""
+    with tempfile.TemporaryDirectory() as folder:
+        sources = [Path(folder) / f"{i}.ogg" for i in range(3 if small else 40)]
+        for i, path in enumerate(sources):
+            sound = np.random.default_rng(i).normal(0, 0.1, 44100 * (1 if small else 5))
+            soundfile.write(path, np.convolve(sound, np.hanning(9) / 4, "same"), 44100)
+        return compare(sources, 1 if small else 5)
+
+
+def main() -> None:
+    """Compare on the clips of a folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--clips", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("-o", "--output", type=Path)
+    options = parser.parse_args()
+    rows = compare(sorted(options.folder.glob("*.ogg"))[: options.clips], options.repeats)
+    for row in rows:
+        print("{claim}: {ours_ms:.2f} ms; {peer}: {peer_ms:.2f} ms; {ratio:.2f} times".format(**row))
+    if options.output:
+        options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,189 @@
+"""One linear layer on frozen embeddings: how well do they tell classes apart that exclude one another?
+
+Conventions
+-----------
+The protocol of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations", the published
+code): softmax cross-entropy; SGD with momentum 0.9 and weight decay 1e-4, batches of 128 clips, rate 0.1, a tenth of it
+from epoch 80 and a hundredth from epoch 160 of 200; of every training clip one window at random an epoch, nothing else
+changed; the score of a clip is the mean softmax of its windows. Embeddings go in as they are: the rate is made for
+vectors of about length one, others want `standardise` (ours) or another rate. Clips of several classes are refused;
+clips without a known class train nothing. With validation clips the weights of the epoch of best balanced accuracy are
+kept (inferred), else those of the last.
+
+Metrics
+-------
+- `balanced_accuracy`: mean of the accuracy over classes, the paper's; chance is 1 / classes; and `accuracy`
+- `mAP` and, per class, `AP` of the scores; `training_clips`: clips trained on
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from soundssl.evaluations import row, tagging
+from soundssl.ops import metrics, neighbors
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose how the layer is trained; the defaults are the published values."""
+
+    learning_rate: float = field(default=0.1, metadata={"help": "Rate of SGD in the first epochs."})
+    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD."})
+    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay of weights and biases."})
+    batch_size: int = field(default=128, metadata={"help": "Clips a step."})
+    epochs: int = field(default=200, metadata={"help": "Passes over the training clips."})
+    drops: tuple[int, ...] = field(default=(80, 160), metadata={"help": "Epochs from which the rate is a tenth."})
+    standardise: bool = field(default=False, metadata={"help": "Scale by mean and deviation of the training windows."})
+    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+
+
+def validate(
+    embedding: np.ndarray, clip: np.ndarray, label: np.ndarray, classes: list[str], parts: dict[str, np.ndarray | None]
+) -> None:
+    """Raise ValueError unless the arrays fit together and no clip has two classes; `parts` are bool [clips] by name."""
+    if embedding.ndim != 2 or clip.shape != (len(embedding),):
+        raise ValueError(f"embeddings {list(embedding.shape)} need a clip number each, not {list(clip.shape)}")
+    if label.ndim != 2 or label.shape[1] != len(classes):
+        raise ValueError(f"labels {list(label.shape)} do not fit {len(classes)} classes")
+    several = (label == 1).sum(axis=1) > 1
+    if several.any():
+        raise ValueError(f"{int(several.sum())} clips have several classes; use the evaluation shallow for them")
+    taken = np.zeros(len(label), bool)
+    windows = np.bincount(clip, minlength=len(label))
+    for name, part in parts.items():
+        if part is None:
+            continue
+        useful = part & (label == 1).any(axis=1) & (windows > 0)
+        if part.shape != (len(label),) or not useful.any():
+            raise ValueError(f"none of {int(part.sum())} {name} clips has a window and a class")
+        if (part & taken).any():
+            raise ValueError(f"{int((part & taken).sum())} {name} clips are in another part too")
+        taken |= part
+
+
+class Windows:
+    """Hold the windows of clips, those of a clip side by side, so that one of each can be drawn at a stroke."""
+
+    def __init__(self, embedding: np.ndarray, clip: np.ndarray, clips: int) -> None:
+        self.order = np.argsort(clip, kind="stable")
+        self.count = np.bincount(clip, minlength=clips)
+        self.first = np.cumsum(self.count) - self.count
+        self.embedding, self.clip = torch.as_tensor(embedding), clip
+
+    def one_of_each(self, clips: np.ndarray, generator: np.random.Generator) -> Tensor:
+        """Draw a window of each clip. Shape: clips [n] numbers of clips with windows; returns [n, size]."""
+        place = self.first[clips] + (generator.random(len(clips)) * self.count[clips]).astype(np.int64)
+        return self.embedding[torch.from_numpy(self.order[place])].float()
+
+
+@torch.no_grad()
+def clip_scores(layer: nn.Module, windows: Windows, clips: np.ndarray) -> np.ndarray:
+    """Return the mean softmax over windows, in float64. Shape: clips bool [clips]; returns [chosen, classes]."""
+    rows = np.flatnonzero(clips[windows.clip])
+    probability = layer(windows.embedding[torch.from_numpy(rows)].float()).double().softmax(1).numpy()
+    return neighbors.group_means(probability, (np.cumsum(clips) - 1)[windows.clip[rows]], int(clips.sum()))
+
+
+class Layer(nn.Module):
+    """Map embeddings to logits, after a shift and a scale that are not learnt.
+
+    Shape: [batch, size] to [batch, classes].
+    """
+
+    def __init__(self, mean: Tensor, deviation: Tensor, classes: int, seed: int) -> None:
+        super().__init__()
+        self.mean, self.deviation = mean, deviation
+        self.linear = nn.utils.skip_init(nn.Linear, len(mean), classes)
+        generator = torch.Generator().manual_seed(seed)
+        bound = len(mean) ** -0.5
+        for parameter in self.linear.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits."""
+        return self.linear((embedding - self.mean) / self.deviation)
+
+
+def fit(
+    windows: Windows, label: np.ndarray, train: np.ndarray, validation: np.ndarray | None, options: Options, seed: int
+) -> Layer:
+    """Train the layer on clips with a class; raise ValueError where the loss is not finite.
+
+    Shape: label [clips, classes], train and validation bool [clips].
+    """
+    chosen = np.flatnonzero(train & (label == 1).any(axis=1) & (windows.count > 0))
+    generator = np.random.default_rng([seed])
+    size = windows.embedding.shape[1]
+    mean, deviation = torch.zeros(size), torch.ones(size)
+    if options.standardise:
+        vectors = windows.embedding[torch.from_numpy(np.flatnonzero(np.isin(windows.clip, chosen)))].double()
+        mean, deviation = vectors.mean(0).float(), vectors.std(0, correction=0).clamp(min=1e-6).float()
+    layer = Layer(mean, deviation, label.shape[1], int(generator.integers(2**62)))
+    optimizer = torch.optim.SGD(
+        layer.parameters(), options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, list(options.drops), 0.1)
+    target = torch.from_numpy(label.argmax(axis=1))
+    best, kept = -1.0, None
+    for _ in range(options.epochs):
+        order = generator.permutation(chosen)
+        for clips in np.split(order, range(options.batch_size, len(order), options.batch_size)):
+            loss = nn.functional.cross_entropy(layer(windows.one_of_each(clips, generator)), target[clips])
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+        if not torch.isfinite(loss):
+            raise ValueError(
+                f"the loss of the linear layer is {float(loss.detach())}; standardise, or lower the learning rate"
+            )
+        schedule.step()
+        if validation is not None:
+            reached = _balanced(clip_scores(layer, windows, validation), label[validation])
+            if reached > best:
+                best, kept = reached, {name: value.clone() for name, value in layer.state_dict().items()}
+    if kept is not None:
+        layer.load_state_dict(kept)
+    return layer
+
+
+def _balanced(score: np.ndarray, label: np.ndarray) -> float:
+    return metrics.balanced_accuracy(score.argmax(axis=1), label)
+
+
+def evaluate(
+    embedding: np.ndarray,
+    clip: np.ndarray,
+    label: np.ndarray,
+    classes: list[str],
+    train: np.ndarray,
+    test: np.ndarray,
+    validation: np.ndarray | None = None,
+    options: Options | None = None,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Train on the training clips and decide the test clips: accuracies and mAP, then AP of every class.
+
+    Shape: embedding [windows, size], clip [windows] row of its clip, label [clips, classes] in {1, 0, -1}, train, test
+    and validation bool [clips], disjoint.
+    """
+    options, label = options or Options(), np.asarray(label, dtype=np.int8)
+    validate(embedding, clip, label, classes, {"train": train, "test": test, "validation": validation})
+    windows = Windows(embedding, clip, len(label))
+    test = test & (windows.count > 0)
+    layer = fit(windows, label, train, validation, options, seed)
+    score, known = clip_scores(layer, windows, test), label[test]
+    weight = np.zeros((0, len(known)), np.int64)
+    if options.bootstrap:
+        weight = metrics.multiplicities(len(known), options.bootstrap, np.random.default_rng([seed]))
+    used = int((train & (label == 1).any(axis=1) & (windows.count > 0)).sum())
+    decided, ranked = (
+        tagging.decision_rows(score.argmax(axis=1), known, weight),
+        tagging.ranking_rows(score, known, classes, weight),
+    )
+    single = [one for one in ranked if one["class"] is not None]
+    overall = [one for one in ranked if one["class"] is None]
+    return [*decided, *overall, row("training_clips", float(used), used), *single]

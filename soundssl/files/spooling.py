@@ -1,0 +1,400 @@
+"""Spooling: how featurize writes a features file, so that no interruption costs or changes anything.
+
+While it runs, raw frames and a journal lie in `OUTPUT.parts/`; the HDF5 file is laid out once, at the end, clips sorted
+by key. So its bytes depend neither on the order in which workers finish nor on interruptions, nor on what was taken
+over from an earlier output.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from soundssl import SoundsslError, __version__
+from soundssl.files.features import Features
+from soundssl.files.reading import FormatError, open_checked, strings
+from soundssl.files.writing import create, text
+
+JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
+BLOCK = 1 << 16  # frames copied at a time when the file is laid out: 8 MB of float16
+OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
+# Optional columns of numbers: their type, and what stands there for a clip that does not say.
+TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
+HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
+
+
+def _parts(output: str | os.PathLike) -> Path:
+    return Path(output).with_name(Path(output).name + ".parts")
+
+
+def _lock(file, output: str | os.PathLike) -> None:
+    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
+    except OSError:  # a file system without locks
+        return
+
+
+class Spool:
+    """Keep raw frames and images in one worker's files below `OUTPUT.parts/`, to be laid out at the end."""
+
+    def __init__(self, folder: str | os.PathLike, name: str, dtype: str) -> None:
+        # A name of its own: the workers of a run that was killed may still be writing to theirs.
+        self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
+        self.files = [open(Path(folder) / f"{self.name}.{part}", "ab") for part in ("frames", "images")]  # noqa: SIM115
+
+    def start(self) -> None:
+        """Begin an input, and its first clip: remember where their frames and images will lie."""
+        self.begun = [file.seek(0, os.SEEK_END) for file in self.files]
+        self.first, self.count = self.begun, [0, 0]
+
+    def add_frames(self, frames: np.ndarray) -> None:
+        """Append frames of the clip. Shape: `[n, bands]`."""
+        self.files[0].write(np.ascontiguousarray(frames, self.dtype).data)
+        self.count[0] += len(frames)
+
+    def add_images(self, images: np.ndarray) -> None:
+        """Append images of the clip. Shape: `[n, height, width, 3]`, uint8."""
+        self.files[1].write(np.ascontiguousarray(images, np.uint8).data)
+        self.count[1] += len(images)
+
+    def finish(self) -> dict:
+        """Flush the clip, begin the next, and return where it lies, for the journal."""
+        for file in self.files:
+            file.flush()
+        end = [file.tell() for file in self.files]
+        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count}
+        self.first, self.count = end, [0, 0]
+        return clip
+
+    def drop(self) -> None:
+        """Drop what was written of the clip, and begin it again."""
+        for file, first in zip(self.files, self.first, strict=True):
+            file.flush()
+            file.truncate(first)
+        self.count = [0, 0]
+
+    def abandon(self) -> None:
+        """Drop all clips of the input."""
+        self.first = self.begun
+        self.drop()
+
+
+class Store:
+    """Collect clips for one features file in `OUTPUT.parts/`; a journal says which are done, so a run can be repeated.
+
+    The folder is kept when the run is interrupted with the same `made_from`, and begun afresh when that differs.
+    Raises SoundsslError while another run writes the same output.
+    """
+
+    def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
+        self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
+        self.folder = _parts(output)
+        self.folder.mkdir(exist_ok=True)
+        self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
+        _lock(self.journal, self.output)
+        self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
+        self.done = self._read()
+        if not self.done:
+            self.journal.truncate(0)
+            for spool in self.folder.glob("worker-*"):
+                spool.unlink()
+            self._line({"made_from": made_from, "attributes": attributes, "dtype": dtype})
+
+    def _read(self) -> dict[str, dict]:
+        """Return what the journal says is done, nothing where it is another run's or damaged; cut off a broken line."""
+        self.journal.seek(0)
+        try:
+            lines = self.journal.read().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]
+            entries = [json.loads(line) for line in whole]
+        except ValueError:
+            return {}
+        if not entries or entries[0].get("made_from") != self.made_from:
+            before = entries[0] if entries else {}
+            self.forgotten = _compare(before.get("attributes", {}), self.attributes)
+            self.forgotten += _compare({"dtype": before.get("dtype")}, {"dtype": self.dtype}) if before else []
+            return {}
+        self.journal.truncate(sum(len(line.encode()) for line in whole))
+        size = {path.name: path.stat().st_size for path in self.folder.glob("worker-*")}
+        return {entry["key"]: entry for entry in entries[1:] if _is_spooled(entry, size)}
+
+    def _line(self, entry: dict) -> None:
+        self.journal.write(json.dumps(entry, default=str) + "\n")
+        self.journal.flush()
+
+    @staticmethod
+    def begin_afresh(output: str | os.PathLike) -> None:
+        """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
+        journal = _parts(output) / JOURNAL
+        if journal.is_file():
+            with open(journal, "r+b") as file:
+                _lock(file, output)
+                file.truncate(0)
+
+    def close(self) -> None:
+        """Let go of the folder; what is in it stays, for the run that goes on."""
+        self.journal.close()
+
+    def discard(self) -> None:
+        """Give up: remove the folder."""
+        self.close()
+        shutil.rmtree(self.folder)
+
+    def keep(self, sources: Mapping[str, str]) -> None:
+        """Forget every entry whose input is no longer what `sources` (digest by key) says."""
+        self.done = {key: entry for key, entry in self.done.items() if entry.get("made_from") == sources.get(key)}
+
+    def adopt(self, sources: Mapping[str, str]) -> int:
+        """Take over from the finished output what was made of inputs that are as `sources` says; return how many.
+
+        Its frames stay where they are until the new file is laid out.
+        """
+        wanted = {digest: key for key, digest in sources.items() if key not in self.done}
+        found: dict[str, dict] = {}
+        for entry in read_entries(self.output):
+            key = wanted.get(entry["made_from"])
+            if key is not None and "reason" in entry:
+                found[key] = {**entry, "key": key}
+            elif key is not None:
+                found.setdefault(key, {"key": key, "made_from": entry["made_from"], "pieces": []})
+                found[key]["pieces"].append(entry)
+        self.done |= found
+        return len(found)
+
+    def add(self, entry: dict) -> None:
+        """Note by its `key` a finished clip (`spool`, `first`, `count`), several (`pieces`), or a skipped `reason`."""
+        self._line(entry)
+        self.done[entry["key"]] = entry
+
+    def clips(self, keys: Iterable[str]) -> list[dict]:
+        """Return the clips made of inputs, sorted by key; spans of a recording lie in the order of their beginnings."""
+        made = []
+        for entry in map(self.done.__getitem__, keys):
+            pieces = entry.get("pieces", [] if "reason" in entry else [entry])
+            made += [{"made_from": entry.get("made_from", ""), **piece} for piece in pieces]
+        return sorted(made, key=lambda clip: order(clip["key"]))
+
+    def lay_out(
+        self,
+        keys: Sequence[str],
+        inputs: list[dict],
+        image_shape: tuple[int, int],
+        with_provenance: bool,
+        made_from: str | None = None,
+    ) -> int:
+        """Write the features file from the journal's clips, sorted by key, and remove the folder; return the clips."""
+        clips = self.clips(keys)
+        skipped = sorted(
+            (entry for key in keys if "reason" in (entry := self.done[key])), key=lambda each: each["path"]
+        )
+        with create(
+            self.output,
+            "features",
+            inputs=inputs,
+            made_from=self.made_from if made_from is None else made_from,
+            attributes=self.attributes,
+            with_provenance=with_provenance,
+        ) as sink:
+            mean, deviation = self._copy_frames(sink, clips)
+            sink.write("mean", mean)
+            sink.write("deviation", deviation)
+            if any(clip["count"][1] for clip in clips):
+                self._copy_images(sink, clips, image_shape)
+            write_table(sink, clips, skipped)
+        self.discard()
+        return len(clips)
+
+    def _frame_shape(self) -> tuple[int, ...]:
+        return () if self.attributes["representation"] == "waveform" else (self.attributes["bands"],)
+
+    def frames_of(self, key: str) -> Iterator[np.ndarray]:
+        """Yield the frames of a finished input again, block by block. Shape: `[n, bands]`, or `[n]` of a waveform."""
+        size = self.attributes["bands"] * np.dtype(self.dtype).itemsize
+        for block in self._blocks(self.clips([key]), 0, size):
+            yield np.frombuffer(block, self.dtype).reshape(-1, *self._frame_shape())
+
+    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[bytes]:
+        spools: dict[Path, BinaryIO] = {}
+        try:
+            for clip in clips:
+                path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
+                if path not in spools:
+                    if len(spools) == OPEN_SPOOLS:
+                        spools.pop(next(iter(spools))).close()
+                    spools[path] = open(path, "rb")  # noqa: SIM115 (closed below)
+                spool = spools[path]
+                spool.seek(clip["first"][part])
+                left = clip["count"][part] * row_bytes
+                while left:
+                    block = spool.read(min(left, BLOCK * row_bytes))
+                    if not block:
+                        raise FormatError(f"{text(path)} is shorter than was noted; make it again")
+                    left -= len(block)
+                    yield block
+        finally:
+            for spool in spools.values():
+                spool.close()
+
+    def _copy_frames(self, sink, clips: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+        bands = self.attributes["bands"]
+        total, shape = sum(clip["count"][0] for clip in clips), self._frame_shape()
+        sink.reserve("frames", (total, *shape), self.dtype)
+        count, row, mean, squares = 0, 0, np.zeros(bands), np.zeros(bands)
+        for block in self._blocks(clips, 0, bands * np.dtype(self.dtype).itemsize):
+            frames = np.frombuffer(block, self.dtype)
+            row = sink.fill("frames", row, frames.reshape(-1, *shape))
+            count, mean, squares = merge_moments((count, mean, squares), frames.reshape(-1, bands))
+        return mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")
+
+    def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
+        height, width = shape
+        sink.reserve("images", (sum(clip["count"][1] for clip in clips), height, width, 3), "u1")
+        row = 0
+        for block in self._blocks(clips, 1, height * width * 3):
+            row = sink.fill("images", row, np.frombuffer(block, np.uint8).reshape(-1, height, width, 3))
+        sink.write("clip/image_offset", _offsets([clip["count"][1] for clip in clips]))
+
+
+def _is_spooled(entry: dict, size: Mapping[str, int]) -> bool:
+    """Return whether the spools are as long as an entry says: a machine that crashed may have lost their ends."""
+    return all(
+        size.get(f"{clip['spool']}.{part}", -1) >= end
+        for clip in entry.get("pieces", [entry])
+        if "spool" in clip
+        for part, end in zip(("frames", "images"), clip["end"], strict=True)
+    )
+
+
+def differences(path: str | os.PathLike, attributes: Mapping[str, object], dtype: str) -> list[str]:
+    """Return in words how a finished features file was made otherwise than with these attributes and number type."""
+    with open_checked(path, ["features"]) as file:
+        before = {**file.attrs, "dtype": file["frames"].dtype.str[1:]}
+    return _compare(before, {**attributes, "dtype": np.dtype(dtype).str[1:], "soundssl": __version__})
+
+
+def _compare(before: Mapping, now: Mapping) -> list[str]:
+    """Return `name now instead of before` for each value that differs, of what both know."""
+    return [f"{name} {now[name]} instead of {before[name]}" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def order(key: str) -> tuple[str, float, str]:
+    """Return what clips are sorted by: `a.wav@9-12` comes before `a.wav@10-20`, and after `a.wav`.
+
+    >>> sorted(["a@10-20", "b", "a@9-12", "a"], key=order)
+    ['a', 'a@9-12', 'a@10-20', 'b']
+    """
+    name, at, span = key.rpartition("@")
+    try:
+        return (name, float(span.partition("-")[0]), key) if at else (key, -1.0, key)
+    except ValueError:
+        return key, -1.0, key
+
+
+def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
+    """Write the columns that say of each clip and each skipped input what it is."""
+    sink.write("clip/offset", _offsets([clip["count"][0] for clip in clips]))
+    for name in ("key", "recording", "split", "source"):
+        sink.write(f"clip/{name}", [clip[name] for clip in clips])
+    sink.write("clip/start", np.array([clip["start"] for clip in clips], "f8"))
+    row = {clip["key"]: i for i, clip in enumerate(clips)}
+    sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
+    heard = HEARD if all("peak" in clip for clip in clips) else {}
+    for name, (dtype, none) in {**TRACKS, **heard}.items():
+        sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
+    if any("parent" in clip for clip in clips):
+        sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
+    sink.write("clip/made_from", [clip.get("made_from", "") for clip in clips])
+    sink.write("skipped/path", [entry["path"] for entry in skipped])
+    sink.write("skipped/reason", [entry["reason"] for entry in skipped])
+    sink.write("skipped/made_from", ["" if entry.get("passing") else entry.get("made_from", "") for entry in skipped])
+
+
+def read_entries(path: str | os.PathLike) -> list[dict]:
+    """Return what a journal would say of the clips and of the skipped inputs of a finished features file.
+
+    Raises FormatError where its frames lie in other files.
+    """
+    source = Features(path)
+    with open_checked(path, ["features"]) as file:
+        position = [_position(path, file, name) for name in ("frames", "images")]
+        columns = {name.removeprefix("clip/"): column(file, name) for name in map("clip/".__add__, file["clip"])}
+        skipped = {name: list(column(file, f"skipped/{name}")) for name in file["skipped"]}
+    images = source.image_offset if source.image_offset is not None else np.zeros(len(source.clips) + 1, np.int64)
+    found = []
+    for i, key in enumerate(source.clips.key):
+        clip = {name: values[i] for name, values in columns.items() if len(values) == len(source.clips)}
+        clip = {name: value.item() if isinstance(value, np.generic) else value for name, value in clip.items()}
+        bounds = [(int(source.offset[i]), int(source.offset[i + 1])), (int(images[i]), int(images[i + 1]))]
+        if clip["parent"] < 0:
+            clip = {name: value for name, value in clip.items() if name not in ("parent", "silent", *TRACKS)}
+        else:
+            clip["parent"] = source.clips.key[clip["parent"]]
+        first = [at + low * row for (at, row), (low, _) in zip(position, bounds, strict=True)]
+        about = {"key": key, "file": os.path.abspath(path), "first": first}
+        found.append({"made_from": "", **clip, **about, "count": [high - low for low, high in bounds]})
+    missing = [""] * len(skipped["path"])
+    for name, reason, digest in zip(skipped["path"], skipped["reason"], skipped.get("made_from", missing), strict=True):
+        found.append({"path": name, "reason": reason, "made_from": digest})
+    return found
+
+
+def _position(path, file, name: str) -> tuple[int, int]:
+    """Return where the rows of a dataset begin in its file, and how many bytes one takes."""
+    if name not in file or not file[name].size:
+        return 0, 0
+    if (at := file[name].id.get_offset()) is None:
+        raise FormatError(f"{text(path)} has its {name} in other files; take the parts it was joined from")
+    return at, file[name][:1].nbytes
+
+
+def column(file, name: str) -> np.ndarray:
+    """Return a whole column of an open file, strings as objects."""
+    return strings(file, name) if file[name].dtype.kind == "O" else file[name][:]
+
+
+def _offsets(counts: list[int]) -> np.ndarray:
+    return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
+
+
+def merge_moments(moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Merge rows into (count, mean, sum of squared deviations) in float64.
+
+    The pairwise update of Chan, Golub and LeVeque (1983), stable where the mean is large against the deviation.
+    """
+    count, mean, squares = moments
+    if not len(rows):
+        return moments
+    rows = rows.astype(np.float64)
+    row_mean = rows.mean(0)
+    difference, total = row_mean - mean, count + len(rows)
+    squares = squares + ((rows - row_mean) ** 2).sum(0) + difference**2 * (count * len(rows) / total)
+    return total, mean + difference * (len(rows) / total), squares
+
+
+def merge_summaries(parts: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Merge (count, mean, deviation) of several files; return mean and deviation of all. Shape: `[bands]`, float32."""
+    total, mean, squares = 0, np.zeros(1), np.zeros(1)
+    for count, other, deviation in parts:
+        if count:
+            difference = other.astype(np.float64) - mean
+            squares = (
+                squares + deviation.astype(np.float64) ** 2 * count + difference**2 * (total * count / (total + count))
+            )
+            mean = mean + difference * (count / (total + count))
+            total += count
+    size = len(parts[0][1])
+    return np.broadcast_to(mean, size).astype("f4"), np.sqrt(np.broadcast_to(squares, size) / max(total, 1)).astype(
+        "f4"
+    )

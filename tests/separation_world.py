@@ -1,0 +1,47 @@
+"""A toy world of separation: recordings of low tones and of high ones, which a spectrogram mask takes apart."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from soundssl.files import Spool, Store, create
+from soundssl.ops.spectrogram import WAVEFORM
+
+RATE = WAVEFORM.sample_rate
+CLIPS, SECONDS = 8, 1.5
+ATTRIBUTES = {**WAVEFORM.attributes(), "resampler": "none", "image_rate": 0.0}
+
+
+def tone(number: int, generator: np.random.Generator, seconds: float = SECONDS) -> np.ndarray:
+    """Return a swelling tone with an overtone: low where the number is even, high where it is odd."""
+    t = np.arange(round(seconds * RATE)) / RATE
+    pitch = generator.uniform(200, 400) * (1, 10)[number % 2]
+    swell = 1 + 0.5 * np.sin(2 * np.pi * generator.uniform(1, 3) * t + generator.uniform(0, 6))
+    return (0.1 * swell * (np.sin(2 * np.pi * pitch * t) + 0.5 * np.sin(3 * np.pi * pitch * t))).astype(np.float32)
+
+
+def write_waves(path: Path, seed: int = 0, clips: int = CLIPS, seconds: float = SECONDS) -> Path:
+    """Write a waveform file: clip i is low for even i, high for odd i; the last quarter of them is split `test`."""
+    generator = np.random.default_rng(seed)
+    store = Store(path, ATTRIBUTES, "f4", "toy")
+    spool = Spool(store.folder, "worker-0", "f4")
+    for i in range(clips):
+        spool.start()
+        spool.add_frames(tone(i, generator, seconds))
+        about = {"recording": f"r{i}", "split": "test" if i >= clips * 3 // 4 else "train", "source": f"{i}.wav"}
+        store.add({"key": f"clip-{i:02}", **about, "start": 0.0, **spool.finish()})
+    store.lay_out(list(store.done), [], (1, 1), False)
+    return path
+
+
+def write_classes(path: Path, clips: int = CLIPS) -> Path:
+    """Write the labels file of the toy waves: low and high."""
+    with create(path, "labels", inputs=[], made_from="toy", attributes={}) as sink:
+        sink.write("label", np.eye(2, dtype="i1")[np.arange(clips) % 2])
+        sink.write("segment/key", [f"clip-{i:02}" for i in range(clips)])
+        sink.write("segment/start", np.zeros(clips))
+        sink.write("segment/end", np.full(clips, np.inf))
+        sink.write("class", ["low", "high"])
+    return path

@@ -1,0 +1,213 @@
+"""The protocols for representations: kNN and the linear layer against scikit-learn, and what the command line makes."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from test_contrastive import train_command
+from test_evaluations import CLASSES, clips, of_classes, overall
+
+from soundssl import files, models
+from soundssl.commands import main
+from soundssl.evaluations import knn, linear
+
+
+def command(*words: object) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in words])
+    return ended.value.code or 0
+
+
+def protocol(data, **chosen) -> list[dict]:
+    everywhere = np.ones(len(data.label), bool)
+    options = knn.Options(**{**knn.PRESETS["sound-events"], **chosen})
+    arrays = data.embedding, data.clip, data.label, CLASSES, data.recording
+    return knn.evaluate(*arrays, everywhere, everywhere, options)
+
+
+@pytest.mark.parametrize("k", [199, 31, 1])
+def test_the_preset_is_the_protocol_of_the_paper_by_scikit_learn(k):
+    """Every window asks the k nearest of other clips; its clip takes the majority of its windows' majorities.
+
+    Two classes, three windows a clip and an odd k: no vote is tied.
+    """
+    generator = np.random.default_rng(0)
+    clip, target = np.repeat(np.arange(120), 3), np.arange(120) % 2
+    unit = generator.standard_normal((360, 8)) + 0.4 * target[clip, None]
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    decided = []
+    for one in range(120):
+        own = clip == one
+        search = KNeighborsClassifier(k, metric=lambda a, b: 1 - a @ b, algorithm="brute")
+        decided.append(np.median(search.fit(unit[~own], target[clip[~own]]).predict(unit[own])))
+    assert knn.PRESETS["sound-events"]["k"] == 200
+    options = knn.Options(**{**knn.PRESETS["sound-events"], "k": k})
+    label, everywhere = np.eye(2, dtype=np.int8)[target], np.ones(120, bool)
+    score, _ = knn.clip_scores(unit.astype(np.float32), clip, label, np.arange(120), everywhere, everywhere, options)
+    assert np.array_equal(score.argmax(axis=1), decided)
+    rows = knn.evaluate(unit, clip, label, ["x", "y"], np.arange(120) // 4, everywhere, everywhere, options)
+    right = np.array(decided) == target
+    assert overall(rows)["accuracy"]["value"] == pytest.approx(right.mean())
+    balanced = np.mean([right[target == number].mean() for number in (0, 1)])
+    assert overall(rows)["balanced_accuracy"]["value"] == pytest.approx(balanced)
+
+
+def test_leaving_out_the_clip_alone_lets_its_recording_answer():
+    data = clips(0.0, 120)
+    data.embedding = np.random.default_rng(0).standard_normal((30, 8))[data.clip // 4].astype(np.float32)
+    data.label = np.eye(len(CLASSES), dtype=np.int8)[np.arange(120) // 4 % len(CLASSES)]
+    with_recording = overall(protocol(data, k=3))["accuracy"]["value"]
+    without = overall(protocol(data, k=3, leave_out="recording"))["accuracy"]["value"]
+    assert with_recording == 1.0 and without < 0.6
+
+
+# ---------------------------------------------------------------- the linear layer
+
+
+def run(data, validation=None, seed=0, **chosen) -> list[dict]:
+    options = linear.Options(**({"epochs": 30, "drops": (15, 25)} | chosen))
+    arrays = data.embedding, data.clip, data.label, CLASSES
+    return linear.evaluate(*arrays, data.part(0), data.part(1), validation, options, seed)
+
+
+def test_converged_it_is_the_logistic_regression_of_scikit_learn():
+    """One window a clip and all of them in a batch: SGD goes to the one minimum of loss and weight decay."""
+    data = clips(1.0, 300)
+    data.embedding, data.clip = data.embedding[::2], data.clip[::2]
+    train, target, decay = data.part(0), data.label.argmax(axis=1), 1e-2
+    options = linear.Options(learning_rate=0.5, weight_decay=decay, batch_size=1000, epochs=2000, drops=())
+    windows = linear.Windows(data.embedding, data.clip, 300)
+    layer = linear.fit(windows, data.label, train, None, options, 0)
+    found = linear.clip_scores(layer, windows, data.part(1))
+    ones = np.concatenate([data.embedding, np.ones((300, 1))], axis=1)  # the bias decays too
+    theirs = LogisticRegression(C=1 / (train.sum() * decay), fit_intercept=False, tol=1e-8, max_iter=5000)
+    expected = theirs.fit(ones[train], target[train]).predict_proba(ones[data.part(1)])
+    assert np.abs(found - expected).max() < 1e-3
+
+
+def test_rows_are_whole_and_classes_that_are_apart_are_told_apart():
+    rows = run(clips(20.0), learning_rate=0.01)
+    assert overall(rows)["balanced_accuracy"]["value"] == overall(rows)["mAP"]["value"] == 1.0
+    assert overall(rows)["training_clips"]["value"] == 80 and list(of_classes(rows)) == CLASSES
+    named = [one["class"] is not None for one in rows]
+    assert named == sorted(named)
+    chance = overall(run(clips(0.0, 600)))["balanced_accuracy"]
+    assert chance["value"] == pytest.approx(chance["chance"], abs=0.08) and chance["chance"] == 0.2
+
+
+def test_the_score_of_a_clip_is_the_mean_softmax_of_its_windows():
+    data = clips(1.0)
+    windows = linear.Windows(data.embedding, data.clip, len(data.label))
+    layer = linear.fit(windows, data.label, data.part(0), None, linear.Options(epochs=2), 0)
+    chosen = data.part(1)
+    with torch.no_grad():
+        probability = layer(torch.from_numpy(data.embedding)).double().softmax(1).numpy()
+    expected = [probability[data.clip == clip].mean(axis=0) for clip in np.flatnonzero(chosen)]
+    assert np.allclose(linear.clip_scores(layer, windows, chosen), expected)
+
+
+def test_an_epoch_takes_one_window_of_each_clip():
+    data = clips(0.0, 60)
+    windows = linear.Windows(data.embedding, data.clip, 60)
+    drawn = [windows.one_of_each(np.array([7, 3]), np.random.default_rng(seed)).numpy() for seed in range(40)]
+    for place, clip in enumerate((7, 3)):
+        own = data.embedding[data.clip == clip]
+        assert {tuple(each[place]) for each in drawn} == {tuple(row) for row in own}
+
+
+def test_the_rate_falls_at_its_epochs(monkeypatch):
+    rates = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(
+        torch.optim.SGD,
+        "step",
+        lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
+    )
+    data = clips(1.0, 60)
+    linear.evaluate(data.embedding, data.clip, data.label, CLASSES, data.part(0), data.part(1))
+    assert rates == pytest.approx([0.1] * 80 + [0.01] * 80 + [0.001] * 40)
+
+
+def test_seed_and_validation_decide():
+    data = clips(0.8)
+    assert run(data, seed=1) == run(data, seed=1) != run(data, seed=2)
+    kept = run(data, data.part(2), learning_rate=3.0, drops=())
+    assert overall(kept)["balanced_accuracy"]["value"] >= 0.3
+    turned = data.label[:, ::-1].copy()
+    turned[~data.part(1)] = data.label[~data.part(1)]
+    data.label = turned
+    assert overall(run(data))["training_clips"] == overall(run(clips(0.8)))["training_clips"]
+
+
+def test_test_labels_never_reach_training():
+    data, other = clips(0.8), clips(0.8)
+    other.label[other.part(1)] = np.roll(other.label[other.part(1)], 1, axis=1)
+    layers = [
+        linear.fit(linear.Windows(each.embedding, each.clip, 240), each.label, each.part(0), None, linear.Options(), 0)
+        for each in (data, other)
+    ]
+    assert torch.equal(layers[0].linear.weight, layers[1].linear.weight)
+
+
+def test_misuse_is_named():
+    data = clips(1.0)
+    data.label[0] = 1
+    with pytest.raises(ValueError, match="1 clips have several classes; use the evaluation shallow"):
+        run(data)
+    data = clips(1.0)
+    with pytest.raises(ValueError, match="80 test clips are in another part"):
+        arrays = data.embedding, data.clip, data.label, CLASSES
+        linear.evaluate(*arrays, data.part(1), data.part(1))
+    data.embedding *= 1e30
+    with pytest.raises(ValueError, match=r"loss of the linear layer is (nan|inf); standardise, or lower"):
+        run(data)
+    assert overall(run(data, standardise=True))["balanced_accuracy"]["value"] > 0.4
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture(scope="module")
+def model(toy, tmp_path_factory):
+    path = tmp_path_factory.mktemp("representations") / "m.safetensors"
+    words = train_command(toy.features, path, 2, 4)
+    assert command(*words[1:]) == 0
+    return path
+
+
+def test_projections_are_what_the_head_makes_of_embeddings(toy, model, tmp_path):
+    for layer in ("embedding", "projection"):
+        words = ("-m", model, "-o", tmp_path / f"{layer}.h5", "--layer", layer, "--hop", 0.5, "--precision", "float32")
+        assert command("embed", toy.features, *words, "-q") == 0
+    trained = files.read_model(model)
+    head = models.restore_projection(trained.config, trained.tensors).eval()
+    projected = files.Embeddings(tmp_path / "projection.h5")
+    assert projected.attributes["layer"] == "projection" and projected.embedding[:].shape[1] == 8
+    with torch.no_grad():
+        expected = head(torch.tensor(files.Embeddings(tmp_path / "embedding.h5").embedding[:])).numpy()
+    assert np.abs(projected.embedding[:] - expected).max() < 1e-4
+    assert np.allclose(np.linalg.norm(expected, axis=1), 1, atol=1e-5)
+
+
+def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
+    words = ("-m", model, "-o", tmp_path / "p.h5", "--layer", "projection", "--hop", 0.5)
+    assert command("embed", toy.features, *words, "-q") == 0
+    capsys.readouterr()
+    assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, "--preset", "sound-events") == 0
+    preset = [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
+    spelled = ("--unit", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip")
+    assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
+    assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
+    assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels, "--folds", "--epochs", 20) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert {row["split"] for row in rows} == {"1", "2", "3", "mean"}
+    assert {"accuracy", "balanced_accuracy"} <= {row["metric"] for row in rows}
+    assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels) == 2
+
+
+def test_a_model_without_a_projection_is_named(tmp_path):
+    with pytest.raises(ValueError, match="no projection; train one with --objective contrastive"):
+        models.restore_projection({"heads": {}}, {})
