@@ -90,7 +90,7 @@ def test_what_may_be_read_another_time_is_tried_again(media, tmp_path, call):
     (media / "later.wav").symlink_to(tmp_path / "none.wav")
     assert "vanished" in call(media, "-o", output)[1]
     tone(tmp_path / "none.wav")
-    status, error = call(media, "-o", output, "--update")
+    _, error = call(media, "-o", output, "--update")
     assert "4 of 5 inputs are taken over" in error and "later.wav" in files.Features(output).clips.key
 
 

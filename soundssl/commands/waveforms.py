@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from soundssl import SoundsslError
@@ -22,7 +23,9 @@ class Work(NamedTuple):
     inputs: list[dict]
     image_size: tuple[int, int]
     prepare: Callable[..., Callable[[Any], dict]]
-    sources: dict[str, str] = {}  # digests of the inputs by key, where they can be taken over by an update
+    sources: Mapping[str, str] = MappingProxyType(
+        {}
+    )  # digests of the inputs by key, where they can be taken over by an update
 
 
 def given(inputs: list[Path]) -> bool:

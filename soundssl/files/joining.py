@@ -70,7 +70,7 @@ class Join:
                         f"join files that were made alike"
                     )
         for name in ROWS[self.kind]:
-            shapes = {rows[name].shape[1:] + (str(rows[name].dtype),) for rows in self.rows if name in rows}
+            shapes = {(*rows[name].shape[1:], str(rows[name].dtype)) for rows in self.rows if name in rows}
             if len(shapes) > 1:
                 raise FormatError(
                     f"the files' {name} differ in type or size: {sorted(map(str, shapes))}; make them alike"

@@ -223,6 +223,7 @@ class Clips:
     split: np.ndarray
     source: np.ndarray
     made_from: np.ndarray
+    start: Any
 
     def __len__(self) -> int:
         return len(self.key)
