@@ -23,9 +23,8 @@ class Work(NamedTuple):
     inputs: list[dict]
     image_size: tuple[int, int]
     prepare: Callable[..., Callable[[Any], dict]]
-    sources: Mapping[str, str] = MappingProxyType(
-        {}
-    )  # digests of the inputs by key, where they can be taken over by an update
+    # Digests of the inputs by key, where they can be taken over by an update.
+    sources: Mapping[str, str] = MappingProxyType({})
 
 
 def given(inputs: list[Path]) -> bool:
