@@ -62,9 +62,9 @@ def progress(description: str, total: int | None, unit: str, quiet: bool = False
 
         def advance(steps: int = 1, note: str = "") -> None:
             pace.add(steps, time.monotonic())
-            bars.update(
-                task, advance=steps, rate=pace.rate(), left=pace.left(total), **({"note": note} if note else {})
-            )
+            bars.update(task, advance=steps, rate=pace.rate(), left=pace.left(total))
+            if note:
+                bars.update(task, note=note)
 
         yield advance
 
