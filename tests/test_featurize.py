@@ -74,6 +74,17 @@ def test_the_toy_set(toy):
     assert not list(toy.features.parent.glob("*.parts")) and not list(toy.features.parent.glob("*.partial"))
 
 
+def test_images_have_the_size_asked_for(toy, tmp_path, call):
+    name = next(path for path in sorted(toy.folder.iterdir()) if path.suffix == ".mp4")
+    status, _, _ = call(name, "--image-size", 64, "-o", tmp_path / "f.h5")
+    source = files.Features(tmp_path / "f.h5")
+    assert status == 0 and source.images.shape[1:] == (64, 64, 3) and source.attributes["image_size"] == 64
+    _, _, said = call(name, "--image-size", 32, "-o", tmp_path / "f.h5")
+    assert "image_size 32 instead of 64" in said and files.Features(tmp_path / "f.h5").images.shape[1] == 32
+    status, _, said = call(name, "--image-size", 63, "-o", tmp_path / "g.h5")
+    assert status == 2 and "63 is not a multiple of 4" in said
+
+
 def test_names_and_folders_of_all_kinds(tmp_path, call, monkeypatch):
     media = tmp_path / "media"
     names = [

@@ -13,7 +13,7 @@ from typing import Any
 from soundssl import SoundsslError
 from soundssl.commands import terminal
 
-IMAGE_SIZE = (128, 128)  # pixels; inferred: what AudioScope used with the image tower of Jansen et al. 2020
+IMAGE_SIZE = 128  # pixels a side; inferred: what AudioScope used with the image tower of Jansen et al. 2020
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Recipe:
 
     front_end: Any
     images: bool = True
+    image_size: int = IMAGE_SIZE  # pixels a side
     channel: str = "mix"
     clip: float = 0.0
     short: str = "skip"
@@ -35,11 +36,17 @@ class Recipe:
             **self.front_end.attributes(),
             "resampler": media.RESAMPLER,
             "image_rate": 1.0 if self.images else 0.0,
+            "image_size": self.image_size if self.images else 0,
             "channel": self.channel,
             "clip": self.clip,
             "short": self.short,
             "truncated": self.truncated,
         }
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width of images in pixels."""
+        return self.image_size, self.image_size
 
     def channels(self, path: Path) -> list[int | None]:
         """Return the channels to take of a file: None for their average."""
@@ -177,7 +184,7 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list
             start, end = (clip.start + (number + i) * length / front_end.sample_rate for i in (0, 1))
             end = end if clip.end is None else min(end, clip.end)
             key = f"{key}@{start:.12g}-{end:.12g}"
-        for image in media.read_images(clip.path, 1.0, IMAGE_SIZE, start, end) if recipe.images else ():
+        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end) if recipe.images else ():
             spool.add_images(image[None])
         about = {"key": key if recipe.channel != "each" else f"{key}[{channel}]", "start": start}
         made.append({**about, **spool.finish()})

@@ -85,6 +85,9 @@ def featurize(
         ),
     ] = "keep",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
+    image_size: Annotated[
+        int, typer.Option(min=32, help="Pixels of a side of an image, a multiple of 4 (inferred).")
+    ] = IMAGE_SIZE,
     store: Annotated[
         Literal["float16", "float32"] | None,
         typer.Option(help="Number type of the stored frames. Default: float16, of waveforms float32."),
@@ -141,6 +144,8 @@ def featurize(
         join("features", inputs, output, copy, force, no_clobber, no_provenance, quiet)
         return
     _check_channel(channel)
+    if image_size % 4:
+        raise typer.BadParameter(f"{image_size} is not a multiple of 4", param_hint="--image-size")
     piece = part_of(part)
     implied, output = output is None, output or default_output(inputs[0], "features", piece)
     front_end = WAVEFORM if representation == "waveform" else PRESETS[preset]
@@ -153,7 +158,7 @@ def featurize(
     else:
         clips = _clips(inputs, dataset, root, null, _finished([output, table]))
         _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
-        work = media_work(clips, Recipe(front_end, images, channel, clip, short, truncated), store, piece)
+        work = media_work(clips, Recipe(front_end, images, image_size, channel, clip, short, truncated), store, piece)
     _guard_part(output, work.attributes.get("part"), force)
     labelled, made_from = _labelled(work.clips), work.made_from
     said = files.digest(made_from, [[key, one.classes] for key, one in work.clips.items()])  # what labels are made from
@@ -201,7 +206,9 @@ def media_work(clips: dict, recipe: Recipe, store: str, part: tuple[int, int] | 
     sources = {key: source_digest(one) for key, one in clips.items()}
     made_from = files.digest("features", sorted(sources.values()), attributes, store)
     origin = [{"role": "media", "file": f"{len(clips)} files", "uuid": files.digest(sorted(sources.values()))}]
-    return waveforms.Work(clips, attributes, made_from, origin, IMAGE_SIZE, partial(decoding.prepare, recipe), sources)
+    return waveforms.Work(
+        clips, attributes, made_from, origin, recipe.sides, partial(decoding.prepare, recipe), sources
+    )
 
 
 def _labelled(clips: dict) -> bool:

@@ -52,7 +52,9 @@ def work(path: Path, output: Path, front_end, store: str, images: bool, no_clobb
     origin = [files.identity("features", path, source.attributes)]
     made_from = files.digest("features", origin, {**front_end.attributes(), "store": store, "images": images})
     kept = {
-        name: source.attributes[name] for name in ("resampler", "processors", "silence") if name in source.attributes
+        name: source.attributes[name]
+        for name in ("resampler", "processors", "silence", "image_size")
+        if name in source.attributes
     }
     attributes = {**front_end.attributes(), **kept, "image_rate": source.attributes["image_rate"] if images else 0.0}
     clips = {key: datasets.Clip(key, path) for key in source.clips.key}

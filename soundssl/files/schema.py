@@ -118,6 +118,7 @@ FEATURES = Kind(
         "floor": "added to the mel energy before the logarithm",
         "resampler": "resampling library and quality",
         "image_rate": "images per second of video, 0 where there are none",
+        "image_size": "pixels of a side of an image, 0 where there are none",
         "window_frames": "frames of a window: what an encoder of this front end sees",
         "channel": "mix, each, or the number of the channel that was taken",
         "clip": "seconds that recordings were cut into, 0 for whole ones",
