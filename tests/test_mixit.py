@@ -167,4 +167,4 @@ def test_separators_and_encoders_do_not_share_a_curriculum():
     ):
         curriculum.from_data({"stage": stages})
     assert curriculum.from_data({"stage": stages[:1]}).encoder == models.SEPARATOR
-    assert curriculum.from_data({"stage": stages[1:]}).encoder == "plain"
+    assert curriculum.from_data({"stage": stages[1:]}).encoder == curriculum.AUTO

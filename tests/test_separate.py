@@ -16,6 +16,7 @@ from test_training import ENVIRONMENT, write_features
 
 from soundssl import files, media, models
 from soundssl.commands import main
+from soundssl.files.features import FRONT_END
 from soundssl.ops.spectrogram import WAVEFORM
 
 TRACKS = 3
@@ -25,7 +26,7 @@ def write_separator(path, seed: int = 0, tracks: int = TRACKS, **config):
     """Write an untrained separator."""
     torch.manual_seed(seed)
     network = models.build_separator("tdcn-stft-small", tracks)
-    front_end = {name: value for name, value in WAVEFORM.attributes().items() if name != "preset"}
+    front_end = {name: WAVEFORM.attributes()[name] for name in FRONT_END}  # as train writes it
     told = {
         "encoder": "tdcn-stft-small",
         "tracks": tracks,

@@ -7,20 +7,17 @@ stands the gain over log-mel, seed by seed.
 """
 
 import argparse
-import datetime
-import os
-import platform
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(1, str(Path(__file__).resolve().parents[1] / "esc10"))
-import table
-
-import soundssl
 from soundssl import SoundsslError, files
+
+sys.path.insert(1, str(Path(__file__).resolve().parents[1]))
+import sections
+import table
 
 BASELINE = "log-mel"
 COLUMNS = {  # evaluation: its metric, its heading
@@ -103,14 +100,10 @@ def markdown(found: dict[str, dict[str, np.ndarray]]) -> str:
 
 def section(text: str, options: argparse.Namespace) -> str:
     """Return the section of RESULTS.md: what was run, when and where, then the table."""
-    import torch
-
     lines = [
         f"## ESC-10, held out {', '.join(options.folds)}: {GROUPS[options.group]}",
         "",
-        f"{datetime.date.today().isoformat()}, commit {table.commit()}, soundssl {soundssl.__version__},",
-        f"torch {torch.__version__}, {platform.machine()} with {os.cpu_count()} processors.",
-        f"Command: `{options.command or 'ablations.py'}`.",
+        *sections.circumstances(options.command or "ablations.py"),
         "Training heard the other folds, without labels; the linear layer and the neighbours know theirs.",
         f"Mean and 95 % interval over the seeds {', '.join(options.seeds)}; gains are over log-mel.",
     ]
@@ -137,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"ablations.py: {error}", file=sys.stderr)
         return 1
     if options.results:
-        table.put(options.results, f"contrast-{options.group}-{'-'.join(options.folds)}", section(text, options))
+        sections.put(options.results, f"contrast-{options.group}-{'-'.join(options.folds)}", section(text, options))
     with files.replace(options.output) as partial:
         partial.write_text(text, "utf-8")
     print(text, end="")
