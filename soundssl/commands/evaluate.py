@@ -172,32 +172,15 @@ def shallow(
     from soundssl.evaluations import shallow as task
 
     report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
-    if folds and (test or train or validation):
-        raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
-    if not folds and not test:
-        raise typer.BadParameter("say which splits to score with --test, or give --folds")
+    _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
-    table = scoring.load(embeddings, labels, hop, None, means=False)
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
-    held = scoring.members(table, words(validation), embeddings) if validation else None
-
-    def score(test_clips, train_clips) -> list[dict]:
-        train_clips = train_clips & ~held if held is not None else train_clips
-        return task.evaluate(
-            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
-        )
-
-    rows = (
-        scoring.over_folds(table, score)
-        if folds
-        else score(*scoring.two_sides(table, words(test), words(train), embeddings))
-    )
-    scoring.show(rows, report)
+    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
 
 
 @app.command("linear")
@@ -234,26 +217,9 @@ def linear(
     from soundssl.evaluations import linear as task
 
     report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
-    if folds and (test or train or validation):
-        raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
-    if not folds and not test:
-        raise typer.BadParameter("say which splits to score with --test, or give --folds")
-    table = scoring.load(embeddings, labels, hop, None, means=False)
+    _check_sides(folds, train, test, validation)
     options = task.Options(learning_rate=learning_rate, epochs=epochs, standardise=standardise, bootstrap=bootstrap)
-    held = scoring.members(table, words(validation), embeddings) if validation else None
-
-    def score(test_clips, train_clips) -> list[dict]:
-        train_clips = train_clips & ~held if held is not None else train_clips
-        return task.evaluate(
-            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
-        )
-
-    rows = (
-        scoring.over_folds(table, score)
-        if folds
-        else score(*scoring.two_sides(table, words(test), words(train), embeddings))
-    )
-    scoring.show(rows, report)
+    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
 
 
 @app.command("tagging")
@@ -430,3 +396,30 @@ def labels(
     names = list(dict.fromkeys([*known.classes, *given.classes]))
     answer, true = (task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True))
     scoring.show(task.evaluate(answer, true, names), report)
+
+
+def _check_sides(folds: bool, train: str | None, test: str | None, validation: str | None) -> None:
+    """Raise BadParameter unless either the splits to score are named, or every split takes its turn."""
+    if folds and (test or train or validation):
+        raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
+    if not folds and not test:
+        raise typer.BadParameter("say which splits to score with --test, or give --folds")
+
+
+def _taught(
+    task, options, embeddings: Path, labels: Path, hop: float, sides: tuple[str | None, ...], folds: bool, seed: int
+) -> list[dict]:
+    """Return the scores of a classifier taught some clips; `sides` are the splits to train, test and validate on."""
+    train, test, validation = sides
+    table = scoring.load(embeddings, labels, hop, None, means=False)
+    held = scoring.members(table, words(validation), embeddings) if validation else None
+
+    def score(test_clips, train_clips) -> list[dict]:
+        train_clips = train_clips & ~held if held is not None else train_clips
+        return task.evaluate(
+            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
+        )
+
+    if folds:
+        return scoring.over_folds(table, score)
+    return score(*scoring.two_sides(table, words(test), words(train), embeddings))
