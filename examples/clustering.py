@@ -25,7 +25,7 @@ VARIANTS = {
     "as published: scale 60, random centres": ["--preset", "paper"],
     "centres from data points": ["--preset", "steady", "--scale", "60"],
     "and the scale rises from 6 (rising)": ["--preset", "rising"],
-    "or a scale of 20 (steady, the default)": ["--preset", "steady"],
+    "or a scale of 20 at most (steady, the default)": ["--preset", "steady"],
     "steady, gamma 1": ["--gamma", "1"],
     "steady, running average 0.9": ["--momentum", "0.9"],
 }

@@ -72,7 +72,7 @@ def test_it_finds_planted_clusters_and_writes_what_the_schema_says(found):
     assert v_measure_score(planted()[1], read.cluster) > 0.85
     assert np.array_equal(np.bincount(read.cluster, minlength=PLANTED), read.size)
     assert read.attributes["used"] == PLANTED and read.attributes["window"] == 0.96
-    assert 0 <= read.attributes["conditional_entropy"] < 0.3
+    assert 0 <= read.attributes["conditional_entropy"] < 0.25 * np.log(PLANTED)  # sure, though the scale is modest
     share = read.size / ROWS
     assert read.attributes["marginal_entropy"] == pytest.approx(-(share * np.log(share)).sum(), abs=0.05)
     embeddings = files.Embeddings(found[0])

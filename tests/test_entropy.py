@@ -123,6 +123,19 @@ def test_with_gamma_1_the_loss_is_minus_the_mutual_information():
     assert float(entropy.entropies(embedding, weight, scale, 1.0).loss) == pytest.approx(-float(information), rel=1e-9)
 
 
+@pytest.mark.parametrize("least", [0.2, 0.5, 0.8])
+def test_a_modest_scale_leaves_just_the_asked_entropy(least):
+    rows = torch.randn(400, 16, generator=torch.Generator().manual_seed(3))
+    scale = entropy.modest_scale(rows, 20, 100.0, least)
+    share = entropy.entropies(rows, rows[::20], scale, 1.0).conditional / math.log(20)
+    assert 0 < scale < 100 and float(share) == pytest.approx(least, abs=0.01)
+    assert entropy.modest_scale(rows, 20, scale / 2, least) == scale / 2  # unsure enough as it is
+    assert entropy.modest_scale(3 * rows, 20, 100.0, least) == pytest.approx(scale, rel=1e-4)  # of angles alone
+    broken = torch.cat([rows, torch.full((3, 16), torch.nan)])
+    assert entropy.modest_scale(broken, 20, 100.0, least) == scale
+    assert entropy.modest_scale(rows[:79], 20, 100.0, least) == 100.0
+
+
 def test_a_running_average_of_the_mean_stands_in_its_place():
     embedding, weight, scale = data("soft")
     average = torch.zeros(CLUSTERS, dtype=torch.float64)

@@ -33,6 +33,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"scale": 60.0, "rise": 0.0, "start": "random", "context": 0.0},
 }
 LEAST_STEPS = 300  # of a small collection, whatever its epochs
+UNSURE = 0.35  # share of log K that the rows' entropy is to have at the start of `steady`; examples/RESULTS.md
+JUDGED = 4096  # rows that it is measured on
 FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
 
 
@@ -53,8 +55,8 @@ def cluster(
     preset: Annotated[
         str,
         typer.Option(
-            help="steady: from data points, at a scale of 20, or of 60 with fewer than five rows a cluster; rising: "
-            "from data points, the scale rises from 6 to 60 over two thirds of the steps; both over a context of 5 "
+            help="steady: from data points, at a scale of 20, less where rows would be sure of their first centres, 60 "
+            "with fewer than five rows a cluster; rising: from data points, the scale rises from 6 to 60 over two thirds of the steps; both over a context of 5 "
             "seconds; paper: from random centres, at a scale of 60, without context (Jansen et al. 2020)."
         ),
     ] = "steady",
@@ -144,9 +146,9 @@ def cluster(
             inputs.append(_identity_of(assign))
         elif method == "entropy":
             own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
-            narrow = {"scale": 60.0} if preset == "steady" and len(chosen) < FEW * (k or 0) else {}
+            fitted = {"scale": _scale(chosen, k or 0, seed)} if preset == "steady" and scale is None else {}
             chosen_preset = {name: value for name, value in PRESETS[preset].items() if name != "context"}
-            options = chosen_preset | narrow | {name: value for name, value in own.items() if value is not None}
+            options = chosen_preset | fitted | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate)
         facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
@@ -170,6 +172,18 @@ def cluster(
             training.Checkpoint(output, made_from, checkpoint_every).remove()
             _report(tally, output, implied, quiet)
             terminal.print_path(output, implied)
+
+
+def _scale(source: Source, k: int, seed: int) -> float:
+    """Return the scale of the preset `steady` for these rows and so many clusters."""
+    import torch
+
+    from soundssl.ops import entropy
+
+    if len(source) < FEW * k:
+        return float(PRESETS["paper"]["scale"])
+    usual = PRESETS["steady"]["scale"]
+    return entropy.modest_scale(torch.from_numpy(source.sample(JUDGED, seed)), k, usual, UNSURE)
 
 
 def _identity_of(path: Path) -> dict[str, str]:

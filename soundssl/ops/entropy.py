@@ -14,6 +14,7 @@ that of the row itself: with one shift for all rows, E - x would be the differen
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -247,6 +248,36 @@ def _gradients(
             slope = tiles.multiply(powers.T, scaled, weights[columns])
             slope.sub_((slope * units).sum(1, keepdim=True) * units).mul_(tiles.short[columns, None])
     return rows, weights
+
+
+@torch.no_grad()
+def modest_scale(embedding: Tensor, clusters: int, scale: float, least: float) -> float:
+    """Return the greatest scale, at most `scale`, at which rows are still unsure of centres taken from among them.
+
+    Unsure: the mean entropy of a row is at least the share `least` of log(clusters), that of equal probabilities. Under
+    a larger scale a few centres on embeddings that lie close together are sharp at once, and stay where they began.
+    The centres are every so many rows; rows that are not finite are left out. To 0.1 % of `scale`.
+
+    Shape: embedding `[n, d]`. Returns `scale` where there are not four rows a cluster to judge by.
+
+    >>> modest_scale(torch.eye(8).repeat(4, 1), clusters=8, scale=20.0, least=0.0)
+    20.0
+    """
+    rows = embedding[embedding.isfinite().all(1)]
+    if len(rows) < 4 * clusters:
+        return scale
+    centres = rows[torch.arange(clusters) * len(rows) // clusters]
+
+    def unsure(at: float) -> bool:
+        return float(entropies(rows, centres, at, 1.0).conditional) >= least * math.log(clusters)
+
+    if unsure(scale):
+        return scale
+    low, high = 0.0, scale
+    while high - low > 1e-3 * scale:
+        middle = (low + high) / 2
+        low, high = (middle, high) if unsure(middle) else (low, middle)
+    return high
 
 
 class Assignment(NamedTuple):
