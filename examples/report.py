@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 ROWS = {  # with their letters in table 1 of Jansen et al. 2020
     "log-mel": "log-mel, no network (b)",
     "untrained": "untrained network",
+    "contrast": "contrast of two crops, sound alone",
     "coincidence": "sound and picture (f)",
     "both": "and sound with sound (j)",
     "categories": "and categories (k)",

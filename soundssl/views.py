@@ -149,7 +149,7 @@ class Pairs(torch.utils.data.Dataset):
         self.recording = features.clips.recording_number()
         rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])
         self.reach = self.options.distance * rate  # frames
-        self.rows = np.flatnonzero((self.starts > 0) & (features.tracks.parent < 0))
+        self.rows = np.flatnonzero((self.starts > 0) & features.recorded)
         if self.options.views == "separated":
             self._find_tracks()
         needed = 3 if self.options.views == "mixback" else 2  # the two backgrounds are of two other recordings

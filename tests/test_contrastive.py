@@ -2,8 +2,10 @@
 
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from dataclasses import fields
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from soundssl import curriculum, device, files, models, objectives, training, vi
 from soundssl.objectives import coincidence, contrastive
 
 MIXTURES, PROCESSORS, TRACKS, SECONDS, CLASSES = 16, 2, 3, 4, 4
+PAIRED, VIEWS = ("contrastive", "coincidence"), ("window", "other")  # objectives that share pairs; both of a pair
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -350,38 +353,50 @@ def test_two_processes_equal_one_of_twice_the_batch(separated, tmp_path):
     assert moved > 0 and np.sqrt(difference / moved) < 0.02, np.sqrt(difference / moved)
 
 
-def test_stopped_and_repeated_gives_the_same_bits(separated, tmp_path):
-    """A joint stage of changes, mix-back and batch norm, its state saved at every step and the run cut short."""
-    objective = {name: {"views": "mixback", "augment": "crop,masks,noise"} for name in ("contrastive", "coincidence")}
-    stage = plan_of({"objective": objective, "steps": 6})
-    plan = curriculum.Curriculum("plain", 8, "batch", (stage,))
+def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(separated, tmp_path):
+    """A joint stage of changes, mix-back and batch norm, its state saved at every step, ended by SIGKILL."""
+    plan = tmp_path / "plan.toml"
+    options = '{ views = "mixback", augment = "crop,masks,noise" }'
+    stage = ["[[stage]]", "steps = 12", "batch_size = 4", *(f"objective.{name} = {options}" for name in PAIRED)]
+    plan.write_text("\n".join(['encoder = "plain"', "size = 8", *stage]))
 
-    class Stopped(Exception):
-        pass
+    def start(output: Path) -> subprocess.Popen:
+        words = ["train", separated, "--curriculum", plan, "--precision", "float32", "-q", "-o", output]
+        words = [sys.executable, "-m", "soundssl", *map(str, words), "--checkpoint-every", "0"]
+        return subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
 
-    def stop(steps: int, note: str) -> None:
-        stop.steps += steps
-        if stop.steps == 4:
-            raise Stopped
+    whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+    assert start(whole).wait() == 0
+    process, resume = start(cut), cut.with_name(cut.name + ".resume")
+    while not resume.exists() and process.poll() is None:
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.3))
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
+    assert not cut.exists() and start(cut).wait() == 0 and not resume.exists()
+    one, two = (files.read_model(path).tensors for path in (whole, cut))
+    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+    assert len({path.with_name(path.name + ".metrics.jsonl").read_text() for path in (whole, cut)}) == 1
 
-    def run(checkpoint, advance=lambda steps, note: None):
-        torch.manual_seed(0)
-        encoder = models.build("plain", 8)
-        with device.start("cpu", "float32", 1) as accelerator:
-            heads = training.train(
-                plan, encoder, inputs_of(separated), accelerator, seed=0, workers=0, checkpoint=checkpoint,
-                log=files.Log(None), advance=advance,
-            )  # fmt: skip
-        return training.tensors_of(encoder, heads)
 
-    whole = run(training.Checkpoint(tmp_path / "whole", "x", 1e9))
-    stop.steps = 0
-    cut = training.Checkpoint(tmp_path / "cut", "x", 0.0)
-    with pytest.raises(Stopped):
-        run(cut, stop)
-    assert cut.load()["step"] == 3
-    resumed = run(cut)
-    assert whole.keys() == resumed.keys() and all(np.array_equal(whole[name], resumed[name]) for name in whole)
+@pytest.mark.parametrize("delta", [10.0, np.inf])
+def test_tracks_are_not_heard_beside_their_mixture(separated, delta):
+    """Near pairs and triplets take mixtures alone: a track and its mixture are no coincidence."""
+    inputs = inputs_of(separated)
+    near = coincidence.Examples(inputs, coincidence.Options(delta=delta), 0)
+    parent = inputs.features.tracks.parent
+    frames = [near._draw(epoch, row)[name] for epoch in range(20) for row in range(MIXTURES) for name in VIEWS]
+    assert len(near) == MIXTURES and all(parent[clip_of(inputs.features, frame)] == -1 for frame in frames)
+
+
+def test_triplets_are_drawn_from_mixtures_alone(separated, tmp_path):
+    drawn = tmp_path / "triplets.h5"
+    words = ["sample-triplets", separated, "--sampler", "proximity", "--count", 300, "-q", "-o", drawn]
+    done = subprocess.run([sys.executable, "-m", "soundssl", *map(str, words)], env=ENVIRONMENT)
+    assert done.returncode == 0
+    source, columns = files.Features(separated), files.Triplets(drawn).columns
+    frames = np.concatenate([columns[name] for name in ("anchor", "positive", "negative")])
+    assert all(source.recorded[clip_of(source, frame)] for frame in frames)
 
 
 def test_every_field_of_a_drawing_is_an_option_of_both():

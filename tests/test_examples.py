@@ -47,7 +47,8 @@ def quick_start(tmp_path_factory):
 def test_the_quick_start_prints_a_table_and_draws_a_picture(quick_start):
     work, printed = quick_start
     found = json.loads((work / "report.json").read_text())
-    assert list(found["rows"]) == ["log-mel", "untrained", "coincidence", "both", "categories", "supervised"]
+    rows = ["log-mel", "untrained", "contrast", "coincidence", "both", "categories", "supervised"]
+    assert list(found["rows"]) == rows
     for row in found["rows"].values():
         assert row["metric"] == "mAP" and 0 <= row["low"] <= row["value"] <= row["high"] <= 1
     ends = [found["rows"][row]["value"] for row in ("log-mel", "supervised")]

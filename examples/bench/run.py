@@ -9,7 +9,18 @@ import importlib
 import json
 from pathlib import Path
 
-BENCHES = ("startup", "featurize", "windows", "retrieval", "neighbors", "training", "pairs", "entropy", "changes")
+BENCHES = (
+    "startup",
+    "featurize",
+    "windows",
+    "retrieval",
+    "neighbors",
+    "training",
+    "pairs",
+    "entropy",
+    "changes",
+    "separation",
+)
 
 
 def main() -> None:

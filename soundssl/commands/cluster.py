@@ -55,9 +55,10 @@ def cluster(
     preset: Annotated[
         str,
         typer.Option(
-            help="steady: from data points, at a scale of 20, less where rows would be sure of their first centres, 60 "
-            "with fewer than five rows a cluster; rising: from data points, the scale rises from 6 to 60 over two thirds of the steps; both over a context of 5 "
-            "seconds; paper: from random centres, at a scale of 60, without context (Jansen et al. 2020)."
+            help="steady: from data points, at a scale of 20, less where rows would be sure of their first centres, "
+            "60 with fewer than five rows a cluster; rising: from data points, the scale rises from 6 to 60 over two "
+            "thirds of the steps; both over a context of 5 seconds; paper: from random centres, at a scale of 60, "
+            "without context (Jansen et al. 2020)."
         ),
     ] = "steady",
     gamma: Annotated[

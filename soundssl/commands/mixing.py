@@ -35,7 +35,7 @@ def read(path: Path, labels: Path | None, splits: list[str] | None, count: int, 
     source = files.Features(path)
     source.require("waveform", "separation is scored on")
     known = files.Labels(labels) if labels else None
-    chosen = np.flatnonzero(source.clips.in_splits(splits, path) & (source.tracks.parent < 0))
+    chosen = np.flatnonzero(source.clips.in_splits(splits, path) & source.recorded)
     label = known.of_clips(source.clips.key)[chosen] if known else None
     try:
         pair = task.draw(source.clips.recording_number()[chosen], label, count, generator)

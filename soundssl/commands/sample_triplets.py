@@ -73,7 +73,7 @@ def sample_triplets(
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
     if terminal.done_before("sample-triplets", output, made_from, force, quiet, implied):
         return
-    chosen = source.clips.in_splits(words(split), features)
+    chosen = source.clips.in_splits(words(split), features) & source.recorded
     layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
     segments = _segments(known, source) if known else None
     recipes = triplets.sample(sampler, layout, count, options, seed, segments)

@@ -72,6 +72,11 @@ class Features:
             raise FormatError(f"{text(path)} is damaged: clip/parent names a clip that is not there; make it again")
 
     @property
+    def recorded(self) -> np.ndarray:
+        """Say which clips were recorded, not found in others by a separator. Shape: `[clips]`, boolean."""
+        return self.tracks.parent < 0
+
+    @property
     def waveform(self) -> bool:
         """Whether the frames are samples."""
         return self.attributes["representation"] == "waveform"

@@ -101,6 +101,8 @@ def settle(options: Options) -> Options:
 class Timeline:
     """Know which windows and pictures lie near a moment. Times are whole frames on the clock of a clip's source.
 
+    Tracks that a separator found in a clip are not in it: they were not heard beside it, they are part of it.
+
     Clips of one source share a clock; the clocks of two sources of one recording cannot be compared, so pairs across
     them coincide only where `delta` is infinite.
     """
@@ -108,7 +110,8 @@ class Timeline:
     def __init__(self, inputs: Inputs, delta: float) -> None:
         features = inputs.features
         self.first = features.offset[:-1].astype(np.int64)
-        self.windows = np.where(inputs.clips, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
+        chosen = inputs.clips & features.recorded
+        self.windows = np.where(chosen, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
         self.rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])  # frames a second
         self.begin = np.rint(features.clips.start * self.rate).astype(np.int64)
         self.delta = delta * self.rate

@@ -49,7 +49,7 @@ class Examples(torch.utils.data.Dataset):
         self.length = features.frames_of(options.seconds)
         self.recording = features.clips.recording_number()
         samples = np.diff(features.offset)
-        chosen = inputs.clips & (features.tracks.parent < 0) & (samples > 0)  # tracks are what others made of them
+        chosen = inputs.clips & features.recorded & (samples > 0)
         self.clip = np.repeat(np.flatnonzero(chosen), -(-samples[chosen] // self.length))
         if len(np.unique(self.recording[self.clip])) < 2:
             raise ValueError("mixtures of mixtures need two recordings or more among the chosen clips")
