@@ -25,6 +25,7 @@ from soundssl.files.writing import create, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 BLOCK = 1 << 16  # frames copied at a time when the file is laid out: 8 MB of float16
+HELD = 1 << 20  # bytes that a worker writes at a time, at the most: a short clip is one write
 OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
@@ -52,7 +53,8 @@ class Spool:
     def __init__(self, folder: str | os.PathLike, name: str, dtype: str) -> None:
         # A name of its own: the workers of a run that was killed may still be writing to theirs.
         self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
-        self.files = [open(Path(folder) / f"{self.name}.{part}", "ab") for part in ("frames", "images")]  # noqa: SIM115
+        paths = [Path(folder) / f"{self.name}.{part}" for part in ("frames", "images")]
+        self.files = [open(path, "ab", buffering=HELD) for path in paths]  # noqa: SIM115
 
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
