@@ -1,7 +1,7 @@
 """Time featurize against its floor (bare decoding and soxr HQ), librosa, and resampy with VGGish's numpy front end.
 
-Run: python examples/bench/featurize.py ESC-10/audio [--clips 400]
-PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
+Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wav,ogg] [--copies FOLDER]
+--copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
 
 CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
 a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too.
@@ -14,6 +14,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -61,7 +62,7 @@ for name in sys.argv[1:]:
 
 
 def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
-    """Write each clip in every format; return the paths by format."""
+    """Write each clip in every format, if it is not there; return the paths by format."""
     import av
 
     found: dict[str, list[Path]] = {name: [] for name in FORMATS}
@@ -69,8 +70,10 @@ def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
         sound, rate = soundfile.read(source, dtype="float32")
         for name in FORMATS:
             path = folder / name / f"{i:03}.{name}"
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             found[name].append(path)
+            if path.exists():
+                continue
             if name == "ogg":
                 path.write_bytes(source.read_bytes())
             elif name != "m4a":
@@ -111,17 +114,18 @@ def sides(folder: Path) -> dict:
     return found
 
 
-def compare(sources: list[Path], repeats: int) -> list[dict]:
-    """Time all sides on all formats in turn; milliseconds a clip, median over repeats."""
+def compare(sources: list[Path], repeats: int, only: Sequence[str] = FORMATS, copies: Path | None = None) -> list[dict]:
+    """Time all sides on the formats in turn; milliseconds a clip, median over repeats."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        formats, every = write_formats(sources, folder), sides(folder)
+        formats, every = write_formats(sources, copies or folder), sides(folder)
         times: dict[tuple[str, str], list[float]] = {}
         for repeat in range(repeats):
-            for form, paths in formats.items():
+            for form in only:
                 for side, work in every.items():
                     if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
                         continue  # one repeat of the slow one; the others cannot read AAC
+                    paths = formats[form]
                     some = paths[: max(2, len(paths) // 10)] if side == "resampy" else paths
                     taken = 1e3 * (work(some) - work(paths[:1])) / (len(some) - 1)
                     times.setdefault((form, side), []).append(taken)
@@ -150,9 +154,12 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--formats", default=",".join(FORMATS), help="some of them; the rest is another run's")
+    parser.add_argument("--copies", type=Path, help="folder of the copies in other formats; default: made anew")
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    rows = compare(sorted(options.folder.glob("*.ogg"))[: options.clips], options.repeats)
+    sources = sorted(options.folder.glob("*.ogg"))[: options.clips]
+    rows = compare(sources, options.repeats, options.formats.split(","), options.copies)
     for row in rows:
         print("{claim}: {ours_ms:.2f} ms; {peer}: {peer_ms:.2f} ms; {ratio:.2f} times".format(**row))
     if options.output:

@@ -24,7 +24,7 @@ from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
-BLOCK = 1 << 16  # frames copied at a time when the file is laid out: 8 MB of float16
+BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
 HELD = 1 << 20  # bytes that a worker writes at a time, at the most: a short clip is one write
 OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
@@ -225,26 +225,32 @@ class Store:
         """Yield the frames of a finished input again, block by block. Shape: `[n, bands]`, or `[n]` of a waveform."""
         size = self.attributes["bands"] * np.dtype(self.dtype).itemsize
         for block in self._blocks(self.clips([key]), 0, size):
-            yield np.frombuffer(block, self.dtype).reshape(-1, *self._frame_shape())
+            yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
-    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[bytes]:
+    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[memoryview]:
+        """Yield the rows of clips, whole ones, as bytes that hold until the next are asked for."""
         spools: dict[Path, BinaryIO] = {}
+        buffer, held = memoryview(bytearray(max(1, BLOCK // row_bytes) * row_bytes)), 0
         try:
             for clip in clips:
                 path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
                 if path not in spools:
                     if len(spools) == OPEN_SPOOLS:
                         spools.pop(next(iter(spools))).close()
-                    spools[path] = open(path, "rb")  # noqa: SIM115 (closed below)
+                    spools[path] = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below)
                 spool = spools[path]
                 spool.seek(clip["first"][part])
                 left = clip["count"][part] * row_bytes
                 while left:
-                    block = spool.read(min(left, BLOCK * row_bytes))
-                    if not block:
+                    count = spool.readinto(buffer[held : held + left])
+                    if not count:
                         raise FormatError(f"{text(path)} is shorter than was noted; make it again")
-                    left -= len(block)
-                    yield block
+                    left, held = left - count, held + count
+                    if held == len(buffer):
+                        yield buffer
+                        held = 0
+            if held:
+                yield buffer[:held]
         finally:
             for spool in spools.values():
                 spool.close()
@@ -381,7 +387,8 @@ def merge_moments(moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray)
     rows = rows.astype(np.float64)
     row_mean = rows.mean(0)
     difference, total = row_mean - mean, count + len(rows)
-    squares = squares + ((rows - row_mean) ** 2).sum(0) + difference**2 * (count * len(rows) / total)
+    rows -= row_mean
+    squares = squares + np.einsum("ij,ij->j", rows, rows) + difference**2 * (count * len(rows) / total)
     return total, mean + difference * (len(rows) / total), squares
 
 
