@@ -1,10 +1,11 @@
 """embed: every window of every clip once, at its time, with the vector that the encoder gives its frames."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from soundssl import files, models
+from soundssl import files, models, objectives
 from soundssl.commands import main
 
 SIZE = 8
@@ -64,3 +65,37 @@ def test_features_of_another_front_end_are_refused(toy, model, tmp_path, capsys)
     assert embed(toy.features, "-m", tmp_path / "m.safetensors", "-o", tmp_path / "e.h5") == 4
     assert "was trained on: fmin 125.0 instead of 60.0; make the features again" in capsys.readouterr().err
     assert not (tmp_path / "e.h5").exists()
+
+
+def test_a_window_is_as_long_as_the_front_end_says(toy, tmp_path, capsys):
+    def run(*words: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, words), "-q"])
+        return ended.value.code or 0
+
+    assert run("featurize", toy.folder, "--preset", "mm-videos", "-o", tmp_path / "f.h5") == 0
+    assert run("sample-triplets", tmp_path / "f.h5", "--count", 50, "-o", tmp_path / "t.h5") == 0
+    source, recipes = files.Features(tmp_path / "f.h5"), files.Triplets(tmp_path / "t.h5")
+    ends = source.offset[np.searchsorted(source.offset, recipes.columns["anchor"], side="right")]
+    assert recipes.attributes["window_frames"] == source.window == 100
+    assert (recipes.columns["anchor"] + 100 <= ends).all()
+    inputs = objectives.Inputs(
+        source, np.ones(len(source.clips), bool), triplets=recipes, labels=files.Labels(toy.labels)
+    )
+    for name in ("triplet", "coincidence", "contrastive", "clustering", "classification"):
+        module = objectives.load(name)
+        batch = module.Examples(inputs, module.Options(), 0).__getitems__([(0, 0), (0, 1)])
+        assert batch["anchor" if name == "triplet" else "window"].shape == (2, 100, 64), name
+    net = ["--encoder", "plain", "--size", SIZE, "--steps", 1, "--batch-size", 4, "--device", "cpu"]
+    model = tmp_path / "m.safetensors"
+    assert run("train", tmp_path / "f.h5", "--triplets", tmp_path / "t.h5", *net, "-o", model) == 0
+    assert embed(tmp_path / "f.h5", "-m", model, "-o", tmp_path / "e.h5") == 0
+    found = files.Embeddings(tmp_path / "e.h5")
+    assert files.read_model(model).config["frames"] == 100 and found.attributes["window"] == 1.0
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.attrs["window_frames"] = 96
+    other = ["train", tmp_path / "f.h5", "-o", tmp_path / "n.safetensors", *net]
+    assert run(*other, "--triplets", tmp_path / "t.h5") == 4
+    assert "was drawn for windows of 100 frames" in capsys.readouterr().err
+    assert run(*other, "--objective", "coincidence", "--init", model) == 1
+    assert "was trained on windows of 100 frames" in capsys.readouterr().err

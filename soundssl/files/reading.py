@@ -395,6 +395,11 @@ class Triplets:
                 f"{text(self.path)} was drawn for another features file than {text(features.path)}; "
                 f"draw it again with soundssl sample-triplets"
             )
+        if self.attributes["window_frames"] != features.window:
+            raise FormatError(
+                f"{text(self.path)} was drawn for windows of {self.attributes['window_frames']} frames, those of "
+                f"{text(features.path)} have {features.window}; draw it again with soundssl sample-triplets"
+            )
 
 
 def read_scores(path: str | os.PathLike) -> list[dict]:
