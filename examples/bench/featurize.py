@@ -4,10 +4,12 @@ Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wa
 --copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
 
 CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
-a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too.
+a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too. --times N
+gives every clip N times, under as many names: start-up varies by more than a hundred clips take.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
@@ -61,8 +63,8 @@ for name in sys.argv[1:]:
 """
 
 
-def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
-    """Write each clip in every format, if it is not there; return the paths by format."""
+def write_formats(sources: list[Path], folder: Path, times: int = 1) -> dict[str, list[Path]]:
+    """Write each clip in every format, if it is not there, under so many names; return the paths by format."""
     import av
 
     found: dict[str, list[Path]] = {name: [] for name in FORMATS}
@@ -87,6 +89,12 @@ def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
                         frame.sample_rate, frame.pts = rate, first
                         container.mux(stream.encode(frame))
                     container.mux(stream.encode())
+    for name, paths in found.items():
+        for path, number in itertools.product(list(paths), range(1, times)):
+            other = path.with_name(f"{path.stem}-{number}.{name}")
+            paths.append(other)
+            if not other.exists():
+                os.link(path, other)
     return found
 
 
@@ -114,28 +122,32 @@ def sides(folder: Path) -> dict:
     return found
 
 
-def compare(sources: list[Path], repeats: int, only: Sequence[str] = FORMATS, copies: Path | None = None) -> list[dict]:
-    """Time all sides on the formats in turn; milliseconds a clip, median over repeats."""
+def compare(
+    sources: list[Path], repeats: int, only: Sequence[str] = FORMATS, copies: Path | None = None, times: int = 1
+) -> list[dict]:
+    """Time all sides on the formats in turn; milliseconds a clip, medians over repeats of all and of one clip."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        formats, every = write_formats(sources, copies or folder), sides(folder)
-        times: dict[tuple[str, str], list[float]] = {}
+        formats, every = write_formats(sources, copies or folder, times), sides(folder)
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for repeat in range(repeats):
-            for form in only:
-                for side, work in every.items():
-                    if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
-                        continue  # one repeat of the slow one; the others cannot read AAC
-                    paths = formats[form]
-                    some = paths[: max(2, len(paths) // 10)] if side == "resampy" else paths
-                    taken = 1e3 * (work(some) - work(paths[:1])) / (len(some) - 1)
-                    times.setdefault((form, side), []).append(taken)
-    rows = []
-    for (form, side), taken in times.items():
-        if side != "ours":
-            ours, theirs = median(times[form, "ours"]), median(taken)
-            claim = f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s"
-            rows.append({"claim": claim, "ours_ms": ours, "peer": side, "peer_ms": theirs, "ratio": theirs / ours})
-    return rows
+            for form, (side, work) in itertools.product(only, every.items()):
+                if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
+                    continue  # one repeat of the slow one; the others cannot read AAC
+                paths = formats[form]
+                some = paths[: max(2, min(40, len(paths) // 10))] if side == "resampy" else paths
+                found.setdefault((form, side), []).append(
+                    (work(some) / (len(some) - 1), work(paths[:1]) / (len(some) - 1))
+                )
+    taken = {key: 1e3 * (median(every) - median(one)) for key, (every, one) in ((k, zip(*v)) for k, v in found.items())}
+    return [
+        {
+            "claim": f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s",
+            **{"ours_ms": taken[form, "ours"], "peer": side, "peer_ms": theirs, "ratio": theirs / taken[form, "ours"]},
+        }
+        for (form, side), theirs in taken.items()
+        if side != "ours"
+    ]
 
 
 def measure(small: bool) -> list[dict]:
@@ -156,10 +168,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--formats", default=",".join(FORMATS), help="some of them; the rest is another run's")
     parser.add_argument("--copies", type=Path, help="folder of the copies in other formats; default: made anew")
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     sources = sorted(options.folder.glob("*.ogg"))[: options.clips]
-    rows = compare(sources, options.repeats, options.formats.split(","), options.copies)
+    rows = compare(sources, options.repeats, options.formats.split(","), options.copies, options.times)
     for row in rows:
         print("{claim}: {ours_ms:.2f} ms; {peer}: {peer_ms:.2f} ms; {ratio:.2f} times".format(**row))
     if options.output:
