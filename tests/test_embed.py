@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import files, models, objectives
+from soundssl import device, files, models, objectives
 from soundssl.commands import main
 
 SIZE = 8
@@ -99,3 +99,33 @@ def test_a_window_is_as_long_as_the_front_end_says(toy, tmp_path, capsys):
     assert "was drawn for windows of 100 frames" in capsys.readouterr().err
     assert run(*other, "--objective", "coincidence", "--init", model) == 1
     assert "was trained on windows of 100 frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["e.h5", "e.npy"])
+def test_a_run_that_was_ended_goes_on_to_the_same_bytes(toy, model, tmp_path, monkeypatch, capsys, name):
+    words = [toy.features, "-m", model, "--hop", "0.3", "--batch-size", 16, "--no-provenance"]
+    assert embed(*words, "-o", tmp_path / f"whole-{name}") == 0
+    batches = -(-len(files.Features(toy.features).grid(96, 30)[0]) // 16)
+    calls: list[int] = []
+
+    def run_until(last: int) -> None:
+        def counted(self, network, windows, run=device.Accelerator.run):
+            calls.append(len(windows))
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            return run(self, network, windows)
+
+        monkeypatch.setattr(device.Accelerator, "run", counted)
+
+    run_until(4)
+    assert embed(*words, "-o", tmp_path / name) == 130
+    assert not (tmp_path / name).exists() and "goes on from here" in capsys.readouterr().err
+    with open(tmp_path / f"{name}.parts" / "vectors", "ab") as file:
+        file.write(bytes(5 * 4 * SIZE + 3))  # as if it had been killed while it wrote a batch
+    monkeypatch.undo()
+    calls.clear()
+    run_until(-1)
+    assert embed(*words, "-o", tmp_path / name) == 0
+    assert calls[0] == 16 and len(calls) == batches - 3
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    assert not (tmp_path / f"{name}.parts").exists()

@@ -1,7 +1,8 @@
 """Time featurize against its floor (bare decoding and soxr HQ), librosa, and resampy with VGGish's numpy front end.
 
 Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wav,ogg] [--copies FOLDER]
---copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
+--copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy, where
+this one has not; what is missing is left out.
 
 CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
 a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too. --times N
@@ -139,7 +140,10 @@ def compare(
                 found.setdefault((form, side), []).append(
                     (work(some) / (len(some) - 1), work(paths[:1]) / (len(some) - 1))
                 )
-    taken = {key: 1e3 * (median(every) - median(one)) for key, (every, one) in ((k, zip(*v)) for k, v in found.items())}
+    taken = {
+        key: 1e3 * (median(every for every, _ in pairs) - median(one for _, one in pairs))
+        for key, pairs in found.items()
+    }
     return [
         {
             "claim": f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s",

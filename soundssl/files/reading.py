@@ -17,6 +17,8 @@ from soundssl import SoundsslError
 from soundssl.files.schema import KINDS, check
 from soundssl.files.writing import datasets, text
 
+NAMED = 2  # kinds of file that a message names with the commands that make them
+
 
 class FormatError(SoundsslError):
     """The file is of the wrong kind, of a newer schema, damaged, or made by another front end."""
@@ -49,7 +51,8 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
     Raises Missing or FormatError, the latter also for damage that shows in the body.
     """
     path = require(path)
-    remedy = f"make {' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    makers = f"{' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    remedy = f"make {makers if len(kinds) <= NAMED else 'it again with the command that wrote it'}"
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:

@@ -30,13 +30,16 @@ OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
+STORED = {"error": ("f4", 0)}
+PROBED = 16  # one frame in so many is compared with what is stored of it
 
 
-def _parts(output: str | os.PathLike) -> Path:
+def parts_of(output: str | os.PathLike) -> Path:
+    """Return the folder in which an unfinished output lies."""
     return Path(output).with_name(Path(output).name + ".parts")
 
 
-def _lock(file, output: str | os.PathLike) -> None:
+def lock(file, output: str | os.PathLike) -> None:
     """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,11 +62,15 @@ class Spool:
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
         self.begun = [file.seek(0, os.SEEK_END) for file in self.files]
-        self.first, self.count = self.begun, [0, 0]
+        self.first, self.count, self.error = self.begun, [0, 0], 0.0
 
     def add_frames(self, frames: np.ndarray) -> None:
         """Append frames of the clip. Shape: `[n, bands]`."""
-        self.files[0].write(np.ascontiguousarray(frames, self.dtype).data)
+        stored = np.ascontiguousarray(frames, self.dtype)
+        if stored.dtype != frames.dtype and len(frames):
+            difference = stored[::PROBED].astype(frames.dtype) - frames[::PROBED]
+            self.error = max(self.error, float(np.abs(difference, out=difference).max()))
+        self.files[0].write(stored.data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
@@ -76,8 +83,8 @@ class Spool:
         for file in self.files:
             file.flush()
         end = [file.tell() for file in self.files]
-        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count}
-        self.first, self.count = end, [0, 0]
+        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count, "error": self.error}
+        self.first, self.count, self.error = end, [0, 0], 0.0
         return clip
 
     def drop(self) -> None:
@@ -85,7 +92,7 @@ class Spool:
         for file, first in zip(self.files, self.first, strict=True):
             file.flush()
             file.truncate(first)
-        self.count = [0, 0]
+        self.count, self.error = [0, 0], 0.0
 
     def abandon(self) -> None:
         """Drop all clips of the input."""
@@ -102,10 +109,10 @@ class Store:
 
     def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
-        self.folder = _parts(output)
+        self.folder = parts_of(output)
         self.folder.mkdir(exist_ok=True)
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        _lock(self.journal, self.output)
+        lock(self.journal, self.output)
         self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
         self.done = self._read()
         if not self.done:
@@ -139,10 +146,10 @@ class Store:
     @staticmethod
     def begin_afresh(output: str | os.PathLike) -> None:
         """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
-        journal = _parts(output) / JOURNAL
+        journal = parts_of(output) / JOURNAL
         if journal.is_file():
             with open(journal, "r+b") as file:
-                _lock(file, output)
+                lock(file, output)
                 file.truncate(0)
 
     def close(self) -> None:
@@ -206,7 +213,7 @@ class Store:
             "features",
             inputs=inputs,
             made_from=self.made_from if made_from is None else made_from,
-            attributes=self.attributes,
+            attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
             with_provenance=with_provenance,
         ) as sink:
             mean, deviation = self._copy_frames(sink, clips)
@@ -285,6 +292,12 @@ def _is_spooled(entry: dict, size: Mapping[str, int]) -> bool:
     )
 
 
+def storage_error(errors: Iterable[float | None]) -> dict[str, float]:
+    """Return the attribute that says how far stored frames are from computed ones; none where a clip does not say."""
+    known = list(errors)
+    return {} if None in known else {"storage_error": float(np.float32(max(known, default=0.0)))}
+
+
 def differences(path: str | os.PathLike, attributes: Mapping[str, object], dtype: str) -> list[str]:
     """Return in words how a finished features file was made otherwise than with these attributes and number type."""
     with open_checked(path, ["features"]) as file:
@@ -319,7 +332,8 @@ def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
     row = {clip["key"]: i for i, clip in enumerate(clips)}
     sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
     heard = HEARD if all("peak" in clip for clip in clips) else {}
-    for name, (dtype, none) in {**TRACKS, **heard}.items():
+    stored = STORED if all("error" in clip for clip in clips) else {}
+    for name, (dtype, none) in {**TRACKS, **heard, **stored}.items():
         sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
     if any("parent" in clip for clip in clips):
         sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
