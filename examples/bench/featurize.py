@@ -1,8 +1,8 @@
 """Time featurize against its floor (bare decoding and soxr HQ), librosa, and resampy with VGGish's numpy front end.
 
 Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wav,ogg] [--copies FOLDER]
---copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy, where
-this one has not; what is missing is left out.
+--copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy,
+where this one has not; what is missing is left out.
 
 CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
 a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too. --times N
