@@ -145,7 +145,7 @@ class Pairs(torch.utils.data.Dataset):
         features, self.seed = inputs.features, seed
         self.features, self.clips = features, inputs.clips
         self.first = features.offset[:-1].astype(np.int64)
-        self.starts = np.where(inputs.clips, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
+        self.starts = np.where(inputs.clips, np.maximum(np.diff(features.offset) - features.window + 1, 0), 0)
         self.recording = features.clips.recording_number()
         rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])
         self.reach = self.options.distance * rate  # frames
@@ -209,7 +209,9 @@ class Pairs(torch.utils.data.Dataset):
         """
         drawn = [self._draw(epoch, row) for epoch, row in keys]
         batch = {
-            name: torch.from_numpy(self.features.frames.gather(np.array([each[name] for each in drawn]), WINDOW))
+            name: torch.from_numpy(
+                self.features.frames.gather(np.array([each[name] for each in drawn]), self.features.window)
+            )
             for name in drawn[0]
             if name not in ("share", "lot")
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import multiprocessing
 import os
 import signal
@@ -21,6 +23,10 @@ PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 26), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 
 
+BUNDLE = 0.05  # seconds that a worker goes on before it answers: waking another process takes as long as a short clip
+MOST = 64  # tasks in a bundle
+
+
 class WorkerDied(Exception):
     """The worker that held a task crashed or, where it was `late`, ran out of time."""
 
@@ -36,13 +42,32 @@ def cores() -> int:
 class _Worker:
     process: Any
     pipe: Connection
-    task: Any = None
-    begun: float | None = None  # when it took its task, None while it still starts
+    tasks: list[Any]
+    size: int = 1  # tasks to give it next
+    begun: float | None = None  # when it took its tasks, None while it still starts
 
 
 @dataclass
 class _Raised:
     error: Exception
+
+
+class _Tasks:
+    """Hand out tasks in order; those that come back go first, one at a time where one of them may kill a worker."""
+
+    def __init__(self, tasks: Iterable[Any]) -> None:
+        self.new, self.back, self.suspects = iter(tasks), collections.deque[Any](), 0
+
+    def take(self, count: int) -> list[Any]:
+        """Return the next tasks, `count` at the most."""
+        bundle = [self.back.popleft() for _ in range(min(len(self.back), 1 if self.suspects else count))]
+        self.suspects = max(0, self.suspects - 1)
+        return bundle or list(itertools.islice(self.new, count))
+
+    def give_back(self, tasks: list[Any], suspect: bool) -> None:
+        """Put tasks before all others."""
+        self.back.extendleft(reversed(tasks))
+        self.suspects += len(tasks) if suspect else 0
 
 
 def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) -> None:
@@ -52,13 +77,26 @@ def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) ->
     _hush_libraries()
     try:
         work = prepare(number)
-        pipe.send(None)  # ready: from here on the clock runs
+        pipe.send([])  # ready: from here on the clock runs
         while True:
-            pipe.send(work(pipe.recv()))
+            pipe.send(_answers(work, pipe.recv()))
     except (EOFError, ConnectionError):  # reset: it was killed with an answer unread
         return
     except Exception as error:
-        pipe.send(_Raised(error))
+        pipe.send([_Raised(error)])
+
+
+def _answers(work: Callable[[Any], Any], tasks: list[Any]) -> list[Any]:
+    """Answer as many of the tasks as its time allows, one at least; the others are for whoever is free first."""
+    begun, found = time.monotonic(), []
+    for task in tasks:
+        try:
+            found.append(work(task))
+        except Exception as error:
+            return [*found, _Raised(error)]
+        if time.monotonic() - begun > BUNDLE:
+            break
+    return found
 
 
 def _hush_libraries() -> None:
@@ -74,72 +112,86 @@ def run(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (task, answer) as answers come; the answer is a WorkerDied where the worker crashed or hung.
 
+    Short tasks are given and answered in bundles.
     `prepare(number)` runs once in each worker process and returns the function that answers a task; both must be
     picklable. Workers are spawned, not forked. `timeout` is in seconds a task. An exception that `prepare` or the
     function raises ends the run; ChildProcessError where a worker cannot even start.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, numbers = iter(tasks), iter(range(1 << 30))
+    waiting, numbers = _Tasks(tasks), iter(range(1 << 30))
     workers: list[_Worker] = []
+    idle: list[_Worker] = []  # others may give back what they have no time for
 
     def employ(worker: _Worker | None) -> None:
-        """Give the next task to `worker`, or to a new one; with none left, let it go."""
-        for task in waiting:
-            if worker is None:
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_serve, args=(theirs, prepare, next(numbers)), daemon=True)
-                with _pinned(), _sheltered():
-                    process.start()
-                theirs.close()
-                worker = _Worker(process, ours)
-            elif worker.begun is not None:
-                worker.begun = time.monotonic()
-            worker.task = task
-            workers.append(worker)
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle, and is found dead next
-                worker.pipe.send(task)
+        """Give the next tasks to `worker`, or to a new one; with none left, let it wait."""
+        tasks = waiting.take(worker.size if worker else 1)
+        if not tasks:
+            idle.extend([worker] if worker else [])
             return
-        if worker is not None:
-            worker.pipe.close()
-            worker.process.join(timeout=5)
+        if worker is None:
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(theirs, prepare, next(numbers)), daemon=True)
+            with _pinned(), _sheltered():
+                process.start()
+            theirs.close()
+            worker = _Worker(process, ours, tasks)
+        elif worker.begun is not None:
+            worker.begun = time.monotonic()
+        worker.tasks = tasks
+        workers.append(worker)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle, and is found dead next
+            worker.pipe.send(tasks)
 
     try:
         for _ in range(jobs):
             employ(None)
         while workers:
-            yield from _collect(workers, timeout, employ)
+            yield from _collect(workers, timeout, employ, waiting)
+            for _ in range(len(idle)):
+                employ(idle.pop(0))
+        for worker in idle:
+            worker.pipe.close()
+            worker.process.join(timeout=5)
     finally:
-        for worker in workers:
+        for worker in workers + idle:
             worker.process.kill()
             worker.process.join()
 
 
-def _collect(workers: list[_Worker], timeout: float | None, employ) -> Iterator[tuple[Any, Any]]:
-    """Yield what has come in, and give every free worker its next task."""
+def _collect(workers: list[_Worker], timeout: float | None, employ, waiting: _Tasks) -> Iterator[tuple[Any, Any]]:
+    """Yield what has come in, and give every free worker its next tasks."""
     ready = wait([worker.pipe for worker in workers], timeout=1.0)
     for worker in list(workers):
+        taken = 0.0 if worker.begun is None else time.monotonic() - worker.begun
         if worker.pipe in ready:
-            answer = _answer(worker)
+            answers = _receive(worker)
             if worker.begun is None:
                 worker.begun = time.monotonic()
                 continue
-        elif timeout and worker.begun is not None and time.monotonic() - worker.begun > timeout:
+        elif timeout and taken > timeout:
             worker.process.kill()
             worker.process.join()
-            answer = WorkerDied(f"its decoder took longer than {timeout:g} s")
-            answer.late = True
+            answers = WorkerDied(f"its decoder took longer than {timeout:g} s")
+            answers.late = True
         else:
             continue
-        task = worker.task
+        tasks, died = worker.tasks, isinstance(answers, WorkerDied)
+        if isinstance(answers, WorkerDied):  # which of several killed it shows when each has a worker of its own
+            answers = [answers] if len(tasks) == 1 else []
+        worker.size = min(MOST, 2 * worker.size) if taken < BUNDLE / 2 else max(1, len(answers))
         workers.remove(worker)
-        employ(None if isinstance(answer, WorkerDied) else worker)
-        yield task, answer
+        waiting.give_back(tasks[len(answers) :], suspect=died)
+        employ(None if died else worker)
+        for task, answer in zip(tasks, answers, strict=False):
+            if isinstance(answer, _Raised):
+                raise answer.error
+            yield task, answer
 
 
-def _answer(worker: _Worker) -> Any:
-    """Receive an answer; a WorkerDied where the worker is dead. Raise what the worker raised."""
+def _receive(worker: _Worker) -> list[Any] | WorkerDied:
+    """Receive answers; a WorkerDied where the worker is dead. Raise what kept it from beginning."""
     try:
-        answer = worker.pipe.recv()
+        answers = worker.pipe.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
         code = worker.process.exitcode
@@ -147,9 +199,9 @@ def _answer(worker: _Worker) -> Any:
         if worker.begun is None:
             raise ChildProcessError(f"a worker process {how} before it could begin") from None
         return WorkerDied(f"its decoder {how}")
-    if isinstance(answer, _Raised):
-        raise answer.error
-    return answer
+    if worker.begun is None and answers:
+        raise answers[0].error
+    return answers
 
 
 @contextlib.contextmanager

@@ -1,10 +1,11 @@
 """embed: every window of every clip once, at its time, with the vector that the encoder gives its frames."""
 
+import h5py
 import numpy as np
 import pytest
 import torch
 
-from soundssl import files, models
+from soundssl import device, files, models, objectives
 from soundssl.commands import main
 
 SIZE = 8
@@ -64,3 +65,67 @@ def test_features_of_another_front_end_are_refused(toy, model, tmp_path, capsys)
     assert embed(toy.features, "-m", tmp_path / "m.safetensors", "-o", tmp_path / "e.h5") == 4
     assert "was trained on: fmin 125.0 instead of 60.0; make the features again" in capsys.readouterr().err
     assert not (tmp_path / "e.h5").exists()
+
+
+def test_a_window_is_as_long_as_the_front_end_says(toy, tmp_path, capsys):
+    def run(*words: object) -> int:
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, words), "-q"])
+        return ended.value.code or 0
+
+    assert run("featurize", toy.folder, "--preset", "mm-videos", "-o", tmp_path / "f.h5") == 0
+    assert run("sample-triplets", tmp_path / "f.h5", "--count", 50, "-o", tmp_path / "t.h5") == 0
+    source, recipes = files.Features(tmp_path / "f.h5"), files.Triplets(tmp_path / "t.h5")
+    ends = source.offset[np.searchsorted(source.offset, recipes.columns["anchor"], side="right")]
+    assert recipes.attributes["window_frames"] == source.window == 100
+    assert (recipes.columns["anchor"] + 100 <= ends).all()
+    inputs = objectives.Inputs(
+        source, np.ones(len(source.clips), bool), triplets=recipes, labels=files.Labels(toy.labels)
+    )
+    for name in ("triplet", "coincidence", "contrastive", "clustering", "classification"):
+        module = objectives.load(name)
+        batch = module.Examples(inputs, module.Options(), 0).__getitems__([(0, 0), (0, 1)])
+        assert batch["anchor" if name == "triplet" else "window"].shape == (2, 100, 64), name
+    net = ["--encoder", "plain", "--size", SIZE, "--steps", 1, "--batch-size", 4, "--device", "cpu"]
+    model = tmp_path / "m.safetensors"
+    assert run("train", tmp_path / "f.h5", "--triplets", tmp_path / "t.h5", *net, "-o", model) == 0
+    assert embed(tmp_path / "f.h5", "-m", model, "-o", tmp_path / "e.h5") == 0
+    found = files.Embeddings(tmp_path / "e.h5")
+    assert files.read_model(model).config["frames"] == 100 and found.attributes["window"] == 1.0
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file.attrs["window_frames"] = 96
+    other = ["train", tmp_path / "f.h5", "-o", tmp_path / "n.safetensors", *net]
+    assert run(*other, "--triplets", tmp_path / "t.h5") == 4
+    assert "was drawn for windows of 100 frames" in capsys.readouterr().err
+    assert run(*other, "--objective", "coincidence", "--init", model) == 1
+    assert "was trained on windows of 100 frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["e.h5", "e.npy"])
+def test_a_run_that_was_ended_goes_on_to_the_same_bytes(toy, model, tmp_path, monkeypatch, capsys, name):
+    words = [toy.features, "-m", model, "--hop", "0.3", "--batch-size", 16, "--no-provenance"]
+    assert embed(*words, "-o", tmp_path / f"whole-{name}") == 0
+    batches = -(-len(files.Features(toy.features).grid(96, 30)[0]) // 16)
+    calls: list[int] = []
+
+    def run_until(last: int) -> None:
+        def counted(self, network, windows, run=device.Accelerator.run):
+            calls.append(len(windows))
+            if len(calls) == last:
+                raise KeyboardInterrupt
+            return run(self, network, windows)
+
+        monkeypatch.setattr(device.Accelerator, "run", counted)
+
+    run_until(4)
+    assert embed(*words, "-o", tmp_path / name) == 130
+    assert not (tmp_path / name).exists() and "goes on from here" in capsys.readouterr().err
+    with open(tmp_path / f"{name}.parts" / "vectors", "ab") as file:
+        file.write(bytes(5 * 4 * SIZE + 3))  # as if it had been killed while it wrote a batch
+    monkeypatch.undo()
+    calls.clear()
+    run_until(-1)
+    assert embed(*words, "-o", tmp_path / name) == 0
+    assert calls[0] == 16 and len(calls) == batches - 3
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
+    assert not (tmp_path / f"{name}.parts").exists()

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import soundfile
@@ -226,6 +227,23 @@ def test_an_output_that_cannot_be_written(few, tmp_path, call):
     assert call(few, "-o", tmp_path / "f.h5")[::2] == (
         2, f"soundssl featurize: {tmp_path} cannot be written to; check its permissions\n",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("store", "bound"), [("float16", 2.0**-9), ("float32", 0.0)])
+def test_the_error_of_storage_is_measured(few, tmp_path, call, store, bound):
+    assert call(few, "-o", tmp_path / "f.h5", "--store", store)[0] == 0
+    found = files.inspect(tmp_path / "f.h5")["attributes"]["storage_error"]
+    source = files.Features(tmp_path / "f.h5")
+    wanted = []
+    for clip, key in enumerate(source.clips.key):
+        computed = log_mel(np.concatenate(list(read_audio(few / key, RATE))))  # shorter than a block of frames
+        stored = source.frames[source.offset[clip] : source.offset[clip + 1]].astype(np.float32)
+        wanted.append(np.abs(stored - computed)[::16].max())
+    assert found == max(wanted) and (0 < found <= bound or found == bound)
+    with h5py.File(tmp_path / "f.h5") as file:
+        assert list(file["clip/error"]) == wanted
+    assert call(tmp_path / "f.h5", "--copy", "-o", tmp_path / "g.h5")[0] == 0
+    assert files.inspect(tmp_path / "g.h5")["attributes"]["storage_error"] == found
 
 
 # --- again, and again ---

@@ -426,3 +426,9 @@ def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path)
         store = Store(output, ATTRIBUTES, "f2", "one" if spoil == "rubbish" else "two")
         assert store.done == {} and os.listdir(store.folder) == ["journal.jsonl"]
         store.discard()
+
+
+@pytest.mark.parametrize(("name", "fact"), [("cut.h5", "a damaged or truncated HDF5 file"), ("array.h5", "of another")])
+def test_where_any_kind_will_do_the_remedy_names_no_command(broken, name, fact):
+    with pytest.raises(files.FormatError, match=rf"{fact}.*; make it again with the command that wrote it$"):
+        files.inspect(broken / name)

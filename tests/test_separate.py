@@ -143,6 +143,50 @@ def test_tracks_of_an_earlier_separation_are_no_mixtures(world):
     assert len(files.Features(second).clips) == 8 * 3
 
 
+@pytest.mark.parametrize(("source", "statuses"), [("toy.waves.h5", {0}), ("media", {0, 3})])
+def test_parts_together_are_the_whole(world, tmp_path, monkeypatch, capsys, source, statuses):
+    model, parts = ["-m", world / "one.safetensors", "-q"], [tmp_path / f"part-{k}.h5" for k in (1, 2, 3)]
+    assert separate(world / source, *model, "-o", tmp_path / "whole.h5") in statuses
+    for k, path in enumerate(parts[:2], 1):
+        assert separate(world / source, *model, "--part", f"{k}/3", "-o", path) in statuses
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "7")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_MIN", "5")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "3")
+    assert separate(world / source, *model, "--part", "auto", "-o", parts[2]) in statuses
+    assert separate(world / source, *model, "--part", "1/3", "-o", parts[2]) == 2
+    assert "holds part 3/3, this is part 1/3" in capsys.readouterr().err
+    for words in (["-o", tmp_path / "joined.h5"], ["-o", tmp_path / "copied.h5", "--copy"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["featurize", *map(str, [*parts, *words]), "-q"])
+        assert not ended.value.code
+    whole = files.Features(tmp_path / "whole.h5")
+    for name in ("joined.h5", "copied.h5"):
+        found = files.Features(tmp_path / name)
+        row = {key: i for i, key in enumerate(found.clips.key)}
+        assert sorted(row) == sorted(whole.clips.key) and files.verify(tmp_path / name) == []
+        for i, key in enumerate(whole.clips.key):
+            assert np.array_equal(clip(whole, i), clip(found, row[key]))
+            mixture = whole.tracks.parent[i]
+            parent = found.tracks.parent[row[key]]
+            assert (mixture < 0 and parent < 0) or whole.clips.key[mixture] == found.clips.key[parent]
+
+
+def test_a_part_of_separated_waveforms_keeps_tracks_with_their_mixture(world, tmp_path):
+    assert separate(world / "toy.waves.h5", "-m", world / "one.safetensors", "-o", tmp_path / "s.h5", "-q") == 0
+    keys: list[str] = []
+    for k in (1, 2):
+        with pytest.raises(SystemExit) as ended:
+            main(["featurize", str(tmp_path / "s.h5"), "--part", f"{k}/2", "-o", str(tmp_path / f"{k}.h5"), "-q"])
+        assert not ended.value.code
+        part = files.Features(tmp_path / f"{k}.h5")
+        assert part.attributes["part"] == f"{k}/2"
+        assert [key.partition("#")[0] for key in part.clips.key] == [
+            part.clips.key[row if parent < 0 else parent] for row, parent in enumerate(part.tracks.parent)
+        ]
+        keys += list(part.clips.key)
+    assert sorted(keys) == sorted(files.Features(tmp_path / "s.h5").clips.key)
+
+
 @pytest.mark.parametrize(("source", "status"), [("toy.waves.h5", 0), ("media", 3)])
 def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path, source, status):
     pair = ["-m", world / "one.safetensors", "-m", world / "two.safetensors"]

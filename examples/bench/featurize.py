@@ -1,19 +1,23 @@
 """Time featurize against its floor (bare decoding and soxr HQ), librosa, and resampy with VGGish's numpy front end.
 
-Run: python examples/bench/featurize.py ESC-10/audio [--clips 400]
-PEERS names a Python that has librosa and resampy, where this one has not; what is missing is left out.
+Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wav,ogg] [--copies FOLDER]
+--copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy,
+where this one has not; what is missing is left out.
 
 CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
-a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too.
+a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too. --times N
+gives every clip N times, under as many names: start-up varies by more than a hundred clips take.
 """
 
 import argparse
+import itertools
 import json
 import os
 import resource
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
@@ -60,8 +64,8 @@ for name in sys.argv[1:]:
 """
 
 
-def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
-    """Write each clip in every format; return the paths by format."""
+def write_formats(sources: list[Path], folder: Path, times: int = 1) -> dict[str, list[Path]]:
+    """Write each clip in every format, if it is not there, under so many names; return the paths by format."""
     import av
 
     found: dict[str, list[Path]] = {name: [] for name in FORMATS}
@@ -69,8 +73,10 @@ def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
         sound, rate = soundfile.read(source, dtype="float32")
         for name in FORMATS:
             path = folder / name / f"{i:03}.{name}"
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             found[name].append(path)
+            if path.exists():
+                continue
             if name == "ogg":
                 path.write_bytes(source.read_bytes())
             elif name != "m4a":
@@ -84,6 +90,12 @@ def write_formats(sources: list[Path], folder: Path) -> dict[str, list[Path]]:
                         frame.sample_rate, frame.pts = rate, first
                         container.mux(stream.encode(frame))
                     container.mux(stream.encode())
+    for name, paths in found.items():
+        for path, number in itertools.product(list(paths), range(1, times)):
+            other = path.with_name(f"{path.stem}-{number}.{name}")
+            paths.append(other)
+            if not other.exists():
+                os.link(path, other)
     return found
 
 
@@ -111,27 +123,35 @@ def sides(folder: Path) -> dict:
     return found
 
 
-def compare(sources: list[Path], repeats: int) -> list[dict]:
-    """Time all sides on all formats in turn; milliseconds a clip, median over repeats."""
+def compare(
+    sources: list[Path], repeats: int, only: Sequence[str] = FORMATS, copies: Path | None = None, times: int = 1
+) -> list[dict]:
+    """Time all sides on the formats in turn; milliseconds a clip, medians over repeats of all and of one clip."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        formats, every = write_formats(sources, folder), sides(folder)
-        times: dict[tuple[str, str], list[float]] = {}
+        formats, every = write_formats(sources, copies or folder, times), sides(folder)
+        found: dict[tuple[str, str], list[tuple[float, float]]] = {}
         for repeat in range(repeats):
-            for form, paths in formats.items():
-                for side, work in every.items():
-                    if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
-                        continue  # one repeat of the slow one; the others cannot read AAC
-                    some = paths[: max(2, len(paths) // 10)] if side == "resampy" else paths
-                    taken = 1e3 * (work(some) - work(paths[:1])) / (len(some) - 1)
-                    times.setdefault((form, side), []).append(taken)
-    rows = []
-    for (form, side), taken in times.items():
-        if side != "ours":
-            ours, theirs = median(times[form, "ours"]), median(taken)
-            claim = f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s"
-            rows.append({"claim": claim, "ours_ms": ours, "peer": side, "peer_ms": theirs, "ratio": theirs / ours})
-    return rows
+            for form, (side, work) in itertools.product(only, every.items()):
+                if (side == "resampy" and repeat) or (form == "m4a" and side in ("librosa", "resampy")):
+                    continue  # one repeat of the slow one; the others cannot read AAC
+                paths = formats[form]
+                some = paths[: max(2, min(40, len(paths) // 10))] if side == "resampy" else paths
+                found.setdefault((form, side), []).append(
+                    (work(some) / (len(some) - 1), work(paths[:1]) / (len(some) - 1))
+                )
+    taken = {
+        key: 1e3 * (median(every for every, _ in pairs) - median(one for _, one in pairs))
+        for key, pairs in found.items()
+    }
+    return [
+        {
+            "claim": f"featurize, {form}, CPU a clip of {soundfile.info(sources[0]).duration:.0f} s",
+            **{"ours_ms": taken[form, "ours"], "peer": side, "peer_ms": theirs, "ratio": theirs / taken[form, "ours"]},
+        }
+        for (form, side), theirs in taken.items()
+        if side != "ours"
+    ]
 
 
 def measure(small: bool) -> list[dict]:
@@ -150,9 +170,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--clips", type=int, default=400)
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--formats", default=",".join(FORMATS), help="some of them; the rest is another run's")
+    parser.add_argument("--copies", type=Path, help="folder of the copies in other formats; default: made anew")
+    parser.add_argument("--times", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
-    rows = compare(sorted(options.folder.glob("*.ogg"))[: options.clips], options.repeats)
+    sources = sorted(options.folder.glob("*.ogg"))[: options.clips]
+    rows = compare(sources, options.repeats, options.formats.split(","), options.copies, options.times)
     for row in rows:
         print("{claim}: {ours_ms:.2f} ms; {peer}: {peer_ms:.2f} ms; {ratio:.2f} times".format(**row))
     if options.output:

@@ -184,7 +184,8 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list
             start, end = (clip.start + (number + i) * length / front_end.sample_rate for i in (0, 1))
             end = end if clip.end is None else min(end, clip.end)
             key = f"{key}@{start:.12g}-{end:.12g}"
-        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end) if recipe.images else ():
+        pictures = recipe.images and heard.pictures
+        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end) if pictures else ():
             spool.add_images(image[None])
         about = {"key": key if recipe.channel != "each" else f"{key}[{channel}]", "start": start}
         made.append({**about, **spool.finish()})

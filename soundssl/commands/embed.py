@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -73,6 +74,7 @@ def embed(
     """Map every window to a vector, with the time at which it starts.
 
     A window takes as many frames as the model was trained on (0.96 s); an incomplete last one is dropped.
+    A run that was killed goes on where it was when the same command is given again.
 
     Examples:
 
@@ -117,19 +119,28 @@ def embed(
     if not count and not piece:
         raise files.FormatError(f"{files.text(path)} has no window of {length} frames to embed")
     with (
+        contextlib.ExitStack() as stack,
         hardware.start(device, precision, threads) as accelerator,
         terminal.progress("embed", count, "windows", quiet) as advance,
     ):
         terminal.say("embed", accelerator.reason, quiet)
         network, width, classes = _network(models, trained, layer)
         network = accelerator.place(network).eval()
+        kept = stack.enter_context(_kept(output, made_from, batch_size, width, store, force))
+        if kept and kept.left:
+            terminal.say("embed", f"going on: {min(kept.left, count)} of {count} windows were done before", quiet)
 
         def batches():
             for windows in source.windows(length, step, batch_size, clips):
-                vectors = accelerator.run(network, windows.frames)
-                if layer == "embedding" and trained.config["unit_length"]:
-                    vectors /= (vectors**2).sum(1, keepdims=True) ** 0.5 + 1e-12
-                yield vectors.astype(store), windows
+                vectors = kept.take(len(windows.clip)) if kept else None
+                if vectors is None:
+                    vectors = accelerator.run(network, windows.frames)
+                    if layer == "embedding" and trained.config["unit_length"]:
+                        vectors /= (vectors**2).sum(1, keepdims=True) ** 0.5 + 1e-12
+                    vectors = vectors.astype(store)
+                    if kept:
+                        kept.add(vectors)
+                yield vectors, windows
                 advance(len(vectors))
 
         if output.suffix == ".npy" or str(output) == "-":
@@ -162,8 +173,27 @@ def embed(
                     source.clips,
                     clips if piece else None,
                 )
+        if kept:
+            kept.discard()
     terminal.say("embed", f"{count} windows of {int(clips.sum())} clips", quiet)
     terminal.print_path(output, implied)
+
+
+@contextlib.contextmanager
+def _kept(output: Path, made_from: str, batch_size: int, width: int, store: str, force: bool):
+    """Yield what keeps finished batches beside an output, None where that is a pipe; say that a run can go on."""
+    from soundssl import files
+
+    if str(output) == "-":
+        yield None
+        return
+    # A vector depends in its last bits on the batch that it is computed in.
+    with contextlib.closing(files.Vectors(output, files.digest(made_from, batch_size), width, store, force)) as kept:
+        try:
+            yield kept
+        except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
+            terminal.say("embed", "interrupted; the same command goes on from here")
+            raise
 
 
 def _network(models, trained, layer: str):

@@ -154,12 +154,12 @@ def featurize(
     store = store or ("float32" if representation == "waveform" else "float16")
     table = labels or beside(output, "labels")
     if dataset is None and waveforms.given(inputs):
-        work = waveforms.work(inputs[0], output, front_end, store, images, no_clobber)
+        work = waveforms.work(inputs[0], output, front_end, store, images, no_clobber, piece)
     else:
         clips = _clips(inputs, dataset, root, null, _finished([output, table]))
         _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
         work = media_work(clips, Recipe(front_end, images, image_size, channel, clip, short, truncated), store, piece)
-    _guard_part(output, work.attributes.get("part"), force)
+    guard_part(output, work.attributes.get("part"), force)
     labelled, made_from = _labelled(work.clips), work.made_from
     said = files.digest(made_from, [[key, one.classes] for key, one in work.clips.items()])  # what labels are made from
     if labelled and not force and files.made_from(output) == made_from and files.made_from(table) != said:
@@ -234,7 +234,7 @@ def _check_channel(channel: str) -> None:
         raise typer.BadParameter(f"{channel!r} is not mix, each, or a number from 1", param_hint="--channel")
 
 
-def _guard_part(output: Path, part: object, force: bool) -> None:
+def guard_part(output: Path, part: object, force: bool) -> None:
     """Refuse to replace one part by another: jobs of an array that all name one output would lose all but the last."""
     from soundssl import files
 

@@ -69,7 +69,7 @@ def sample_triplets(
     frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
     if not frames > 1:
         raise typer.BadParameter(f"{proximity:g} s are not more than one frame", param_hint="--proximity")
-    options = triplets.Options(noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
+    options = triplets.Options(window=source.window, noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
     if terminal.done_before("sample-triplets", output, made_from, force, quiet, implied):
         return

@@ -21,9 +21,11 @@ from soundssl.commands.options import (
     NoClobber,
     NoProvenance,
     Output,
+    Part,
     Precision,
     Quiet,
     Threads,
+    part_of,
 )
 
 FLOOR = -120.0  # dB: the level of a track in which nothing is
@@ -54,6 +56,7 @@ def separate(
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
+    part: Part = None,
     timeout: Annotated[float, typer.Option(min=0, help="Seconds that decoding a file may take; 0: no bound.")] = 3600,
     jobs: Jobs = 0,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
@@ -73,15 +76,18 @@ def separate(
     Writes a features file of waveforms: every mixture, and beside it its tracks, each with its parent, its number, the
     processor that made it and its level; featurize turns it into log-mel frames. Recordings may be of any length. With
     several models each recording is separated by all of them, so that training may draw one. A run that was killed goes
-    on where it was when the same command is given again.
+    on where it was when the same command is given again. Parts are joined by featurize, as those of any waveforms.
 
     Examples:
 
     soundssl separate waves.h5 -m separator.safetensors -o separated.h5
 
     soundssl separate videos/ -m early.safetensors -m late.safetensors -o separated.h5 --wav listen/
+
+    soundssl separate waves.h5 -m separator.safetensors --part 3/8 -o part-3.h5
     """
-    implied, output = output is None, output or featurize.default_output(inputs[0], "separated")
+    piece = part_of(part)
+    implied, output = output is None, output or featurize.default_output(inputs[0], "separated", piece)
     if overlap > length / 2:
         raise typer.BadParameter(f"{overlap} s is more than half of --length {length} s", param_hint="--overlap")
     from soundssl import device as hardware
@@ -90,7 +96,8 @@ def separate(
 
     _guard_folder(wav)
     files.guard_inputs(output, model)
-    work, origin = _work(inputs, output, model, null, no_clobber)
+    work, origin = _work(inputs, output, model, null, no_clobber, piece)
+    featurize.guard_part(output, work.attributes.get("part"), force)
     with hardware.start(device, precision, threads) as accelerator:
         settings = [origin, length, overlap, silence, str(accelerator.dtype)]
         made_from = files.digest("separated", work.made_from, settings)
@@ -108,7 +115,7 @@ def separate(
                 decoding.decode("separate", parts, work.clips, prepare, jobs, timeout, strict, quiet, work.sources)
                 mixtures = parts.clips(work.clips)
                 skipped = [parts.done[key] for key in work.clips if "reason" in parts.done[key]]
-                if not mixtures:
+                if not mixtures and not piece:
                     parts.discard()
                     raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
                 try:
@@ -134,7 +141,12 @@ def _guard_folder(wav: Path | None) -> None:
 
 
 def _work(
-    inputs: list[Path], output: Path, model: list[Path], null: bool, no_clobber: bool
+    inputs: list[Path],
+    output: Path,
+    model: list[Path],
+    null: bool,
+    no_clobber: bool,
+    part: tuple[int, int] | None,
 ) -> tuple[waveforms.Work, list[dict]]:
     """Return what is to be read, without the tracks of an earlier separation, and the separators' identities.
 
@@ -144,13 +156,13 @@ def _work(
     from soundssl.ops.spectrogram import WAVEFORM
 
     if waveforms.given(inputs):
-        work = waveforms.work(inputs[0], output, WAVEFORM, "float32", True, no_clobber)
+        work = waveforms.work(inputs[0], output, WAVEFORM, "float32", True, no_clobber, part)
         source = files.Features(inputs[0])
         mixtures = set(source.clips.key[source.tracks.parent < 0])
         work = work._replace(clips={key: clip for key, clip in work.clips.items() if key in mixtures})
     else:
         recipe = decoding.Recipe(WAVEFORM, images=False)
-        work = featurize.media_work(featurize.find(inputs, null, output, no_clobber), recipe, "float32")
+        work = featurize.media_work(featurize.find(inputs, null, output, no_clobber), recipe, "float32", part)
     trained = [files.read_model(path) for path in model]
     for each in trained:
         _check(each, WAVEFORM.attributes())

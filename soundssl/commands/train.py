@@ -166,8 +166,7 @@ def train(
             return
         terminal.say("train", accelerator.reason, quiet)
         hardware.seed(seed)
-        frames = _window_frames(readers["triplets"])
-        network = _network(models, plan, source, frames, start)
+        network = _network(models, plan, source, start)
         given = objectives.Inputs(source, source.clips.in_splits(words(split), features), **readers)
         facts = _facts(plan, given, start)
         checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
@@ -177,7 +176,7 @@ def train(
         log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
         config = {
             **plan.as_dict(),
-            **{"bands": source.bands, "frames": frames, "front_end": source.front_end(), "seed": seed},
+            **{"bands": source.bands, "frames": source.window, "front_end": source.front_end(), "seed": seed},
             **{"unit_length": _unit_length(plan), "heads": facts},
         }
 
@@ -268,13 +267,11 @@ def _heads(heads: dict, start, facts: dict[str, dict], quiet: bool) -> dict:
     return heads
 
 
-def _window_frames(triplets) -> int:
-    return int(triplets.attributes["window_frames"]) if triplets else 96
-
-
-def _network(models, plan, source, frames: int, start):
+def _network(models, plan, source, start):
     """Build the net: an encoder with the statistics of the features, or a separator; or take over another model's."""
     import torch
+
+    from soundssl import files
 
     separating = plan.encoder in models.SEPARATORS
     source.require(*("waveform", "a separator takes") if separating else ("logmel", "an encoder takes"))
@@ -286,9 +283,14 @@ def _network(models, plan, source, frames: int, start):
                     f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; "
                     f"give --{name} {start.config[name]}"
                 )
+        if not separating and start.config["frames"] != source.window:
+            raise ValueError(
+                f"{start.path} was trained on windows of {start.config['frames']} frames, "
+                f"{files.text(source.path)} has {source.window}; start from another model"
+            )
         return (models.restore_separator if separating else models.restore)(start.config, start.tensors)
     if separating:
         return models.build_separator(plan.encoder, plan.tracks, plan.consistency)
-    network = models.build(plan.encoder, plan.size, source.bands, frames, plan.norm)
+    network = models.build(plan.encoder, plan.size, source.bands, source.window, plan.norm)
     network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(min=1e-3))
     return network

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from soundssl import SoundsslError
+from soundssl.commands.options import belongs
 
 
 class Work(NamedTuple):
@@ -34,8 +35,21 @@ def given(inputs: list[Path]) -> bool:
     return len(inputs) == 1 and inputs[0].is_file() and files.kind_of(inputs[0]) == "features"
 
 
-def work(path: Path, output: Path, front_end, store: str, images: bool, no_clobber: bool) -> Work:
-    """Return the work of turning the clips of a waveform file into features; refuse others, and outputs of no use."""
+def work(
+    path: Path,
+    output: Path,
+    front_end,
+    store: str,
+    images: bool,
+    no_clobber: bool,
+    part: tuple[int, int] | None = None,
+) -> Work:
+    """Return the work of turning the clips of a waveform file, or of them one part, into features.
+
+    Tracks belong to the part of their mixture. Refuses other files, and outputs of no use.
+    """
+    import numpy as np
+
     from soundssl import datasets, files
 
     files.guard(output, no_clobber)
@@ -50,14 +64,18 @@ def work(path: Path, output: Path, front_end, store: str, images: bool, no_clobb
     if not len(source.clips):
         raise SoundsslError(f"{files.text(path)} holds no clips; nothing was written")
     origin = [files.identity("features", path, source.attributes)]
-    made_from = files.digest("features", origin, {**front_end.attributes(), "store": store, "images": images})
+    options = {**front_end.attributes(), "store": store, "images": images, **({"part": part} if part else {})}
+    made_from = files.digest("features", origin, options)
     kept = {
         name: source.attributes[name]
         for name in ("resampler", "processors", "silence", "image_size")
         if name in source.attributes
     }
     attributes = {**front_end.attributes(), **kept, "image_rate": source.attributes["image_rate"] if images else 0.0}
-    clips = {key: datasets.Clip(key, path) for key in source.clips.key}
+    attributes |= {"part": f"{part[0]}/{part[1]}"} if part else {}
+    mixtures = source.clips.key[np.where(source.tracks.parent < 0, np.arange(len(source.clips)), source.tracks.parent)]
+    whose = zip(source.clips.key, mixtures, strict=True)
+    clips = {key: datasets.Clip(key, path) for key, mixture in whose if belongs(mixture, part)}
     size = source.images.shape[1:3] if source.images is not None else (1, 1)
     return Work(clips, attributes, made_from, origin, size, partial(prepare, path))
 

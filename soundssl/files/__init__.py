@@ -5,6 +5,7 @@ writing     atomic files with provenance
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
+keeping     vectors that are done, until an embeddings file is whole
 joining     several files of one kind as one
 inspection  what is in a file, and whether it is sound
 model       model files (safetensors)
@@ -13,6 +14,7 @@ model       model files (safetensors)
 from soundssl.files.features import Features, read_windows
 from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join
+from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.reading import (
     Clips,
@@ -59,6 +61,7 @@ __all__ = [
     "Store",
     "Triplets",
     "Unusable",
+    "Vectors",
     "attributes_of",
     "chain",
     "create",

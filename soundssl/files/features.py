@@ -18,7 +18,7 @@ FRONT_END = (
     *("mel_scale", "spectrum", "logarithm", "level", "padding", "bands", "fmin", "fmax", "floor"),
 )
 BLOCK = 1 << 16  # frames read at a time: 8 MB of float16
-WINDOW = 96  # frames of a window, 0.96 s: what an encoder sees
+WINDOW = 96  # frames of a window where the front end does not say, 0.96 s
 
 
 class Windows(NamedTuple):
@@ -85,6 +85,11 @@ class Features:
     def bands(self) -> int:
         """Number of mel bands, 1 for a waveform."""
         return 1 if self.waveform else self.frames.shape[1]
+
+    @property
+    def window(self) -> int:
+        """Frames of a window: what an encoder of this front end sees."""
+        return int(self.attributes.get("window_frames", WINDOW))
 
     def require(self, representation: str, purpose: str) -> None:
         """Raise FormatError unless the frames are of a representation: `logmel` or `waveform`."""
@@ -157,7 +162,7 @@ class Features:
 
     def batches(self, clips: np.ndarray, batch_size: int, hop: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield flattened windows of the chosen clips as float32, with the clip of each: the log-mel baseline."""
-        for windows in self.windows(WINDOW, self.frames_of(hop), batch_size, clips):
+        for windows in self.windows(self.window, self.frames_of(hop), batch_size, clips):
             yield windows.frames.reshape(len(windows.clip), -1).astype(np.float32), windows.clip
 
     def windows(self, length: int, hop: int, batch_size: int, clips: np.ndarray | None = None) -> Iterator[Windows]:

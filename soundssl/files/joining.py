@@ -18,7 +18,7 @@ import numpy as np
 from soundssl.files.features import FRONT_END
 from soundssl.files.reading import FormatError, identity, open_checked
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
-from soundssl.files.spooling import Store, column, merge_summaries, order, read_entries
+from soundssl.files.spooling import Store, column, merge_summaries, order, read_entries, storage_error
 from soundssl.files.writing import Sink, Unusable, create, text
 
 # Attributes in which parts must agree; what else differs is left out of the joined file.
@@ -76,8 +76,11 @@ class Join:
                     f"the files' {name} differ in type or size: {sorted(map(str, shapes))}; make them alike"
                 )
         agreed = {name: value for name, value in first.items() if all(each.get(name) == value for each in self.about)}
+        agreed.pop("storage_error", None)
         if self.kind == "embeddings":
             agreed.setdefault("features", "")
+        elif all("clip/error" in columns for columns in self.columns):
+            agreed |= storage_error(columns["clip/error"].max(initial=0) for columns in self.columns)
         if len(self.paths) > 1:
             agreed.pop("part", None)
         return agreed

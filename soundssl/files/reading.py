@@ -17,6 +17,8 @@ from soundssl import SoundsslError
 from soundssl.files.schema import KINDS, check
 from soundssl.files.writing import datasets, text
 
+NAMED = 2  # kinds of file that a message names with the commands that make them
+
 
 class FormatError(SoundsslError):
     """The file is of the wrong kind, of a newer schema, damaged, or made by another front end."""
@@ -49,7 +51,8 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
     Raises Missing or FormatError, the latter also for damage that shows in the body.
     """
     path = require(path)
-    remedy = f"make {' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    makers = f"{' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
+    remedy = f"make {makers if len(kinds) <= NAMED else 'it again with the command that wrote it'}"
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
@@ -394,6 +397,11 @@ class Triplets:
             raise FormatError(
                 f"{text(self.path)} was drawn for another features file than {text(features.path)}; "
                 f"draw it again with soundssl sample-triplets"
+            )
+        if self.attributes["window_frames"] != features.window:
+            raise FormatError(
+                f"{text(self.path)} was drawn for windows of {self.attributes['window_frames']} frames, those of "
+                f"{text(features.path)} have {features.window}; draw it again with soundssl sample-triplets"
             )
 
 

@@ -82,6 +82,9 @@ FEATURES = Kind(
         "clip/peak": Column("f4", "[C]", "largest magnitude of a sample of the source, 0 for silence", optional=True),
         "clip/clipped": Column("i8", "[C]", "samples of the source at full scale, in all its channels", optional=True),
         "clip/truncated": Column("u1", "[C]", "1 where the source ends before its time, else 0", optional=True),
+        "clip/error": Column(
+            "f4", "[C]", "largest difference of a stored frame from the one computed, of every sixteenth", optional=True
+        ),
         "clip/made_from": Column(
             "str", "[C]", "digest of the source's name, size and time of change; empty of a track", optional=True
         ),
@@ -124,6 +127,7 @@ FEATURES = Kind(
         "clip": "seconds that recordings were cut into, 0 for whole ones",
         "short": "what became of recordings too short for a window: skip or pad",
         "truncated": "what became of files that end before their time: keep or skip",
+        "storage_error": "the largest clip/error; absent where it was not measured",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
         "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",

@@ -24,18 +24,22 @@ from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
-BLOCK = 1 << 16  # frames copied at a time when the file is laid out: 8 MB of float16
+BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
+HELD = 1 << 20  # bytes that a worker writes at a time, at the most: a short clip is one write
 OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
+STORED = {"error": ("f4", 0)}
+PROBED = 16  # one frame in so many is compared with what is stored of it
 
 
-def _parts(output: str | os.PathLike) -> Path:
+def parts_of(output: str | os.PathLike) -> Path:
+    """Return the folder in which an unfinished output lies."""
     return Path(output).with_name(Path(output).name + ".parts")
 
 
-def _lock(file, output: str | os.PathLike) -> None:
+def lock(file, output: str | os.PathLike) -> None:
     """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -52,16 +56,21 @@ class Spool:
     def __init__(self, folder: str | os.PathLike, name: str, dtype: str) -> None:
         # A name of its own: the workers of a run that was killed may still be writing to theirs.
         self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
-        self.files = [open(Path(folder) / f"{self.name}.{part}", "ab") for part in ("frames", "images")]  # noqa: SIM115
+        paths = [Path(folder) / f"{self.name}.{part}" for part in ("frames", "images")]
+        self.files = [open(path, "ab", buffering=HELD) for path in paths]  # noqa: SIM115
 
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
         self.begun = [file.seek(0, os.SEEK_END) for file in self.files]
-        self.first, self.count = self.begun, [0, 0]
+        self.first, self.count, self.error = self.begun, [0, 0], 0.0
 
     def add_frames(self, frames: np.ndarray) -> None:
         """Append frames of the clip. Shape: `[n, bands]`."""
-        self.files[0].write(np.ascontiguousarray(frames, self.dtype).data)
+        stored = np.ascontiguousarray(frames, self.dtype)
+        if stored.dtype != frames.dtype and len(frames):
+            difference = stored[::PROBED].astype(frames.dtype) - frames[::PROBED]
+            self.error = max(self.error, float(np.abs(difference, out=difference).max()))
+        self.files[0].write(stored.data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
@@ -74,8 +83,8 @@ class Spool:
         for file in self.files:
             file.flush()
         end = [file.tell() for file in self.files]
-        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count}
-        self.first, self.count = end, [0, 0]
+        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count, "error": self.error}
+        self.first, self.count, self.error = end, [0, 0], 0.0
         return clip
 
     def drop(self) -> None:
@@ -83,7 +92,7 @@ class Spool:
         for file, first in zip(self.files, self.first, strict=True):
             file.flush()
             file.truncate(first)
-        self.count = [0, 0]
+        self.count, self.error = [0, 0], 0.0
 
     def abandon(self) -> None:
         """Drop all clips of the input."""
@@ -100,10 +109,10 @@ class Store:
 
     def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
-        self.folder = _parts(output)
+        self.folder = parts_of(output)
         self.folder.mkdir(exist_ok=True)
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        _lock(self.journal, self.output)
+        lock(self.journal, self.output)
         self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
         self.done = self._read()
         if not self.done:
@@ -137,10 +146,10 @@ class Store:
     @staticmethod
     def begin_afresh(output: str | os.PathLike) -> None:
         """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
-        journal = _parts(output) / JOURNAL
+        journal = parts_of(output) / JOURNAL
         if journal.is_file():
             with open(journal, "r+b") as file:
-                _lock(file, output)
+                lock(file, output)
                 file.truncate(0)
 
     def close(self) -> None:
@@ -204,7 +213,7 @@ class Store:
             "features",
             inputs=inputs,
             made_from=self.made_from if made_from is None else made_from,
-            attributes=self.attributes,
+            attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
             with_provenance=with_provenance,
         ) as sink:
             mean, deviation = self._copy_frames(sink, clips)
@@ -223,26 +232,32 @@ class Store:
         """Yield the frames of a finished input again, block by block. Shape: `[n, bands]`, or `[n]` of a waveform."""
         size = self.attributes["bands"] * np.dtype(self.dtype).itemsize
         for block in self._blocks(self.clips([key]), 0, size):
-            yield np.frombuffer(block, self.dtype).reshape(-1, *self._frame_shape())
+            yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
-    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[bytes]:
+    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[memoryview]:
+        """Yield the rows of clips, whole ones, as bytes that hold until the next are asked for."""
         spools: dict[Path, BinaryIO] = {}
+        buffer, held = memoryview(bytearray(max(1, BLOCK // row_bytes) * row_bytes)), 0
         try:
             for clip in clips:
                 path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
                 if path not in spools:
                     if len(spools) == OPEN_SPOOLS:
                         spools.pop(next(iter(spools))).close()
-                    spools[path] = open(path, "rb")  # noqa: SIM115 (closed below)
+                    spools[path] = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below)
                 spool = spools[path]
                 spool.seek(clip["first"][part])
                 left = clip["count"][part] * row_bytes
                 while left:
-                    block = spool.read(min(left, BLOCK * row_bytes))
-                    if not block:
+                    count = spool.readinto(buffer[held : held + left])
+                    if not count:
                         raise FormatError(f"{text(path)} is shorter than was noted; make it again")
-                    left -= len(block)
-                    yield block
+                    left, held = left - count, held + count
+                    if held == len(buffer):
+                        yield buffer
+                        held = 0
+            if held:
+                yield buffer[:held]
         finally:
             for spool in spools.values():
                 spool.close()
@@ -275,6 +290,12 @@ def _is_spooled(entry: dict, size: Mapping[str, int]) -> bool:
         if "spool" in clip
         for part, end in zip(("frames", "images"), clip["end"], strict=True)
     )
+
+
+def storage_error(errors: Iterable[float | None]) -> dict[str, float]:
+    """Return the attribute that says how far stored frames are from computed ones; none where a clip does not say."""
+    known = list(errors)
+    return {} if None in known else {"storage_error": float(np.float32(max(known, default=0.0)))}
 
 
 def differences(path: str | os.PathLike, attributes: Mapping[str, object], dtype: str) -> list[str]:
@@ -311,7 +332,8 @@ def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
     row = {clip["key"]: i for i, clip in enumerate(clips)}
     sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
     heard = HEARD if all("peak" in clip for clip in clips) else {}
-    for name, (dtype, none) in {**TRACKS, **heard}.items():
+    stored = STORED if all("error" in clip for clip in clips) else {}
+    for name, (dtype, none) in {**TRACKS, **heard, **stored}.items():
         sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
     if any("parent" in clip for clip in clips):
         sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
@@ -379,7 +401,8 @@ def merge_moments(moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray)
     rows = rows.astype(np.float64)
     row_mean = rows.mean(0)
     difference, total = row_mean - mean, count + len(rows)
-    squares = squares + ((rows - row_mean) ** 2).sum(0) + difference**2 * (count * len(rows) / total)
+    rows -= row_mean
+    squares = squares + np.einsum("ij,ij->j", rows, rows) + difference**2 * (count * len(rows) / total)
     return total, mean + difference * (len(rows) / total), squares
 
 

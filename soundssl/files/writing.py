@@ -87,11 +87,11 @@ def provenance(kind: str, inputs: list[dict], made_from: str, command: bool = Tr
 
 
 class Sink:
-    """Write the datasets of one file in turn; `content` digests them for files without provenance."""
+    """Write the datasets of one file in turn; `content` digests them, for files without provenance, or is None."""
 
-    def __init__(self, file: h5py.File) -> None:
+    def __init__(self, file: h5py.File, digested: bool) -> None:
         self.file = file
-        self.content = hashlib.sha256()
+        self.content = hashlib.sha256() if digested else None
         self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
@@ -123,6 +123,8 @@ class Sink:
         return row + len(values)
 
     def _count(self, name: str, data) -> None:
+        if self.content is None:
+            return
         self.content.update(name.encode())
         self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8))
 
@@ -143,11 +145,12 @@ def create(
     """
     # No lock: network file systems refuse it, and the partial file is this process's own.
     with replace(path) as partial, h5py.File(partial, "w", locking=False) as file:
-        sink = Sink(file)
+        sink = Sink(file, digested=not with_provenance)
         yield sink
         shared = provenance(kind, inputs, made_from, command=with_provenance)
-        sink.content.update(json.dumps([shared, dict(attributes)], sort_keys=True, default=str).encode())
-        shared.setdefault("uuid", str(uuid.UUID(sink.content.hexdigest()[:32])))
+        if sink.content is not None:
+            sink.content.update(json.dumps([shared, dict(attributes)], sort_keys=True, default=str).encode())
+            shared["uuid"] = str(uuid.UUID(sink.content.hexdigest()[:32]))
         for name, value in {**shared, **attributes}.items():
             file.attrs[name] = value
         check(KINDS[kind], datasets(file))

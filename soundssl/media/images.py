@@ -10,7 +10,7 @@ from fractions import Fraction
 import av
 import numpy as np
 
-from soundssl.media.opening import DecodeError, check_readable, open_container, seek, zero_of
+from soundssl.media.opening import DecodeError, check_readable, open_container, seek, video_streams, zero_of
 
 
 def is_sound_only(path: str | os.PathLike) -> bool:
@@ -20,11 +20,6 @@ def is_sound_only(path: str | os.PathLike) -> bool:
     wave = start[:4] in (b"RIFF", b"RF64", b"riff") and start[8:12] != b"AVI "
     mpeg = start[:1] == b"\xff" and start[1:2] >= b"\xe0"
     return wave or mpeg or start.startswith((b"fLaC", b"OggS", b"ID3", b"FORM", b"caff", b".snd"))
-
-
-def _video_streams(container) -> list:
-    still = av.stream.Disposition.attached_pic
-    return [stream for stream in container.streams.video if not stream.disposition & still]
 
 
 def read_images(
@@ -39,7 +34,7 @@ def read_images(
     if is_sound_only(path):
         return
     with open_container(path) as container:
-        streams = _video_streams(container)
+        streams = video_streams(container)
         if not streams:
             return
         stream = streams[0]

@@ -57,6 +57,12 @@ def open_container(path: str | os.PathLike):
             raise DecodeError(path, "truncated: its index is missing" if quicktime else "not a media file") from error
 
 
+def video_streams(container) -> list:
+    """Return the streams of moving pictures; the picture of an album is none."""
+    still = av.stream.Disposition.attached_pic
+    return [stream for stream in container.streams.video if not stream.disposition & still]
+
+
 def zero_of(container) -> Fraction:
     """Return the time, by the container's clock and in seconds, at which its sound or its picture begins.
 

@@ -18,7 +18,6 @@ from soundssl.objectives import Inputs, option
 from soundssl.ops import losses
 
 NEEDS = ("features", "labels")
-WINDOW = 96  # frames, 0.96 s
 
 
 @dataclass(frozen=True)
@@ -44,7 +43,7 @@ class Examples(torch.utils.data.Dataset):
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels
-        self.frames, self.seed = features.frames, seed
+        self.frames, self.window, self.seed = features.frames, features.window, seed
         row = {key: number for number, key in enumerate(features.clips.key)}
         clip = np.array([row.get(key, -1) for key in labels.key], np.int64)
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
@@ -52,10 +51,10 @@ class Examples(torch.utils.data.Dataset):
         begin, end = features.offset[clip], features.offset[clip + 1]
         rate = float(features.attributes["frame_rate"])
         low = begin + np.round(np.minimum(labels.start, 1e9) * rate).astype(np.int64)
-        high = np.minimum(end, begin + np.round(np.minimum(labels.end, 1e9) * rate).astype(np.int64)) - WINDOW
+        high = np.minimum(end, begin + np.round(np.minimum(labels.end, 1e9) * rate).astype(np.int64)) - self.window
         middle = (low + high) // 2  # a segment shorter than a window is met by the window about its middle
         low, high = np.where(high < low, middle, low), np.where(high < low, middle, high)
-        last = end - WINDOW
+        last = end - self.window
         kept &= last >= begin
         if not kept.any():
             raise ValueError("no window of the chosen clips has a label; are the keys of labels and features the same?")
@@ -78,7 +77,7 @@ class Examples(torch.utils.data.Dataset):
             for epoch, row in keys
         ]
         return {
-            "window": torch.from_numpy(self.frames.gather(np.array(first), WINDOW)),
+            "window": torch.from_numpy(self.frames.gather(np.array(first), self.window)),
             "label": torch.from_numpy(self.label[rows].astype(np.int64)),
             "weight": torch.from_numpy(self.weight[rows].astype(np.float32)),
         }

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from soundssl import device
-from soundssl.files.features import WINDOW
 from soundssl.models.heads import Clusters
 from soundssl.objectives import Inputs, option
 from soundssl.ops import entropy
@@ -67,10 +66,11 @@ class Examples(torch.utils.data.Dataset):
         self.seed, self.matrix = seed, inputs.embeddings
         if self.matrix is None:
             features = inputs.features
-            starts = np.where(inputs.clips, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
+            self.window = features.window
+            starts = np.where(inputs.clips, np.maximum(np.diff(features.offset) - self.window + 1, 0), 0)
             self.frames, self.offset, self.end = features.frames, features.offset[:-1], np.cumsum(starts)
             self.before = self.end - starts
-            self.count = -(-int(self.end[-1]) // WINDOW) if len(self.end) else 0
+            self.count = -(-int(self.end[-1]) // self.window) if len(self.end) else 0
         else:
             self.count = len(self.matrix)
         if not self.count:
@@ -85,7 +85,7 @@ class Examples(torch.utils.data.Dataset):
         Raises ValueError for a row that is not finite.
         """
         if self.matrix is None:
-            return {"window": torch.from_numpy(self.frames.gather(self._first(keys), WINDOW))}
+            return {"window": torch.from_numpy(self.frames.gather(self._first(keys), self.window))}
         rows = np.array([row for _, row in keys])
         rising, place = np.unique(rows, return_inverse=True)  # in which order a disk is read best
         vectors = np.asarray(self.matrix[rising], np.float32)[place]

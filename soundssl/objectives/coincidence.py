@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from soundssl import device, models, views
-from soundssl.files.features import WINDOW
 from soundssl.models.scorer import Scorer
 from soundssl.objectives import Inputs, option
 from soundssl.ops import augment, pairs
@@ -109,9 +108,10 @@ class Timeline:
 
     def __init__(self, inputs: Inputs, delta: float) -> None:
         features = inputs.features
+        self.length = features.window
         self.first = features.offset[:-1].astype(np.int64)
         chosen = inputs.clips & features.recorded
-        self.windows = np.where(chosen, np.maximum(np.diff(features.offset) - WINDOW + 1, 0), 0)
+        self.windows = np.where(chosen, np.maximum(np.diff(features.offset) - self.length + 1, 0), 0)
         self.rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])  # frames a second
         self.begin = np.rint(features.clips.start * self.rate).astype(np.int64)
         self.delta = delta * self.rate
@@ -134,7 +134,7 @@ class Timeline:
 
         Shape: `images` (pictures of each clip) and `windows` [clips] to [clips] twice; `period` in frames.
         """
-        first, last = WINDOW / 2, windows - 1 + WINDOW / 2  # centres of the first and the last window
+        first, last = self.length / 2, windows - 1 + self.length / 2  # centres of the first and the last window
         low = np.maximum(np.floor((first - self.delta) / period) + 1, 0)
         high = np.minimum(np.ceil((last + self.delta) / period), images)
         return np.where(windows > 0, low, 0).astype(np.int64), np.where(
@@ -239,7 +239,7 @@ class Near(torch.utils.data.Dataset):
         return batch
 
     def _windows(self, first: np.ndarray) -> Tensor:
-        return torch.from_numpy(self.features.frames.gather(first, WINDOW))
+        return torch.from_numpy(self.features.frames.gather(first, self.features.window))
 
     def _draw(self, epoch: int, row: int) -> dict[str, Any]:
         """Draw the pair of a recording: first frames of windows, number of a picture, changes of the windows."""
@@ -251,7 +251,7 @@ class Near(torch.utils.data.Dataset):
         if self.pictures:
             found["image"] = self.first_image[clip] + number
             centre = line.begin[clip] + number * self.period
-            clip, number = draw(line.near(clip, centre - WINDOW / 2, self.starts), generator)
+            clip, number = draw(line.near(clip, centre - line.length / 2, self.starts), generator)
         found["window"] = line.first[clip] + number
         if self.sounds:
             other, at = draw(line.others(clip, number), generator)
