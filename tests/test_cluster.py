@@ -223,6 +223,24 @@ def test_a_matrix_comes_on_standard_input_and_a_summary_goes_out(tmp_path, monke
         assert json.loads(file.attrs["inputs"])[0]["file"] == "standard input" and "window/clip" not in file
 
 
+def test_the_sheet_names_the_largest_clusters_and_how_stable_they_are(found, tmp_path, capsys):
+    picture, output = tmp_path / "sheet.png", tmp_path / "c.h5"
+    options = ("--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02, "-o", output)
+    command(found[0], *options, "--stability", "--picture", picture, "--optimiser", "rowwise", "--gamma-start", 2)
+    answer = json.loads(capsys.readouterr().out)
+    assert 0.9 < answer["stability"] <= 1 and picture.read_bytes().startswith(b"\x89PNG")
+    clusters = files.Clusters(output)
+    assert [each["windows"] for each in answer["largest"]] == sorted(clusters.size[clusters.size > 0])[::-1][:10]
+    for each in answer["largest"]:
+        own = np.flatnonzero(clusters.cluster == each["cluster"])
+        best = own[clusters.similarity[own].argmax()]
+        nearest = each["nearest"][0]
+        assert (nearest["clip"], nearest["start"]) == (clusters.clips.key[clusters.clip[best]], clusters.start[best])
+        assert len({near["clip"] for near in each["nearest"]}) == len(each["nearest"]) <= 5
+    assert sorted(path.name for path in tmp_path.iterdir() if "again" in path.name) == ["c.h5.again.metrics.jsonl"]
+    command(found[0], "--k", PLANTED, "--method", "kmeans", "--stability", status=2)
+
+
 def test_collapse_is_named_with_advice(tmp_path, capsys):
     np.save(tmp_path / "same.npy", np.ones((64, 8), "f4"))
     command(tmp_path / "same.npy", "--k", 5, "--steps", 5, "-o", tmp_path / "c.h5")

@@ -7,8 +7,9 @@ is m_i, let x = l - m, s_i = sum_k exp(x_ik), E_i = sum_k p_ik x_ik, a_k = log q
 
     H(p_i) = log s_i - E_i,    dL/dl_ik = p_ik / B * (E_i - x_ik + gamma * (a_k - A_i)).
 
-Three passes over the clusters: s and E with a running maximum, then q and A, then the gradients. The maximum must be
-that of the row itself: with one shift for all rows, E - x would be the difference of two large numbers.
+Three passes over the clusters: m and s, then q, A and E, then the gradients. The maximum must be that of the row
+itself: with one shift for all rows, E - x would be the difference of two large numbers. For the sum of powers alone any
+shift is as good while the powers are normal numbers: they are all positive, and nothing cancels.
 """
 
 from __future__ import annotations
@@ -136,7 +137,7 @@ def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
 
 
 class _Tiles:
-    """Give the chunks of clusters: their columns, unit weights, logits and room for as many powers, in reused memory."""
+    """Give the chunks of clusters: their columns, unit weights, logits, and room for their powers."""
 
     def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
         self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
