@@ -32,6 +32,7 @@ class Stage:
     weight_decay: float = 0.0
     warmup: float = 0.05
     schedule: Literal["constant", "cosine"] = "cosine"
+    optimiser: Literal["adam", "rowwise"] = "adam"
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ INK, GREY, PALE = "#222222", "#6b6b6b", "#e4e4e4"
 SAME, OTHER = "#1b9e57", "#c9304f"  # of different lightness too, for readers who do not see red and green apart
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#882255", "#999933", "#000000", "#aa4499")
 MARKERS = "o^"  # neighbours in the palette differ in marker as well
+MOST_LETTERS = 110  # of what is in a cluster
 MOST_CLASSES = len(PALETTE) * len(MARKERS)
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -225,6 +226,42 @@ def curves(
         axes.set_axisbelow(True)
         axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=10)
         axes.legend(frameon=False, loc="lower right", fontsize=9.5)
+
+
+def clusters(
+    path: str | os.PathLike[str],
+    sizes: np.ndarray,
+    share: np.ndarray,
+    edges: np.ndarray,
+    largest: Sequence[tuple[str, str]],
+) -> None:
+    """Draw sizes of clusters by rank, how sure windows are of their cluster, and the largest clusters in words.
+
+    Shape: sizes `[active]`, the largest first; share `[bins]` of the windows with a confidence between edges
+    `[bins + 1]`; largest: (name and size, what is in it). Raises ValueError without a cluster.
+    """
+    if not len(sizes):
+        raise ValueError("clusters needs at least one cluster with windows, got 0")
+    with drawn(path, 9, 3.4 + 0.26 * len(largest)) as figure:
+        top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 0.3 + 0.26 * len(largest)])
+        ranks, confidences = top.subplots(1, 2)
+        for axes, over, what in ((ranks, "rank", "windows"), (confidences, "confidence", "share of windows")):
+            frameless(axes)
+            axes.set_xlabel(over, color=GREY)
+            axes.set_ylabel(what, color=GREY)
+            axes.yaxis.grid(color=PALE, linewidth=0.8)
+            axes.set_axisbelow(True)
+        ranks.loglog(np.arange(1, len(sizes) + 1), sizes, color=PALETTE[0], marker="o", markersize=3, linewidth=1)
+        ranks.set_title(f"{len(sizes)} active clusters by size", loc="left", weight="bold")
+        confidences.bar(edges[:-1], share, np.diff(edges), align="edge", color=PALETTE[0], edgecolor="white")
+        confidences.set_title("how sure windows are", loc="left", weight="bold")
+        words = bottom.subplots()
+        words.axis("off")
+        for row, (name, inside) in enumerate(largest):
+            place = 1 - (row + 0.5) / len(largest)
+            words.text(0.0, place, name, va="center", weight="bold")
+            words.text(0.16, place, inside if len(inside) <= MOST_LETTERS else inside[: MOST_LETTERS - 1] + "…",
+                       va="center", color=GREY)  # fmt: skip
 
 
 def bars(

@@ -22,6 +22,7 @@ from soundssl import SoundsslError, device, files, objectives
 from soundssl.curriculum import Curriculum, Stage
 from soundssl.device import Accelerator
 from soundssl.objectives import Inputs
+from soundssl.ops import optimisers
 
 Heads = dict[str, dict[str, Tensor]]
 
@@ -259,7 +260,7 @@ def train(
             accelerator.place(mixture).train()
             module = accelerator.wrap(mixture)
             learnt = [parameter for parameter in mixture.parameters() if parameter.requires_grad]
-            optimizer = torch.optim.AdamW(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+            optimizer = _optimiser(stage, learnt)
             before = state.pop("optimizer", None)
             if first and before:
                 optimizer.load_state_dict(before)
@@ -305,6 +306,12 @@ def _as_is(batch: Any) -> Any:
 def _grown(known: Heads, heads: Heads) -> Heads:
     """Return the heads known before with those of a stage in their place; what the stage did not use is kept."""
     return {name: {**known.get(name, {}), **heads.get(name, {})} for name in {**known, **heads}}
+
+
+def _optimiser(stage: Stage, learnt: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    if stage.optimiser == "rowwise":
+        return optimisers.RowwiseAdam(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay)
+    return torch.optim.AdamW(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

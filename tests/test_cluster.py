@@ -16,6 +16,7 @@ import pytest
 from soundssl import files
 from soundssl.commands import assigning, main
 from soundssl.commands.assigning import Tally
+from soundssl.evaluations.clusters import adjusted_rand
 from soundssl.ops import kmeans
 
 PLANTED, ROWS, SIZE = 6, 240, 16
@@ -222,6 +223,28 @@ def test_a_matrix_comes_on_standard_input_and_a_summary_goes_out(tmp_path, monke
     assert (answer["windows"], answer["clusters"]) == (ROWS, 4)
     with h5py.File(tmp_path / "c.h5") as file:
         assert json.loads(file.attrs["inputs"])[0]["file"] == "standard input" and "window/clip" not in file
+
+
+def test_the_sheet_names_the_largest_clusters_and_how_stable_they_are(found, tmp_path, capsys):
+    picture, output = tmp_path / "sheet.png", tmp_path / "c.h5"
+    options = ("--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02, "--optimiser", "rowwise")
+    options += ("--gamma-start", 2)
+    command(found[0], *options, "--stability", "--picture", picture, "-o", output)
+    answer = json.loads(capsys.readouterr().out)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    clusters, other = files.Clusters(output), tmp_path / "other.h5"
+    command(found[0], *options, "--seed", 1, "-o", other)  # the second of the two runs, on its own
+    agreed = adjusted_rand(clusters.cluster, files.Clusters(other).cluster)
+    assert answer["stability"] == pytest.approx(agreed) and agreed > 0.3  # by chance it would be 0
+    assert [each["windows"] for each in answer["largest"]] == sorted(clusters.size[clusters.size > 0])[::-1][:10]
+    for each in answer["largest"]:
+        own = np.flatnonzero(clusters.cluster == each["cluster"])
+        best = own[clusters.similarity[own].argmax()]
+        nearest = each["nearest"][0]
+        assert (nearest["clip"], nearest["start"]) == (clusters.clips.key[clusters.clip[best]], clusters.start[best])
+        assert len({near["clip"] for near in each["nearest"]}) == len(each["nearest"]) <= 5
+    assert sorted(path.name for path in tmp_path.iterdir() if "again" in path.name) == ["c.h5.again.metrics.jsonl"]
+    command(found[0], "--k", PLANTED, "--method", "kmeans", "--stability", status=2)
 
 
 def test_collapse_is_named_with_advice(tmp_path, capsys):

@@ -198,3 +198,17 @@ def test_rows_are_whole_and_overall_ones_come_first(generator, name):
     assert all(type(one["value"]) is float and type(one["count"]) is int for one in rows)
     named = [one["class"] is not None for one in rows]
     assert named == sorted(named) and {one["class"] for one in rows if one["class"]} == set(CLASSES)
+
+
+def test_the_adjusted_rand_index_is_that_of_scikit_learn():
+    from sklearn.metrics import adjusted_rand_score
+
+    generator = np.random.default_rng(0)
+    one = generator.integers(0, 7, 300)
+    other = np.where(generator.random(300) < 0.6, one + 10, generator.integers(0, 9, 300))
+    assert clusters.adjusted_rand(one, other) == pytest.approx(adjusted_rand_score(one, other), abs=1e-12)
+    assert clusters.adjusted_rand(one, 3 * one + 1) == 1
+    assert abs(clusters.adjusted_rand(one, generator.permutation(one))) < 0.05
+    assert clusters.adjusted_rand(np.arange(5), np.arange(5)) == 1  # nothing to tell apart
+    with pytest.raises(ValueError, match="300 windows"):
+        clusters.adjusted_rand(one, other[:9])

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 
 import numpy as np
 import torch
@@ -51,8 +51,8 @@ def data(batch: int, clusters: int) -> tuple[torch.Tensor, torch.Tensor]:
     return embedding.requires_grad_(), weight.requires_grad_()
 
 
-def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float]:
-    """Return the median milliseconds of processor time of each function, called in turn after one warm-up."""
+def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
+    """Return the milliseconds of processor time that each function took, called in turn after one warm-up."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for repeat in range(repeats + 1):
         for name, function in functions.items():
@@ -60,7 +60,21 @@ def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, float]
             function()
             if repeat:
                 times[name].append(1e3 * (time.process_time() - start))
-    return {name: median(found) for name, found in times.items()}
+    return times
+
+
+def products(name: str, rows: int, clusters: int, times: int) -> Callable:
+    """Return the floor: nothing but matrix products of all rows and clusters, so many times, a thousand at a time."""
+    width = min(1024, clusters)
+    embedding, weight = (tensor.detach() for tensor in data(rows, width))
+    room = torch.empty(rows, width)
+
+    def multiply() -> None:
+        with entropy.products(STREAMED[name], embedding.device) as product:
+            for _ in range(times * -(-clusters // width)):
+                product(embedding, weight.T, room)
+
+    return multiply
 
 
 def added_memory(name: str, batch: int, clusters: int) -> float:
@@ -93,7 +107,9 @@ def measure_loss(small: bool) -> list[dict]:
     values = {name: step(loss, embedding, weight) for name, loss in losses.items()}
     if max(abs(value - values["direct"]) for value in values.values()) > 0.02:
         raise ValueError(f"the losses differ: {values}")
-    times = interleave({n: (lambda loss=loss: step(loss, embedding, weight)) for n, loss in losses.items()}, repeats)
+    functions = {n: (lambda loss=loss: step(loss, embedding, weight)) for n, loss in losses.items()}
+    floors = {f"floor {name}": products(name, batch, clusters, 5) for name in STREAMED}
+    times = interleave({**functions, **floors}, repeats)
     memory = {name: added_memory(name, batch, clusters) for name in losses}
     return [
         _row(
@@ -101,6 +117,8 @@ def measure_loss(small: bool) -> list[dict]:
             times[name],
             "direct formula in float32",
             times["direct"],
+            "five matrix products",
+            times[f"floor {name}"],
         )
         for name in STREAMED
     ]
@@ -122,11 +140,13 @@ def measure_assignment(small: bool) -> list[dict]:
     def own(name: str) -> None:
         found[name] = entropy.assign(embedding, weight, SCALE, STREAMED[name]).cluster.numpy()
 
-    times = interleave({"faiss": search, **{n: (lambda n=n: own(n)) for n in STREAMED}}, repeats)
+    floors = {f"floor {name}": products(name, rows, clusters, 1) for name in STREAMED}
+    times = interleave({"faiss": search, **{n: (lambda n=n: own(n)) for n in STREAMED}, **floors}, repeats)
     if any(not np.array_equal(found["faiss"], clusters) for clusters in found.values()):
         raise ValueError("the assignments differ")
     claim = f"assignment of {rows} embeddings to {clusters} clusters, "
-    return [_row(claim + name, times[name], "faiss flat, no confidences", times["faiss"]) for name in STREAMED]
+    peer, floor = "faiss flat, no confidences", "one matrix product"
+    return [_row(claim + name, times[name], peer, times["faiss"], floor, times[f"floor {name}"]) for name in STREAMED]
 
 
 def measure(small: bool) -> list[dict]:
@@ -135,8 +155,28 @@ def measure(small: bool) -> list[dict]:
     return measure_loss(small) + measure_assignment(small)
 
 
-def _row(claim: str, ours: float, peer: str, theirs: float) -> dict:
-    return {"claim": claim, "ours_ms": ours, "peer": peer, "peer_ms": theirs, "ratio": theirs / ours}
+def _row(claim: str, ours: list[float], peer: str, theirs: list[float], floor: str, least: list[float]) -> dict:
+    taken, other, bound = (median(times) for times in (ours, theirs, least))
+    return {
+        "claim": claim,
+        "ours_ms": taken,
+        "ours_spread_ms": _spread(ours),
+        "peer": peer,
+        "peer_ms": other,
+        "peer_spread_ms": _spread(theirs),
+        "ratio": other / taken,
+        "floor": floor,
+        "floor_ms": bound,
+        "share_of_floor": bound / taken,
+    }
+
+
+def _spread(times: list[float]) -> float:
+    """Return the distance between the quartiles, 0 of a single time."""
+    if len(times) < 2:
+        return 0.0
+    low, _, high = quantiles(times, n=4)
+    return high - low
 
 
 if __name__ == "__main__":
@@ -144,4 +184,7 @@ if __name__ == "__main__":
         _print_added_memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
     else:
         for row in measure(small=False):
-            print("{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times".format(**row))
+            print(
+                "{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times; "
+                "{floor}: {share_of_floor:.0%} of its speed".format(**row)
+            )

@@ -34,7 +34,8 @@ def main() -> None:
     width = max(len(row["claim"]) for row in rows)
     for row in rows:
         times = f"{row['ours_ms']:10.3f} ms   {row['peer']}: {row['peer_ms']:.3f} ms"
-        print(f"{row['claim']:<{width}} {times}   {row['ratio']:.2f} times")
+        floor = f"   {row['share_of_floor']:.0%} of the speed of {row['floor']}" if "floor" in row else ""
+        print(f"{row['claim']:<{width}} {times}   {row['ratio']:.2f} times{floor}")
     if options.output:
         options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import assigning, terminal
+from soundssl.commands import assigning, describing, terminal
 from soundssl.commands.assigning import Head, Source, Tally
 from soundssl.commands.options import (
     Device,
@@ -27,6 +27,7 @@ from soundssl.commands.options import (
 )
 
 METHODS = ("entropy", "kmeans")
+OPTIMISERS = ("adam", "rowwise")
 PRESETS: dict[str, dict[str, Any]] = {
     "steady": {"scale": 20.0, "rise": 0.0, "start": "data", "context": 5.0},
     "rising": {"scale": 60.0, "rise": 0.67, "start": "data", "context": 5.0},
@@ -65,6 +66,14 @@ def cluster(
     gamma: Annotated[
         float, typer.Option(min=0, help="Weight of the entropy of the mean; 1: mutual information (inferred).")
     ] = 1.1,
+    gamma_start: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Gamma at the first step; over two thirds of the steps it goes to --gamma along a line (inferred). "
+            "Default: --gamma throughout.",
+        ),
+    ] = None,
     scale: Annotated[
         float | None, typer.Option(help="Factor of the cosine in the logits. Default: the preset's.")
     ] = None,
@@ -84,6 +93,17 @@ def cluster(
     epochs: Annotated[float, typer.Option(min=0, help="Times that each row is seen (inferred).")] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
     learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 0.01,
+    optimiser: Annotated[
+        str,
+        typer.Option(help="adam, or rowwise, which keeps a quarter as much in memory: a second moment a cluster."),
+    ] = "adam",
+    stability: Annotated[
+        bool,
+        typer.Option(help="Learn again with the next seed and say how far the two agree, which takes twice the time."),
+    ] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw sizes, confidences and the largest clusters here, as PNG.")
+    ] = None,
     split: Split = None,
     seed: Seed = 0,
     device: Device = "auto",
@@ -104,7 +124,10 @@ def cluster(
 
     Beside the output, OUTPUT.metrics.jsonl has both entropies and the active clusters of a batch, a line every ten
     steps. A run that was stopped or killed goes on from its last saved state when the same command is given again. What
-    was found is printed: a table, or with --output a line of JSON where standard output is no terminal.
+    was found is printed, a table, or with --output a line of JSON where standard output is no terminal: clusters in
+    use, their sizes, both entropies, the share of windows less than half sure of their cluster, and of the ten largest
+    clusters the clips nearest to their means. With --stability also the adjusted Rand index of two runs, 0 by chance
+    and 1 for equal clusters.
 
     Examples:
 
@@ -121,7 +144,11 @@ def cluster(
     from soundssl import device as hardware
     from soundssl import files, training
 
-    for value, legal, name in ((method, METHODS, "--method"), (preset, tuple(PRESETS), "--preset")):
+    for value, legal, name in (
+        (method, METHODS, "--method"),
+        (preset, tuple(PRESETS), "--preset"),
+        (optimiser, OPTIMISERS, "--optimiser"),
+    ):
         if value not in legal:
             raise typer.BadParameter(f"choose {' or '.join(legal)}", param_hint=name)
     if (k is None) == (assign is None):
@@ -130,7 +157,13 @@ def cluster(
         raise typer.BadParameter("standard input has no name to make one from", param_hint="--output")
     implied, output = output is None, output or beside(embeddings, "clusters")
     files.guard(output, no_clobber)
-    files.guard_inputs(output, [path for path in (embeddings, assign) if path and str(path) != "-"])
+    given = [path for path in (embeddings, assign) if path and str(path) != "-"]
+    files.guard_inputs(output, given)
+    if picture:
+        files.guard(picture, no_clobber=False)
+        files.guard_inputs(picture, [*given, output])
+    if stability and (assign or method != "entropy"):
+        raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint="--stability")
     with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
         quiet = quiet or not accelerator.main
         inputs, plan, fitted = [source.identity], None, {}
@@ -147,13 +180,14 @@ def cluster(
         if assign:
             inputs.append(_identity_of(assign))
         elif method == "entropy":
-            own = {"clusters": k, "gamma": gamma, "scale": scale, "momentum": momentum}
+            own = {"clusters": k, "gamma": gamma, "gamma_start": gamma_start, "scale": scale, "momentum": momentum}
             fitted = {"scale": _scale(chosen, k or 0, seed)} if preset == "steady" and scale is None else {}
             chosen_preset = {name: value for name, value in PRESETS[preset].items() if name != "context"}
             options = chosen_preset | fitted | {name: value for name, value in own.items() if value is not None}
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
-            plan = _plan(source.size, options, count, batch_size, learning_rate)
+            plan = _plan(source.size, options, count, batch_size, learning_rate, optimiser)
         facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
+        facts += ["stability"] if stability else []
         made_from = files.digest("clusters", inputs, method, *facts)
         if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
             return
@@ -167,14 +201,26 @@ def cluster(
             rounds = ROUNDS if fitted and learnt < usual else 0
             weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, rounds, quiet)
             head = Head(weight, scale=usual if rounds else learnt)  # centres amid their rows bear the usual one again
+            if stability:
+                again = output.with_name(output.name + ".again")
+                second = training.Checkpoint(again, made_from, checkpoint_every)
+                if force and accelerator.main:
+                    second.remove()
+                accelerator.barrier()
+                other = dataclasses.replace(
+                    head, weight=_learn(plan, chosen, accelerator, again, second, seed + 1, rounds, quiet)
+                )
         elif k:
             head = _k_means(chosen, k, seed, quiet)
         head = dataclasses.replace(head, context=context)
         if accelerator.main:
             origin = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
             tally = _write(source, head, accelerator, output, origin, quiet)
+            if stability:
+                tally.facts["stability"] = describing.stability(source, head, other, accelerator)
+                second.remove()
             training.Checkpoint(output, made_from, checkpoint_every).remove()
-            _report(tally, output, implied, quiet)
+            _report(tally, output, implied, quiet, picture)
             terminal.print_path(output, implied)
 
 
@@ -199,13 +245,13 @@ def _identity_of(path: Path) -> dict[str, str]:
     return files.identity("model", path, files.read_model(path).attributes)
 
 
-def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learning_rate: float):
+def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learning_rate: float, optimiser: str):
     """Return a curriculum of one stage, its options checked."""
     import dataclasses
 
     from soundssl import curriculum as curricula
 
-    data = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    data = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "optimiser": optimiser}
     plan = curricula.from_data({"stage": [{**data, "objective": {"clustering": options}}]}, "the command line")
     return dataclasses.replace(plan, encoder="identity", size=size)
 
@@ -268,15 +314,19 @@ def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[s
     return tally
 
 
-def _report(tally: Tally, output: Path, implied: bool, quiet: bool) -> None:
-    """Print what was found: a table for people, a line of JSON elsewhere; warn of a collapse."""
+def _report(tally: Tally, output: Path, implied: bool, quiet: bool, picture: Path | None) -> None:
+    """Print what was found: tables for people, a line of JSON elsewhere; draw it; warn of a collapse."""
     from soundssl import files
 
-    found = tally.summary()
-    if sys.stdout.isatty() and not quiet:
+    found, shows = tally.summary(), sys.stdout.isatty() and not quiet
+    largest = describing.largest(output) if shows or picture or not implied else []
+    if picture:
+        describing.draw(picture, output, largest)
+    if shows:
         shown = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in found.items()]
         terminal.print_table(["figure", "value"], shown)
+        terminal.print_table(*describing.table(largest))
     elif not implied:
-        print(json.dumps({**found, "output": files.text(output.name)}), flush=True)
+        print(json.dumps({**found, "largest": largest, "output": files.text(output.name)}), flush=True)
     if trouble := tally.trouble():
         terminal.say("cluster", trouble)

@@ -28,6 +28,29 @@ import numpy as np
 from soundssl.evaluations import row
 
 
+def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how far two clusterings agree on which windows are together: 1 for equal ones, 0 to expect of chance.
+
+    The Rand index less its expectation for the same sizes, over what it could be more (Hubert and Arabie 1985,
+    equation 5). Shape: cluster numbers `[n]` twice. Raises ValueError where they differ in length.
+
+    >>> adjusted_rand(np.array([0, 0, 1, 1]), np.array([5, 5, 3, 3]))
+    1.0
+    """
+    if one.shape != other.shape:
+        raise ValueError(f"{len(one)} windows of one clustering cannot be compared with {len(other)} of the other")
+    first, second = (np.unique(each, return_inverse=True)[1] for each in (one, other))
+    both = np.unique(first.astype(np.int64) * (len(other) + 1) + second, return_counts=True)[1]
+    together, rows, columns = (
+        float((count.astype(np.float64) * (count - 1)).sum() / 2)
+        for count in (both, np.bincount(first), np.bincount(second))
+    )
+    pairs = len(one) * (len(one) - 1) / 2
+    expected = rows * columns / pairs if pairs else 0.0
+    most = (rows + columns) / 2
+    return 1.0 if most == expected else (together - expected) / (most - expected)
+
+
 @dataclass(frozen=True)
 class Options:
     """Choose what becomes of windows of several classes."""

@@ -30,6 +30,8 @@ class Options:
 
     clusters: int = option(1000, "number of clusters")
     gamma: float = option(1.1, "weight of the entropy of the mean; 1: mutual information (inferred)")
+    gamma_start: float = option(-1.0, "gamma at the first step; negative: gamma from the first to the last (inferred)")
+    gamma_over: float = option(0.67, "share of the steps over which it goes from gamma_start to gamma along a line")
     scale: float = option(60.0, "factor of the cosine in the logits")
     rise: float = option(0.67, "share of the steps over which the scale rises from a tenth; the paper has 0")
     momentum: float = option(
@@ -48,6 +50,7 @@ def check(options: Options) -> None:
     for name, legal in (
         ("clusters", options.clusters >= 2),
         ("gamma", options.gamma >= 0),
+        ("gamma_over", 0 <= options.gamma_over <= 1),
         ("scale", options.scale > 0),
         ("rise", 0 <= options.rise <= 1),
         ("momentum", 0 <= options.momentum < 1),
@@ -117,13 +120,20 @@ class Objective(nn.Module):
         risen = min(1.0, progress / self.options.rise) if self.options.rise else 1.0
         return self.options.scale * (0.1 + 0.9 * risen)
 
+    def gamma(self, progress: float) -> float:
+        """Return the weight of the entropy of the mean: it goes from its first value to its last along a line."""
+        options = self.options
+        if options.gamma_start < 0 or progress >= options.gamma_over:
+            return options.gamma
+        return options.gamma_start + (options.gamma - options.gamma_start) * progress / options.gamma_over
+
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, both entropies in nats, and the clusters that are the most probable of any example."""
         embedding = self.encoder(batch["window"].float())
         dtype = torch.bfloat16 if _half(embedding.device.type) else torch.float32
         with torch.autocast(embedding.device.type, enabled=False):
             found = entropy.entropies(
-                device.gather(embedding.float()), self.head.weight, self.scale(progress), self.options.gamma, dtype,
+                device.gather(embedding.float()), self.head.weight, self.scale(progress), self.gamma(progress), dtype,
                 average=self.head.average if self.options.momentum else None, momentum=self.options.momentum,
             )  # fmt: skip
         figures = {

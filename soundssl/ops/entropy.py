@@ -7,8 +7,9 @@ is m_i, let x = l - m, s_i = sum_k exp(x_ik), E_i = sum_k p_ik x_ik, a_k = log q
 
     H(p_i) = log s_i - E_i,    dL/dl_ik = p_ik / B * (E_i - x_ik + gamma * (a_k - A_i)).
 
-Three passes over the clusters: s and E with a running maximum, then q and A, then the gradients. The maximum must be
-that of the row itself: with one shift for all rows, E - x would be the difference of two large numbers.
+Three passes over the clusters: m and s, then q, A and E, then the gradients. The maximum must be that of the row
+itself: with one shift for all rows, E - x would be the difference of two large numbers. For the sum of powers alone any
+shift is as good while the powers are normal numbers: they are all positive, and nothing cancels.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 cache of one core
+WIDER = 4  # times as many clusters a chunk in bfloat16: rounding the embeddings again for each costs more than cache
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
+MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for the rounding of logits
 SHORTEST = 1e-12  # length below which a vector counts as zero
 ROWS, WIDTH = 1024, 512  # embeddings and clusters a block, in `assign`
 MEMBERS = 16  # clusters a group; a block has `STRIDE` groups
@@ -74,7 +77,7 @@ def entropies(
     if average is not None and average.shape != weight.shape[:1]:
         raise ValueError(f"the average has shape {list(average.shape)}; [{len(weight)}] is needed, a number a cluster")
     exact = embedding.dtype if embedding.dtype == torch.float64 else torch.float32
-    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding), average, momentum)
+    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding, dtype), average, momentum)
     return Entropies(*_Entropies.apply(embedding.to(exact), weight.to(exact), plan))
 
 
@@ -87,9 +90,10 @@ def _check(embedding: Tensor, weight: Tensor, scale: float) -> None:
         raise ValueError(f"scale is {scale}; it must be positive")
 
 
-def _chunk(embedding: Tensor) -> int:
-    """Return how many clusters a chunk takes, so that two tiles of logits stay in the cache."""
-    size = (CARD if embedding.is_cuda else CACHE) // (2 * embedding.element_size() * len(embedding))
+def _chunk(embedding: Tensor, dtype: torch.dtype) -> int:
+    """Return how many clusters a chunk takes, so that two tiles of logits stay in or near the cache."""
+    cache = CARD if embedding.is_cuda else CACHE * (WIDER if dtype == torch.bfloat16 else 1)
+    size = cache // (2 * embedding.element_size() * len(embedding))
     return max(64, size // 64 * 64)
 
 
@@ -133,7 +137,7 @@ def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
 
 
 class _Tiles:
-    """Give the chunks of clusters: their columns, unit weights and logits less the rows' maxima, in reused memory."""
+    """Give the chunks of clusters: their columns, unit weights, logits, and room for their powers."""
 
     def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
         self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
@@ -141,6 +145,8 @@ class _Tiles:
         width = min(plan.chunk, len(weight))
         self.tiles = [unit.new_empty(len(unit) * width) for _ in range(2)]
         self.units = unit.new_empty(width, unit.shape[1])
+        greatest = math.log(torch.finfo(unit.dtype).max) - MARGIN
+        self.in_range = plan.scale + math.log(len(weight)) <= greatest
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         count = -1
@@ -164,8 +170,8 @@ class _Entropies(torch.autograd.Function):
         short = torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
         with products(plan.dtype, embedding.device) as multiply:
             tiles = _Tiles(unit, weight, short, plan, multiply)
-            top, total, mean = _normalise(tiles)
-            logarithm, cross, marginal, active = _marginal(tiles, top, total, plan)
+            top, share = _normalise(tiles)
+            total, mean, cross, logarithm, marginal, active = _marginal(tiles, top, share, plan)
         conditional = (total.log() - mean).clamp_(min=0).mean(dtype=torch.float64)
         loss = (conditional - plan.gamma * marginal).to(embedding.dtype)
         ctx.plan = plan
@@ -187,27 +193,33 @@ class _Entropies(torch.autograd.Function):
         return rows / length, weights, None
 
 
-def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the maximum m of each row's logits, s = sum exp(l - m), and E, the mean of l - m under the softmax."""
+def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
+    """Return the maximum m of each row's logits, and 1 / (rows * sum exp(l - m)).
+
+    Powers of the logits as they are have the full precision of floating point, and cost one pass less; where they could
+    leave its range, the maximum so far is taken off first.
+    """
     top = tiles.rows.new_full((len(tiles.rows),), -torch.inf)
-    total, moment = torch.zeros_like(top), torch.zeros_like(top)
-    for _, _, logits, powers in tiles:
+    total = torch.zeros_like(top)
+    for _, _, logits, _ in tiles:
         new = torch.maximum(top, logits.amax(1))
-        fall = torch.where(total > 0, top - new, 0.0)  # the first time, minus infinity less a number
-        rescale = fall.exp()
-        moment.addcmul_(total, fall).mul_(rescale)
-        total.mul_(rescale)
+        if not tiles.in_range:
+            total.mul_(torch.where(total > 0, top - new, 0.0).exp_())  # the first time, minus infinity less a number
+            logits.sub_(new[:, None])
         top = new
-        torch.exp(logits.sub_(top[:, None]), out=powers)
-        total += powers.sum(1)
-        moment += powers.mul_(logits).sum(1)
-    return top, total, moment / total
+        total += logits.exp_().sum(1)
+    if tiles.in_range:
+        total.mul_(torch.exp(-top))
+    return top, (total * len(total)).reciprocal()
 
 
-def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return log q, A = sum_k p_k log q_k of each row, H(q) in float64, and how many clusters are a row's maximum."""
-    share = (total * len(total)).reciprocal()
-    logarithm, cross = tiles.rows.new_empty(len(tiles.weight)), torch.zeros_like(top)
+def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Tensor, ...]:
+    """Return of each row s, E and A; log q; H(q) in float64; and how many clusters are a row's maximum.
+
+    The sum of powers is taken again: a row all in one cluster has a power of one there, and a sum of exactly one.
+    """
+    logarithm = tiles.rows.new_empty(len(tiles.weight))
+    total, moment, cross = (torch.zeros_like(top) for _ in range(3))
     marginal = torch.zeros((), dtype=torch.float64, device=top.device)
     active = torch.zeros((), dtype=torch.int64, device=top.device)
     least = torch.finfo(top.dtype).tiny
@@ -222,7 +234,9 @@ def _marginal(tiles: _Tiles, top: Tensor, total: Tensor, plan: Plan) -> tuple[Te
         here = torch.log(q.clamp(min=least), out=logarithm[columns])
         marginal -= torch.dot(q, here)
         cross.addmv_(powers, here)
-    return logarithm, cross.div_(total), marginal.clamp_(min=0), active
+        total += powers.sum(1)
+        moment += powers.mul_(logits).sum(1)
+    return total, moment.div_(total), cross.div_(total), logarithm, marginal.clamp_(min=0), active
 
 
 def _mass(average: Tensor, momentum: float) -> Tensor:
@@ -239,8 +253,7 @@ def _gradients(
     weights = torch.empty_like(tiles.weight) if with_weights else None
     scaled = tiles.rows * share[:, None]
     for columns, units, logits, powers in tiles:
-        logits.sub_(top[:, None])
-        torch.exp(logits, out=powers)
+        torch.exp(logits.sub_(top[:, None]), out=powers)
         torch.sub(logarithm[columns], logits, out=logits).add_(offset[:, None])
         powers.mul_(logits)
         rows += tiles.multiply(powers, units, part)
