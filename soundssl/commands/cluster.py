@@ -36,7 +36,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 LEAST_STEPS = 300  # of a small collection, whatever its epochs
 UNSURE = 0.35  # share of log K that the rows' entropy is to have at the start of `steady`; examples/RESULTS.md
 JUDGED = 4096  # rows that it is measured on
-ROUNDS = 5  # of k-means by the angle where the scale had to be lowered; examples/RESULTS.md
 FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
 
 
@@ -166,7 +165,7 @@ def cluster(
         raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint="--stability")
     with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
         quiet = quiet or not accelerator.main
-        inputs, plan, fitted = [source.identity], None, {}
+        inputs, plan = [source.identity], None
         if assign:
             head = assigning.head_of(assign)
             head.check(source, assign)
@@ -197,10 +196,8 @@ def cluster(
             if force and accelerator.main:
                 checkpoint.remove()
             accelerator.barrier()
-            usual, learnt = PRESETS["steady"]["scale"], plan.stage[0].objective["clustering"]["scale"]
-            rounds = ROUNDS if fitted and learnt < usual else 0
-            weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, rounds, quiet)
-            head = Head(weight, scale=usual if rounds else learnt)  # centres amid their rows bear the usual one again
+            weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, quiet)
+            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"])
             if stability:
                 again = output.with_name(output.name + ".again")
                 second = training.Checkpoint(again, made_from, checkpoint_every)
@@ -208,7 +205,7 @@ def cluster(
                     second.remove()
                 accelerator.barrier()
                 other = dataclasses.replace(
-                    head, weight=_learn(plan, chosen, accelerator, again, second, seed + 1, rounds, quiet)
+                    head, weight=_learn(plan, chosen, accelerator, again, second, seed + 1, quiet)
                 )
         elif k:
             head = _k_means(chosen, k, seed, quiet)
@@ -256,12 +253,11 @@ def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learn
     return dataclasses.replace(plan, encoder="identity", size=size)
 
 
-def _learn(plan, source: Source, accelerator, output: Path, checkpoint, seed: int, rounds: int, quiet: bool):
+def _learn(plan, source: Source, accelerator, output: Path, checkpoint, seed: int, quiet: bool):
     """Return the centres that the training loop finds on fixed embeddings; it goes on where it was stopped."""
     from soundssl import device as hardware
     from soundssl import files, objectives, training
     from soundssl.models import heads
-    from soundssl.ops import kmeans
 
     hardware.seed(seed)
     log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
@@ -270,8 +266,7 @@ def _learn(plan, source: Source, accelerator, output: Path, checkpoint, seed: in
             plan, accelerator.place(heads.Identity(source.size)), objectives.Inputs(None, None, embeddings=source),
             accelerator, seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
         )  # fmt: skip
-    weight = found["clustering"]["head.weight"].numpy()
-    return kmeans.settle(source.sample(JUDGED, seed), weight, rounds) if rounds else weight
+    return found["clustering"]["head.weight"].numpy()
 
 
 def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:

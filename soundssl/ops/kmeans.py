@@ -1,8 +1,4 @@
-"""K-means by faiss: the yardstick of entropy clustering. Centres from a sample, then the nearest centre of any row.
-
-Some rounds of it by the angle (spherical k-means; Dhillon and Modha 2001, "Concept decompositions for large sparse text
-data using clustering") put the last touch to a few centres that entropy clustering found under a modest scale.
-"""
+"""K-means by faiss: the yardstick of entropy clustering. Centres from a sample, then the nearest centre of any row."""
 
 from __future__ import annotations
 
@@ -46,24 +42,3 @@ def nearest(rows: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarr
         better = score > best
         best[better], cluster[better] = score[better], first + found[better]
     return cluster, -np.square(rows - centres[cluster]).sum(1)
-
-
-def settle(rows: np.ndarray, centres: np.ndarray, rounds: int) -> np.ndarray:
-    """Move each centre to the mean direction of the rows that are nearest to it by their angle, `rounds` times.
-
-    A centre that no row is nearest to stays. Rows that are zero or not finite are left out. Shape: rows `[n, d]`,
-    centres `[k, d]` to `[k, d]`, of length one.
-
-    >>> settle(np.eye(2, dtype="f4"), np.float32([[2, 1], [0, 3], [-1, 0]]), 1).tolist()
-    [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]]
-    """
-    unit, centres = _unit(rows[np.isfinite(rows).all(1)]), _unit(centres)
-    for _ in range(rounds):
-        total = np.zeros_like(centres)
-        np.add.at(total, (unit @ centres.T).argmax(1), unit)
-        centres = np.where(total.any(1, keepdims=True), _unit(total), centres)
-    return centres
-
-
-def _unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
