@@ -77,7 +77,7 @@ def separators(small: bool) -> list[dict]:
         for name in SMALL if small else SMALL + LARGE:
             net, sound = (
                 accelerator.place(models.build_separator(name, 4)).eval(),
-                torch.randn(1, round(seconds * RATE)),
+                torch.randn(1, round(seconds * RATE)).numpy(),
             )
             found = interleave({"ours": lambda net=net, sound=sound: accelerator.run(net, sound)}, repeats)
             found["peer"] = 1000 * seconds

@@ -17,6 +17,7 @@ SNR_MAX = 30.0  # dB; beyond it nothing is gained (Wisdom et al. 2020, section 3
 EPSILON = 1e-8  # energy added inside the logarithm, as the authors' program does
 NOTHING = -80.0  # dB, the SI-SNR of an estimate in which nothing is
 EXHAUSTIVE = 12  # tracks up to which every assignment is looked at: 4096 of them; above, least squares
+PIECE = 2**12  # samples whose products are taken at a time
 RIDGE = 1e-6  # share of the mean energy of the tracks that keeps their Gram matrix invertible
 
 
@@ -67,8 +68,7 @@ def assign(mixtures: Tensor, tracks: Tensor, snr_max: float = SNR_MAX) -> Tensor
             f"samples] are needed"
         )
     count = tracks.shape[1]
-    signals = torch.cat([tracks, mixtures], 1).double()
-    gram = signals @ signals.transpose(1, 2)
+    gram = _gram(tracks, mixtures)
     within, across, energy = gram[:, :count, :count], gram[:, count:, :count], gram[:, count:, count:]
     if count > EXHAUSTIVE:
         return _least_squares(within, across)
@@ -79,6 +79,16 @@ def assign(mixtures: Tensor, tracks: Tensor, snr_max: float = SNR_MAX) -> Tensor
         inner = (share @ within * share).sum(2) - 2 * across[:, mixture] @ share.T + own
         noise.append(_decibel(inner.clamp(min=0) + 10 ** (-snr_max / 10) * own))
     return choices[torch.stack(noise).sum(0).argmin(1)].long()
+
+
+def _gram(tracks: Tensor, mixtures: Tensor) -> Tensor:
+    """Return the inner products of all tracks and mixtures in float64, summed over pieces that stay in the cache."""
+    count = tracks.shape[1] + mixtures.shape[1]
+    total = torch.zeros(len(tracks), count, count, dtype=torch.float64, device=tracks.device)
+    for pieces in zip(tracks.split(PIECE, 2), mixtures.split(PIECE, 2), strict=True):
+        piece = torch.cat(pieces, 1).double()
+        total.baddbmm_(piece, piece.mT)
+    return total
 
 
 def assignments(count: int, device: torch.device | None = None) -> Tensor:
