@@ -14,4 +14,4 @@ def test_every_bench_runs_and_states_a_ratio():
     done = subprocess.run(words, cwd=BENCH, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = done.stdout.splitlines()
-    assert len(rows) >= 6 and all(row.endswith(" times") for row in rows)
+    assert len(rows) >= 6 and all(" times" in row for row in rows)
