@@ -243,7 +243,7 @@ def clusters(
     if not len(sizes):
         raise ValueError("clusters needs at least one cluster with windows, got 0")
     with drawn(path, 9, 3.4 + 0.26 * len(largest)) as figure:
-        top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 0.3 + 0.26 * len(largest)])
+        top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 0.3 + 0.26 * len(largest)], squeeze=False)[:, 0]
         ranks, confidences = top.subplots(1, 2)
         for axes, over, what in ((ranks, "rank", "windows"), (confidences, "confidence", "share of windows")):
             frameless(axes)

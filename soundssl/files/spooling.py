@@ -13,8 +13,8 @@ import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -236,7 +236,7 @@ class Store:
 
     def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[memoryview]:
         """Yield the rows of clips, whole ones, as bytes that hold until the next are asked for."""
-        spools: dict[Path, BinaryIO] = {}
+        spools: dict[Path, FileIO] = {}
         buffer, held = memoryview(bytearray(max(1, BLOCK // row_bytes) * row_bytes)), 0
         try:
             for clip in clips:
@@ -295,7 +295,8 @@ def _is_spooled(entry: dict, size: Mapping[str, int]) -> bool:
 def storage_error(errors: Iterable[float | None]) -> dict[str, float]:
     """Return the attribute that says how far stored frames are from computed ones; none where a clip does not say."""
     known = list(errors)
-    return {} if None in known else {"storage_error": float(np.float32(max(known, default=0.0)))}
+    told = [error for error in known if error is not None]
+    return {} if len(told) < len(known) else {"storage_error": float(np.float32(max(told, default=0.0)))}
 
 
 def differences(path: str | os.PathLike, attributes: Mapping[str, object], dtype: str) -> list[str]:

@@ -38,10 +38,10 @@ class RowwiseAdam(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._update(weight, group)
+                    self._update(weight, weight.grad, group)
 
-    def _update(self, weight: Tensor, group: dict[str, Any]) -> None:
-        rows, gradients = _rows(weight), _rows(weight.grad)
+    def _update(self, weight: Tensor, gradient: Tensor, group: dict[str, Any]) -> None:
+        rows, gradients = _rows(weight), _rows(gradient)
         state = self.state[weight]
         if not state:
             state["count"] = 0
@@ -53,9 +53,9 @@ class RowwiseAdam(torch.optim.Optimizer):
         correction = math.sqrt(1 - second ** state["count"])
         size = max(1, CHUNK // max(1, rows.shape[1]))
         tensors = (rows, gradients, state["mean"], state["square"])
-        for part, gradient, kept, square in zip(*(each.split(size) for each in tensors), strict=True):
-            square.lerp_(gradient.square().mean(1), 1 - second)
-            mean = kept.to(part.dtype).lerp_(gradient, 1 - first)
+        for part, slope, kept, square in zip(*(each.split(size) for each in tensors), strict=True):
+            square.lerp_(slope.square().mean(1), 1 - second)
+            mean = kept.to(part.dtype).lerp_(slope, 1 - first)
             kept.copy_(mean)
             part.mul_(1 - rate * group["weight_decay"])
             part.addcdiv_(mean, (square.sqrt() / correction + group["eps"])[:, None], value=-step)
