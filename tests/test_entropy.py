@@ -1,4 +1,4 @@
-"""The streamed entropies against the direct formula and its float64 gradients; assignment against brute force."""
+"""The streamed entropies against the direct formula and its float64 gradients."""
 
 import math
 
@@ -167,29 +167,11 @@ def test_a_running_average_of_the_mean_stands_in_its_place():
     assert torch.allclose(given.grad, free.grad, rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.parametrize("clusters", [1, 5, 16, 17, 700])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_assignment_equals_brute_force_also_among_equals(clusters, dtype, monkeypatch):
-    monkeypatch.setattr(entropy, "ROWS", 100)
-    monkeypatch.setattr(entropy, "CROWD", 10**9)
-    generator = torch.Generator().manual_seed(clusters)
-    embedding, weight = (torch.randn(n, 16, generator=generator) for n in (250, clusters))
-    weight[clusters // 2 :] = weight[: clusters - clusters // 2].clone()  # every centre twice: the first is meant
-    embedding[3] = 0  # as far from all of them
-    found = entropy.assign(embedding, weight, 20.0, dtype)
-    cosine = F.normalize(embedding).double() @ F.normalize(weight).double().T
-    assert torch.equal(found.cluster, cosine.argmax(1))
-    assert torch.allclose(found.similarity.double(), cosine.amax(1), atol=1e-6)
-    assert torch.allclose(
-        found.confidence.double(), F.softmax(20 * cosine, 1).amax(1), atol=1e-2 * (dtype != torch.float32) + 1e-5
-    )
-
-
 def test_misfits_are_named():
     with pytest.raises(ValueError, match=r"embeddings \[2, 3\] and clusters \[4, 5\] do not fit"):
         entropy.entropies(torch.ones(2, 3), torch.ones(4, 5), 60.0, 1.0)
     with pytest.raises(ValueError, match="0 embeddings and 4 clusters"):
-        entropy.assign(torch.ones(0, 3), torch.ones(4, 3), 60.0)
+        entropy.entropies(torch.ones(0, 3), torch.ones(4, 3), 60.0, 1.0)
     with pytest.raises(ValueError, match="scale is 0; it must be positive"):
         entropy.entropies(torch.ones(2, 3), torch.ones(4, 3), 0, 1.0)
     with pytest.raises(ValueError, match=r"the average has shape \[3\]; \[4\] is needed"):

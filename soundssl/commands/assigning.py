@@ -183,7 +183,7 @@ class Head:
         import numpy as np
         import torch
 
-        from soundssl.ops import entropy, kmeans
+        from soundssl.ops import assignment, kmeans
 
         if self.metric == "euclidean":
 
@@ -195,7 +195,8 @@ class Head:
         weight = torch.from_numpy(self.weight).to(accelerator.device)
 
         def choose_probable(rows):
-            found = entropy.assign(torch.from_numpy(rows).to(accelerator.device), weight, self.scale, accelerator.dtype)
+            given = torch.from_numpy(rows).to(accelerator.device)
+            found = assignment.assign(given, weight, self.scale, accelerator.dtype)
             return found.cluster.cpu().numpy(), found.confidence.cpu().numpy(), None
 
         return choose_probable

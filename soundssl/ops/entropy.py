@@ -20,21 +20,14 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 cache of one core
 WIDER = 4  # times as many clusters a chunk in bfloat16: rounding the embeddings again for each costs more than cache
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
+PIECE = 2**18  # logits of a chunk that all passes but products go over together: 1 MB each of logits and powers
 MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for the rounding of logits
 SHORTEST = 1e-12  # length below which a vector counts as zero
-ROWS, WIDTH = 1024, 512  # embeddings and clusters a block, in `assign`
-MEMBERS = 16  # clusters a group; a block has `STRIDE` groups
-STRIDE = WIDTH // MEMBERS
-GROUPS = 2**25  # group maxima held at a time: 128 MB
-CROWD = 32  # a row is computed whole where more than a 32nd of its groups may hold the greatest: a copy costs more
-PAIRS = 4096  # pairs of row and group computed in float64 at a time
-FACTOR_ERROR = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}  # of a cosine, by rounding its factors to this type
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -73,15 +66,17 @@ def entropies(
     >>> round(float(found.conditional), 4), round(float(found.marginal), 4), int(found.active)
     (0.0, 1.0986, 3)
     """
-    _check(embedding, weight, scale)
+    check(embedding, weight, scale)
     if average is not None and average.shape != weight.shape[:1]:
         raise ValueError(f"the average has shape {list(average.shape)}; [{len(weight)}] is needed, a number a cluster")
     exact = embedding.dtype if embedding.dtype == torch.float64 else torch.float32
-    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding, dtype), average, momentum)
+    piece = CARD if embedding.is_cuda else PIECE
+    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding, dtype), piece, average, momentum)
     return Entropies(*_Entropies.apply(embedding.to(exact), weight.to(exact), plan))
 
 
-def _check(embedding: Tensor, weight: Tensor, scale: float) -> None:
+def check(embedding: Tensor, weight: Tensor, scale: float) -> None:
+    """Raise ValueError where embeddings `[n, d]` and clusters `[clusters, d]` do not fit, or scale is not above 0."""
     if embedding.ndim != 2 or weight.ndim != 2 or embedding.shape[1] != weight.shape[1]:
         raise ValueError(f"embeddings {list(embedding.shape)} and clusters {list(weight.shape)} do not fit")
     if not len(embedding) or not len(weight):
@@ -104,6 +99,7 @@ class Plan(NamedTuple):
     gamma: float
     dtype: torch.dtype
     chunk: int
+    piece: int
     average: Tensor | None
     momentum: float
 
@@ -143,10 +139,15 @@ class _Tiles:
         self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
         self.rows = unit * plan.scale
         width = min(plan.chunk, len(weight))
+        self.height = max(1, plan.piece // width)
         self.tiles = [unit.new_empty(len(unit) * width) for _ in range(2)]
         self.units = unit.new_empty(width, unit.shape[1])
         greatest = math.log(torch.finfo(unit.dtype).max) - MARGIN
         self.in_range = plan.scale + math.log(len(weight)) <= greatest
+
+    def pieces(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Yield rows of all tensors, as many as are passed over again and again while they stay in the cache."""
+        return zip(*(tensor.split(self.height) for tensor in tensors), strict=True)
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         count = -1
@@ -202,12 +203,13 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     top = tiles.rows.new_full((len(tiles.rows),), -torch.inf)
     total = torch.zeros_like(top)
     for _, _, logits, _ in tiles:
-        new = torch.maximum(top, logits.amax(1))
-        if not tiles.in_range:
-            total.mul_(torch.where(total > 0, top - new, 0.0).exp_())  # the first time, minus infinity less a number
-            logits.sub_(new[:, None])
-        top = new
-        total += logits.exp_().sum(1)
+        for x, m, s in tiles.pieces(logits, top, total):
+            new = torch.maximum(m, x.amax(1))
+            if not tiles.in_range:
+                s.mul_(torch.where(s > 0, m - new, 0.0).exp_())  # the first time, minus infinity less a number
+                x.sub_(new[:, None])
+            m.copy_(new)
+            s.add_(x.exp_().sum(1))
     if tiles.in_range:
         total.mul_(torch.exp(-top))
     return top, (total * len(total)).reciprocal()
@@ -225,17 +227,19 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
     least = torch.finfo(top.dtype).tiny
     mass = torch.ones_like(marginal) if plan.average is None else _mass(plan.average, plan.momentum)
     for columns, _, logits, powers in tiles:
-        logits.sub_(top[:, None])
-        active += (logits.amax(0) == 0).sum()
-        torch.exp(logits, out=powers)
-        q = torch.mv(powers.T, share)
+        q, greatest = logits.new_zeros(logits.shape[1]), logits.new_full(logits.shape[1:], -torch.inf)
+        for x, p, m, each, s, e in tiles.pieces(logits, powers, top, share, total, moment):
+            torch.maximum(greatest, x.sub_(m[:, None]).amax(0), out=greatest)
+            torch.exp(x, out=p)
+            q.addmv_(p.T, each)
+            s.add_(p.sum(1))
+            e.add_(x.mul_(p).sum(1))
+        active += (greatest == 0).sum()
         if plan.average is not None:
             q = plan.average[columns].mul_(plan.momentum).add_(q, alpha=1 - plan.momentum) / mass
         here = torch.log(q.clamp(min=least), out=logarithm[columns])
         marginal -= torch.dot(q, here)
         cross.addmv_(powers, here)
-        total += powers.sum(1)
-        moment += powers.mul_(logits).sum(1)
     return total, moment.div_(total), cross.div_(total), logarithm, marginal.clamp_(min=0), active
 
 
@@ -251,15 +255,16 @@ def _gradients(
     rows = torch.zeros_like(tiles.rows)
     part = torch.empty_like(rows)
     weights = torch.empty_like(tiles.weight) if with_weights else None
-    scaled = tiles.rows * share[:, None]
+    scaled, room = tiles.rows * share[:, None], torch.empty_like(tiles.units)
     for columns, units, logits, powers in tiles:
-        torch.exp(logits.sub_(top[:, None]), out=powers)
-        torch.sub(logarithm[columns], logits, out=logits).add_(offset[:, None])
-        powers.mul_(logits)
+        for x, p, m, o in tiles.pieces(logits, powers, top, offset):
+            torch.exp(x.sub_(m[:, None]), out=p)
+            p.mul_(torch.sub(logarithm[columns], x, out=x).add_(o[:, None]))
         rows += tiles.multiply(powers, units, part)
         if weights is not None:
             slope = tiles.multiply(powers.T, scaled, weights[columns])
-            slope.sub_((slope * units).sum(1, keepdim=True) * units).mul_(tiles.short[columns, None])
+            along = torch.mul(slope, units, out=room[: len(units)]).sum(1, keepdim=True)
+            slope.addcmul_(along, units, value=-1).mul_(tiles.short[columns, None])
     return rows, weights
 
 
@@ -291,114 +296,3 @@ def modest_scale(embedding: Tensor, clusters: int, scale: float, least: float) -
         middle = (low + high) / 2
         low, high = (middle, high) if unsure(middle) else (low, middle)
     return high
-
-
-class Assignment(NamedTuple):
-    """Hold the cluster of each embedding, its probability, and the cosine to its centre. Shape: all `[n]`."""
-
-    cluster: Tensor
-    confidence: Tensor
-    similarity: Tensor
-
-
-class _Maxima(NamedTuple):
-    """Hold the maximum logit of each group `[n, groups]`, of all `[n]`, and sum exp(logit - maximum) `[n]`."""
-
-    group: Tensor
-    top: Tensor
-    total: Tensor
-
-
-class _Centres(NamedTuple):
-    """Hold centres as given and the reciprocals of their lengths: a normalised copy of a million is half a gigabyte."""
-
-    weight: Tensor
-    short: Tensor
-
-    @classmethod
-    def of(cls, weight: Tensor) -> _Centres:
-        return cls(weight, torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_())
-
-    def exactly(self, rows: Tensor | slice) -> Tensor:
-        """Return unit centres in float64. Shape: rows `[...]` to `[..., d]`."""
-        return (self.weight[rows] * self.short[rows][..., None]).double()
-
-
-@torch.no_grad()
-def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
-    """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)), in blocks.
-
-    The maximum of every group of `MEMBERS` clusters comes from products of factors in `dtype`. Groups whose maximum is
-    the greatest within the rounding error of such products are computed again in float64, so the cluster does not
-    depend on `dtype`; of equal ones it is the first.
-
-    Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
-
-    >>> assign(torch.eye(3)[[2, 0]], torch.eye(3), scale=60.0).cluster.tolist()
-    [2, 0]
-    """
-    _check(embedding, weight, scale)
-    units, centres = F.normalize(embedding.float(), eps=SHORTEST), _Centres.of(weight.float())
-    rows = max(1, min(ROWS, GROUPS * MEMBERS // len(weight)))
-    tolerance = 2 * (FACTOR_ERROR[dtype] + units.shape[1] * torch.finfo(torch.float32).eps / 2)
-    parts = []
-    with products(dtype, weight.device) as multiply:
-        for block in units.split(rows):
-            maxima = _group_maxima(block * scale, centres, multiply)
-            cluster, similarity = _among(maxima, block, centres, tolerance * scale)
-            confidence = (similarity * scale - maxima.top).exp_() / maxima.total
-            parts.append((cluster, confidence.clamp_(max=1), similarity))
-    return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
-
-
-def _group_maxima(rows: Tensor, centres: _Centres, multiply: Multiply) -> _Maxima:
-    """Multiply in chunks of `WIDTH` clusters; group g of a chunk holds those `STRIDE` apart from its g-th on."""
-    tile = rows.new_empty(len(rows), WIDTH)
-    group = rows.new_empty(len(rows), -(-len(centres.weight) // WIDTH), STRIDE)
-    top, total = rows.new_full((len(rows),), -torch.inf), rows.new_zeros(len(rows))
-    for number, (weight, short) in enumerate(zip(*(each.split(WIDTH) for each in centres), strict=True)):
-        chunk = weight * short[:, None]
-        if len(chunk) < WIDTH:
-            tile[:, len(chunk) :] = -torch.inf
-            tile[:, : len(chunk)] = multiply(rows, chunk.T, rows.new_empty(len(rows), len(chunk)))
-        else:
-            multiply(rows, chunk.T, tile)
-        group[:, number] = tile.view(-1, MEMBERS, STRIDE).amax(1)
-        new = torch.maximum(top, group[:, number].amax(1))
-        total.mul_((top - new).exp_())
-        top = new
-        total += tile.sub_(top[:, None]).exp_().sum(1)
-    return _Maxima(group.view(len(rows), -1), top, total)
-
-
-def _among(maxima: _Maxima, units: Tensor, centres: _Centres, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return the cluster and the cosine of each row, computed in float64 for the groups that may hold the greatest."""
-    clusters, near = len(centres.weight), maxima.group >= maxima.top[:, None] - tolerance
-    crowded = near.count_nonzero(1) > max(4, near.shape[1] // CROWD)
-    near &= ~crowded[:, None]
-    best = torch.full_like(maxima.top, -torch.inf, dtype=torch.float64)
-    cluster = torch.zeros_like(best, dtype=torch.int64)
-    members = torch.arange(MEMBERS, device=units.device) * STRIDE
-    for row, group in (pair.unbind(1) for pair in near.nonzero().split(PAIRS)):
-        column = (group // STRIDE * WIDTH + group % STRIDE)[:, None] + members
-        exact = centres.exactly(column.clamp(max=clusters - 1))
-        cosine = torch.bmm(exact, units[row].double()[:, :, None])[:, :, 0]
-        cosine[column >= clusters] = -torch.inf
-        _keep_better(best, cluster, row, cosine, column)
-    rows = crowded.nonzero()[:, 0]
-    for first in range(0, clusters if len(rows) else 0, PAIRS):
-        exact = centres.exactly(slice(first, first + PAIRS))
-        column = torch.arange(first, first + len(exact), device=rows.device).expand(len(rows), -1)
-        _keep_better(best, cluster, rows, units[rows].double() @ exact.T, column)
-    return cluster, best.float()
-
-
-def _keep_better(best: Tensor, cluster: Tensor, row: Tensor, cosine: Tensor, column: Tensor) -> None:
-    """Take over cosines greater than the best of their row, and the first cluster among equal ones, in place."""
-    found, last = cosine.amax(1), torch.iinfo(column.dtype).max
-    first = torch.where(cosine == found[:, None], column, last).amin(1)
-    before = best[row]
-    best.scatter_reduce_(0, row, found, "amax")
-    cluster[row[best[row] > before]] = last
-    equal = found == best[row]
-    cluster.scatter_reduce_(0, row[equal], first[equal], "amin")
