@@ -7,7 +7,9 @@ mixture gets. Energies here are sums over samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -45,10 +47,31 @@ def mixit(mixtures: Tensor, tracks: Tensor, snr_max: float = SNR_MAX) -> tuple[T
     Shape: mixtures [batch, 2, samples] and tracks [batch, tracks, samples] to [batch], float64, and integers 0 or 1
     [batch, tracks]: the mixture of each track. Raises ValueError where they do not fit.
     """
-    assignment = assign(mixtures, tracks, snr_max)
-    first = (assignment == 0).to(tracks.dtype)
-    shares = torch.stack([first, 1 - first], 1)  # [batch, 2, tracks]
-    return negative_snr(mixtures, shares @ tracks, snr_max).mean(1), assignment
+    return _Mixit.apply(tracks, mixtures, snr_max)
+
+
+class _Mixit(torch.autograd.Function):
+    """Take the loss from the inner products; the waveforms are gone over once for those, and once for the gradient."""
+
+    @staticmethod
+    def forward(ctx, tracks: Tensor, mixtures: Tensor, snr_max: float):
+        gram = _Gram.of(tracks, mixtures)
+        assignment = _best(gram, snr_max)
+        noise = torch.cat([gram.noise(n, share[:, None], snr_max) for n, share in enumerate(_shares(assignment))], 1)
+        ctx.save_for_backward(tracks, mixtures, assignment, noise)
+        ctx.mark_non_differentiable(assignment)
+        return (_decibel(noise) - _decibel(gram.energy)).mean(1), assignment
+
+    @staticmethod
+    def backward(ctx, slope: Tensor, _):
+        tracks, mixtures, assignment, noise = ctx.saved_tensors
+        shares = torch.stack(_shares(assignment), 1).to(tracks.dtype)
+        left = torch.baddbmm(mixtures, shares, tracks, alpha=-1)  # what each mixture lacks
+        factor = (
+            -10 / math.log(10) * slope[:, None] / (noise + EPSILON)
+        )  # two mixtures, and the square has a slope of 2
+        left *= factor.to(left.dtype)[:, :, None]
+        return left[torch.arange(len(left), device=left.device)[:, None], assignment], None, None
 
 
 @torch.no_grad()
@@ -62,33 +85,60 @@ def assign(mixtures: Tensor, tracks: Tensor, snr_max: float = SNR_MAX) -> Tensor
 
     Shape and errors as for `mixit`; integers [batch, tracks].
     """
-    if tracks.ndim != 3 or mixtures.shape != (len(tracks), 2, tracks.shape[-1]):
-        raise ValueError(
-            f"mixtures {list(mixtures.shape)} and tracks {list(tracks.shape)}: [batch, 2, samples] and [batch, tracks, "
-            f"samples] are needed"
-        )
-    count = tracks.shape[1]
-    gram = _gram(tracks, mixtures)
-    within, across, energy = gram[:, :count, :count], gram[:, count:, :count], gram[:, count:, count:]
+    return _best(_Gram.of(tracks, mixtures), snr_max)
+
+
+class _Gram(NamedTuple):
+    """Hold inner products of tracks with tracks, of mixtures with tracks, and the energies of the mixtures, in float64.
+
+    Shape: [batch, tracks, tracks], [batch, 2, tracks], [batch, 2].
+    """
+
+    within: Tensor
+    across: Tensor
+    energy: Tensor
+
+    @classmethod
+    def of(cls, tracks: Tensor, mixtures: Tensor) -> _Gram:
+        """Sum over pieces that stay in the cache; raise ValueError where tracks and mixtures do not fit."""
+        if tracks.ndim != 3 or mixtures.shape != (len(tracks), 2, tracks.shape[-1]):
+            raise ValueError(
+                f"mixtures {list(mixtures.shape)} and tracks {list(tracks.shape)}: [batch, 2, samples] and [batch, "
+                f"tracks, samples] are needed"
+            )
+        count = tracks.shape[1]
+        total = tracks.new_zeros(len(tracks), count + 2, count + 2, dtype=torch.float64)
+        room = total.new_empty(len(tracks), count + 2, min(PIECE, tracks.shape[2]))
+        for track, mixture in zip(tracks.split(PIECE, 2), mixtures.split(PIECE, 2), strict=True):
+            piece = room[:, :, : track.shape[2]]
+            piece[:, :count], piece[:, count:] = track, mixture
+            total.baddbmm_(piece, piece.mT)
+        return cls(total[:, :count, :count], total[:, count:, :count], total[:, count:, count:].diagonal(0, 1, 2))
+
+    def noise(self, mixture: int, share: Tensor, snr_max: float) -> Tensor:
+        """Return |x - a S|² + tau |x|² of one mixture, under assignments a.
+
+        Shape: [..., assignments, tracks] to [batch, assignments].
+        """
+        own = self.energy[:, mixture, None]
+        inner = (share @ self.within * share).sum(2) - 2 * (self.across[:, mixture, None] * share).sum(2) + own
+        return inner.clamp(min=0) + 10 ** (-snr_max / 10) * own
+
+
+def _best(gram: _Gram, snr_max: float) -> Tensor:
+    """Return the assignment of the least loss. Shape: [batch, tracks]."""
+    count = gram.within.shape[1]
     if count > EXHAUSTIVE:
-        return _least_squares(within, across)
-    choices = assignments(count, tracks.device)  # 1 where a track goes to the second mixture
-    noise = []
-    for mixture, share in enumerate((1 - choices, choices)):
-        own = energy[:, mixture, mixture, None]
-        inner = (share @ within * share).sum(2) - 2 * across[:, mixture] @ share.T + own
-        noise.append(_decibel(inner.clamp(min=0) + 10 ** (-snr_max / 10) * own))
+        return _least_squares(gram.within, gram.across)
+    choices = assignments(count, gram.within.device)
+    noise = [_decibel(gram.noise(n, share, snr_max)) for n, share in enumerate(_shares(choices))]
     return choices[torch.stack(noise).sum(0).argmin(1)].long()
 
 
-def _gram(tracks: Tensor, mixtures: Tensor) -> Tensor:
-    """Return the inner products of all tracks and mixtures in float64, summed over pieces that stay in the cache."""
-    count = tracks.shape[1] + mixtures.shape[1]
-    total = torch.zeros(len(tracks), count, count, dtype=torch.float64, device=tracks.device)
-    for pieces in zip(tracks.split(PIECE, 2), mixtures.split(PIECE, 2), strict=True):
-        piece = torch.cat(pieces, 1).double()
-        total.baddbmm_(piece, piece.mT)
-    return total
+def _shares(second: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what of every track goes to the first mixture, and what to the second."""
+    second = second.double()
+    return 1 - second, second
 
 
 def assignments(count: int, device: torch.device | None = None) -> Tensor:
