@@ -27,7 +27,7 @@ def test_assignment_equals_brute_force_also_among_equals(clusters, dtype, scale,
     embedding, weight = (torch.randn(n, 16, generator=generator) for n in (250, clusters))
     weight[clusters // 2 :] = weight[: clusters - clusters // 2].clone()  # every centre twice: the first is meant
     embedding[3] = 0  # as far from all of them
-    found = assignment.assign(embedding, weight, scale, dtype)
+    found = assignment.Assigner(weight, scale, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, scale)
     assert torch.equal(found.cluster, cosine.argmax(1))
     assert torch.allclose(found.similarity.double(), cosine.amax(1), atol=1e-6)
@@ -40,7 +40,7 @@ def test_many_centres_within_rounding_of_each_other(dtype):
     generator = torch.Generator().manual_seed(0)
     weight = torch.ones(40_000, 128) + 1e-3 * torch.randn(40_000, 128, generator=generator)
     embedding = weight[::400] + 1e-4 * torch.randn(100, 128, generator=generator)
-    found = assignment.assign(embedding, weight, 60.0, dtype)
+    found = assignment.Assigner(weight, 60.0, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, 60.0)
     assert torch.equal(found.cluster, cosine.argmax(1))
     assert torch.allclose(found.confidence.double(), probability.amax(1), rtol=1e-5)
@@ -50,7 +50,7 @@ def test_many_centres_within_rounding_of_each_other(dtype):
 def test_the_product_at_full_size_is_exact(dtype):
     generator = torch.Generator().manual_seed(1)
     embedding, weight = (torch.randn(n, 128, generator=generator) for n in (2048, 20_000))
-    found = assignment.assign(embedding, weight, 60.0, dtype)
+    found = assignment.Assigner(weight, 60.0, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, 60.0)
     assert torch.equal(found.cluster, cosine.argmax(1))
     assert torch.allclose(found.confidence.double(), probability.amax(1), atol=1e-2)
@@ -58,6 +58,8 @@ def test_the_product_at_full_size_is_exact(dtype):
 
 def test_misfits_are_named():
     with pytest.raises(ValueError, match=r"embeddings \[2, 3\] and clusters \[4, 5\] do not fit"):
-        assignment.assign(torch.ones(2, 3), torch.ones(4, 5), 60.0)
+        assignment.Assigner(torch.ones(4, 5), 60.0)(torch.ones(2, 3))
     with pytest.raises(ValueError, match="0 embeddings and 4 clusters"):
-        assignment.assign(torch.ones(0, 3), torch.ones(4, 3), 60.0)
+        assignment.Assigner(torch.ones(4, 3), 60.0)(torch.ones(0, 3))
+    with pytest.raises(ValueError, match="scale is 0; it must be positive"):
+        assignment.Assigner(torch.ones(4, 3), 0)

@@ -64,14 +64,14 @@ def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, list[f
 
 
 def products(name: str, rows: int, clusters: int, times: int) -> Callable:
-    """Return the floor: nothing but matrix products of all rows and clusters, so many times, a thousand at a time."""
-    width = min(1024, clusters)
-    embedding, weight = (tensor.detach() for tensor in data(rows, width))
-    room = torch.empty(rows, width)
+    """Return the floor: nothing but matrix products of all rows and clusters, so many times, by tiles of 2 MB."""
+    height, width = min(1024, rows), min(512, clusters)
+    embedding, weight = (tensor.detach() for tensor in data(height, width))
+    room = torch.empty(height, width)
 
     def multiply() -> None:
         with entropy.products(STREAMED[name], embedding.device) as product:
-            for _ in range(times * -(-clusters // width)):
+            for _ in range(times * -(-clusters // width) * -(-rows // height)):
                 product(embedding, weight.T, room)
 
     return multiply
@@ -133,12 +133,13 @@ def measure_assignment(small: bool) -> list[dict]:
     index = faiss.IndexFlatIP(128)
     index.add(F.normalize(weight).numpy())
     query, found = F.normalize(embedding).numpy(), {}
+    assigners = {name: assignment.Assigner(weight, SCALE, dtype) for name, dtype in STREAMED.items()}
 
     def search() -> None:
         found["faiss"] = index.search(query, 1)[1][:, 0]
 
     def own(name: str) -> None:
-        found[name] = assignment.assign(embedding, weight, SCALE, STREAMED[name]).cluster.numpy()
+        found[name] = assigners[name](embedding).cluster.numpy()
 
     floors = {f"floor {name}": products(name, rows, clusters, 1) for name in STREAMED}
     times = interleave({"faiss": search, **{n: (lambda n=n: own(n)) for n in STREAMED}, **floors}, repeats)

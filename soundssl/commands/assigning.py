@@ -193,10 +193,10 @@ class Head:
 
             return choose_nearest
         weight = torch.from_numpy(self.weight).to(accelerator.device)
+        assign_rows = assignment.Assigner(weight, self.scale, accelerator.dtype)
 
         def choose_probable(rows):
-            given = torch.from_numpy(rows).to(accelerator.device)
-            found = assignment.assign(given, weight, self.scale, accelerator.dtype)
+            found = assign_rows(torch.from_numpy(rows).to(accelerator.device))
             return found.cluster.cpu().numpy(), found.confidence.cpu().numpy(), None
 
         return choose_probable

@@ -1,14 +1,16 @@
-"""Assign embeddings to the most probable of many clusters: a fast pass over all, an exact one over the few in doubt.
+"""Assign embeddings to the most probable of many clusters: a fast pass over all, exact ones over the few in doubt.
 
 Of softmax(scale * cos(z_i, w_k)) the greatest probability and its cluster are wanted. The fast pass multiplies in the
 number type asked for and keeps, of each row and chunk of clusters, the greatest logit and the sum of powers. Chunks
-whose greatest logit is, within the rounding error of such products, that of all are computed again in float64, so the
-cluster does not depend on the number type.
+whose greatest logit is, within the rounding error of such products, that of all are computed again in float32; rows
+that this leaves in doubt are decided in float64. So the cluster does not depend on the number type. Clusters that lie
+together share a chunk, so that few chunks are in doubt even where thousands of clusters are all but equal.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -22,8 +24,9 @@ PIECE = 2**18  # logits of a tile that the other passes go over together: 1 MB, 
 CARD = 2**26  # both on a GPU, where the cache does not matter
 WIDTH = 512  # clusters a chunk at most
 NARROW, CHUNKS = 64, 32  # fewer clusters than CHUNKS of WIDTH are cut into so many, of NARROW or more each
+PIVOTS = 1024  # clusters at most that the others are put beside
 HELD = 2**22  # pairs of row and chunk whose figures are held at a time: 32 MB
-PAIRS = 2**20  # pairs of row and cluster computed in float64 at a time: 8 MB
+PAIRS = 2**18  # pairs of row and cluster computed again at a time: 2 MB in float64
 EQUAL = 1e-12  # cosines this close are equal: their sums are taken in different orders
 FACTOR_ERROR = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}  # of a cosine, by rounding its factors to this type
 
@@ -36,19 +39,6 @@ class Assignment(NamedTuple):
     similarity: Tensor
 
 
-class _Plan(NamedTuple):
-    """Hold the scale, the error that logits may have, and whether powers of logits as they are stay in range.
-
-    `height` rows make a tile, `rows` of them a piece.
-    """
-
-    scale: float
-    tolerance: float
-    as_they_are: bool
-    height: int
-    rows: int
-
-
 class _Figures(NamedTuple):
     """Hold of each chunk and row the greatest logit, and the sum of powers of the logits less it, or as they are.
 
@@ -59,102 +49,134 @@ class _Figures(NamedTuple):
     total: Tensor
 
 
-class _Centres:
-    """Give chunks of clusters scaled to length one, in rooms they share: a copy of a million is half a gigabyte."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.weight = weight
-        self.short = torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
-        self.width = min(WIDTH, max(NARROW, -(-len(weight) // CHUNKS // NARROW) * NARROW))
-        self.count = -(-len(weight) // self.width)
-        self.rooms = {
-            dtype: weight.new_empty(self.width, weight.shape[1], dtype=dtype) for dtype in (weight.dtype, torch.float64)
-        }
-
-    def across(self, number: int, dtype: torch.dtype = torch.float32) -> Tensor:
-        """Return the chunk of that number as columns, until the next call. Shape: `[d, clusters]`."""
-        chunk = slice(number * self.width, (number + 1) * self.width)
-        weight = self.weight[chunk]
-        units = torch.mul(weight, self.short[chunk, None], out=self.rooms[weight.dtype][: len(weight)])
-        return (units if dtype == units.dtype else self.rooms[dtype][: len(weight)].copy_(units)).T
-
-
-@torch.no_grad()
-def assign(embedding: Tensor, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> Assignment:
-    """Return the most probable cluster of each embedding under softmax(scale * cos(z, w)); of equal ones the first.
+class Assigner:
+    """Assign embeddings to the most probable cluster under softmax(scale * cos(z, w)); of equal ones to the first.
 
     `dtype` is that of the factors in the products of the fast pass.
 
-    Shape: embedding `[n, d]`, weight `[clusters, d]`. Raises ValueError for others.
+    Shape: weight `[clusters, d]`. Raises ValueError for others, and for a scale that is not positive.
 
-    >>> assign(torch.eye(3)[[2, 0]], torch.eye(3), scale=60.0).cluster.tolist()
+    >>> Assigner(torch.eye(3), scale=60.0)(torch.eye(3)[[2, 0]]).cluster.tolist()
     [2, 0]
     """
-    check(embedding, weight, scale)
-    centres = _Centres(weight.float())
-    tile, piece = (CARD, CARD) if weight.is_cuda else (TILE, PIECE)
-    plan = _Plan(
-        scale,
-        2 * scale * (FACTOR_ERROR[dtype] + weight.shape[1] * torch.finfo(torch.float32).eps / 2),
-        scale + math.log(centres.width) <= math.log(torch.finfo(torch.float32).max) - MARGIN,
-        min(tile // centres.width, len(embedding)),
-        max(1, piece // centres.width),
-    )
-    blocks = embedding.float().split(_rows(len(embedding), plan.height, HELD // centres.count))
-    rooms = centres.weight.new_empty(2, centres.count, len(blocks[0]))
-    room = rooms.new_empty(plan.height * centres.width)
-    parts = []
-    for rows in blocks:
-        units = F.normalize(rows, eps=SHORTEST)
-        figures = _Figures(*rooms[:, :, : len(rows)])
-        with products(dtype, units.device) as multiply:
-            _fast(units, centres, figures, plan, room, multiply)
-        parts.append(_exact(units, centres, figures, plan))
-    return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def __init__(self, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> None:
+        check(weight[:1], weight, scale)
+        self.weight, self.scale, self.dtype = weight.float(), scale, dtype
+        self.width = min(WIDTH, max(NARROW, -(-len(weight) // CHUNKS // NARROW) * NARROW))
+        self.count = -(-len(weight) // self.width)
+        self.as_they_are = scale + math.log(self.width) <= math.log(torch.finfo(torch.float32).max) - MARGIN
+        self.tile, self.piece = (CARD, CARD) if weight.is_cuda else (TILE, PIECE)
+        self.short = torch.linalg.vector_norm(self.weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
+        self.number = self._together()  # of the cluster at each place
+        self.short = self.short[self.number]
+        self.units = self.weight.new_empty(self.width, weight.shape[1])
+
+    @torch.no_grad()
+    def __call__(self, embedding: Tensor) -> Assignment:
+        """Assign embeddings. Shape: `[n, d]`. Raises ValueError for others."""
+        check(embedding, self.weight, self.scale)
+        height = min(self.tile // self.width, len(embedding))
+        blocks = embedding.float().split(_rows(len(embedding), height, HELD // self.count))
+        rooms = self.units.new_empty(2, self.count, len(blocks[0]))
+        room = rooms.new_empty(height * self.width)
+        parts = []
+        for rows in blocks:
+            units = F.normalize(rows, eps=SHORTEST)
+            figures = _Figures(*rooms[:, :, : len(rows)])
+            with products(self.dtype, units.device) as multiply:
+                self._all(units, figures, room, multiply)
+            cluster, top, doubtful = self._nearly(units, figures)
+            left = doubtful.nonzero()[:, 0]
+            if len(left):
+                cluster[left], top[left] = self._exactly(units[left], figures.greatest[:, left])
+            shift = -top if self.as_they_are else figures.greatest.sub_(top)
+            confidence = figures.total.mul_(shift.exp_()).sum(0).reciprocal_().clamp_(max=1)
+            parts.append((cluster, confidence, top / self.scale))
+        return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    def _together(self) -> Tensor:
+        """Return the clusters in an order in which those nearest to the same one of some pivots follow each other."""
+        count = min(PIVOTS, self.count)
+        if count == 1:
+            return torch.arange(len(self.weight), device=self.weight.device)
+        place = torch.arange(count, device=self.weight.device) * len(self.weight) // count
+        pivots = (self.weight[place] * self.short[place, None]).T
+        nearest = [(rows @ pivots).argmax(1) for rows in self.weight.split(max(1, self.tile // count))]
+        return torch.cat(nearest).argsort(stable=True)
+
+    def _chunk(self, number: int) -> tuple[Tensor, Tensor]:
+        """Return the clusters of a chunk and their units, which the next call overwrites. Shape: `[k]`, `[k, d]`."""
+        places = slice(number * self.width, (number + 1) * self.width)
+        clusters = self.number[places]
+        units = torch.index_select(self.weight, 0, clusters, out=self.units[: len(clusters)])
+        return clusters, units.mul_(self.short[places, None])
+
+    def _powers(self, logits: Tensor, greatest: Tensor) -> Tensor:
+        """Return powers of the logits, in their place, less the greatest of a row unless they stay in range."""
+        return (logits if self.as_they_are else logits.sub_(greatest[:, None])).exp_()
+
+    def _all(self, units: Tensor, figures: _Figures, room: Tensor, multiply: Multiply) -> None:
+        """Compute all logits, a tile at a time in the room given, and write the figures, a piece at a time."""
+        height, rows = len(room) // self.width, max(1, self.piece // self.width)
+        blocks = (units * self.scale).split(height)
+        for number in range(self.count):
+            across = self._chunk(number)[1].T
+            for block, *places in zip(blocks, *(each[number].split(height) for each in figures), strict=True):
+                tile = multiply(block, across, room[: len(block) * across.shape[1]].view(len(block), -1))
+                for logits, greatest, total in zip(*(each.split(rows) for each in (tile, *places)), strict=True):
+                    torch.amax(logits, 1, out=greatest)
+                    torch.sum(self._powers(logits, greatest), 1, out=total)
+
+    def _candidates(self, greatest: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+        """Yield the number of a chunk, its clusters and their units, and rows whose greatest logit may be among them.
+
+        `dtype` is that of the products which the greatest logits are from.
+        """
+        near = greatest >= greatest.amax(0) - self._error(dtype)
+        for number in near.any(1).nonzero()[:, 0].tolist():
+            chunk = self._chunk(number)
+            for rows in near[number].nonzero()[:, 0].split(PAIRS // self.width):
+                yield number, *chunk, rows
+
+    def _error(self, dtype: torch.dtype) -> float:
+        """Return by how much the difference of two logits may be wrong."""
+        return 2 * self.scale * (FACTOR_ERROR[dtype] + self.weight.shape[1] * torch.finfo(torch.float32).eps / 2)
+
+    def _nearly(self, units: Tensor, figures: _Figures) -> tuple[Tensor, Tensor, Tensor]:
+        """Compute the candidates in float32; return cluster and logit of each row, and whether others come as near."""
+        greatest, total = figures
+        top = units.new_full((len(units),), -torch.inf)
+        cluster = torch.zeros_like(top, dtype=torch.int64)
+        several = torch.zeros_like(top, dtype=torch.bool)
+        error = self._error(torch.float32)
+        for number, clusters, chunk, rows in self._candidates(greatest, self.dtype):
+            logits = (units[rows] @ chunk.T).mul_(self.scale)
+            own = logits.amax(1)
+            near = (logits >= own[:, None] - error).to(torch.uint8)
+            better = own > top[rows]
+            chosen = rows[better]
+            top[chosen], cluster[chosen] = own[better], clusters[near.argmax(1)[better]]
+            several[chosen] = near.sum(1)[better] > 1
+            greatest[number, rows] = own
+            total[number, rows] = self._powers(logits, own).sum(1)
+        return cluster, top, several | ((greatest >= top - error).sum(0) > 1)
+
+    def _exactly(self, units: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the candidates in float64; return cluster and logit of each row."""
+        best = units.new_full((len(units),), -torch.inf, dtype=torch.float64)
+        cluster = torch.zeros_like(best, dtype=torch.int64)
+        for _, clusters, chunk, rows in self._candidates(greatest, torch.float32):
+            cosine = units[rows].double() @ chunk.double().T
+            own, other = cosine.amax(1), best[rows]
+            first = torch.where(cosine >= own[:, None] - EQUAL, clusters, len(self.weight)).amin(1)
+            better = (own > other + EQUAL) | ((own >= other - EQUAL) & (first < cluster[rows]))
+            chosen = rows[better]
+            best[chosen], cluster[chosen] = own[better], first[better]
+        return cluster, (self.scale * best).float()
 
 
 def _rows(count: int, tile: int, held: int) -> int:
     """Return how many rows a block takes: `held` at most but a tile at least, in whole tiles, all blocks alike."""
     blocks = -(-count // max(tile, held // tile * tile))
     return -(-count // (blocks * tile)) * tile
-
-
-def _fast(units: Tensor, centres: _Centres, figures: _Figures, plan: _Plan, room: Tensor, multiply: Multiply) -> None:
-    """Compute all logits, a tile at a time in the room given, and write the figures, a piece of the tile at a time."""
-    blocks = (units * plan.scale).split(plan.height)
-    for number in range(centres.count):
-        across = centres.across(number)
-        for block, *places in zip(blocks, *(each[number].split(plan.height) for each in figures), strict=True):
-            tile = multiply(block, across, room[: len(block) * across.shape[1]].view(len(block), -1))
-            for logits, greatest, total in zip(*(each.split(plan.rows) for each in (tile, *places)), strict=True):
-                torch.amax(logits, 1, out=greatest)
-                if not plan.as_they_are:
-                    logits.sub_(greatest[:, None])
-                torch.sum(logits.exp_(), 1, out=total)
-
-
-def _exact(units: Tensor, centres: _Centres, figures: _Figures, plan: _Plan) -> Assignment:
-    """Compute again the chunks that may hold the greatest logit of a row, and put their sums into the place."""
-    greatest, total = figures
-    best = units.new_full((len(units),), -torch.inf, dtype=torch.float64)
-    cluster = torch.zeros_like(best, dtype=torch.int64)
-    near = greatest >= greatest.amax(0) - plan.tolerance
-    for number in near.any(1).nonzero()[:, 0].tolist():
-        across = centres.across(number, torch.float64)
-        for rows in near[number].nonzero()[:, 0].split(PAIRS // centres.width):
-            cosine = units[rows].double() @ across
-            own = cosine.amax(1)
-            first = (cosine >= own[:, None] - EQUAL).to(torch.uint8).argmax(1)
-            better = own > best[rows] + EQUAL
-            best[rows[better]] = own[better]
-            cluster[rows[better]] = number * centres.width + first[better]
-            powers = cosine.mul_(plan.scale)
-            if not plan.as_they_are:
-                powers.sub_(greatest[number, rows, None])
-            total[number, rows] = powers.exp_().sum(1).float()
-    top = (plan.scale * best).float()
-    if plan.as_they_are:
-        inverse = total.sum(0).mul_((-top).exp_())
-    else:
-        inverse = greatest.sub_(top).exp_().mul_(total).sum(0)
-    return Assignment(cluster, inverse.reciprocal_().clamp_(max=1), best.float())
