@@ -25,7 +25,7 @@ from torch import Tensor
 CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 cache of one core
 WIDER = 4  # times as many clusters a chunk in bfloat16: rounding the embeddings again for each costs more than cache
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
-PIECE = 2**18  # logits of a chunk that all passes but products go over together: 1 MB each of logits and powers
+PIECE = 2**17  # logits of a chunk that all passes but products go over together: half a megabyte, and as much of powers
 MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for the rounding of logits
 SHORTEST = 1e-12  # length below which a vector counts as zero
 
