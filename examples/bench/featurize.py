@@ -4,9 +4,11 @@ Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wa
 --copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy,
 where this one has not; what is missing is left out.
 
-CPU time of whole processes, all formats and all sides in turn, threads pinned. Start-up is subtracted on every side: of
-a run on all clips goes a run on one of them, so ours pays for its worker processes and its one writer too. --times N
-gives every clip N times, under as many names: start-up varies by more than a hundred clips take.
+CPU time of whole processes, all formats and all sides in turn, threads pinned. A run that is not counted goes before
+each that is: the first touch of files, and of memory on a virtual machine, is not what is compared. Start-up is
+subtracted on every side: of a run on all clips goes a run on one of them, so ours pays for its worker processes and
+its one writer too. --times N gives every clip N times, under as many names: start-up varies by more than a hundred
+clips take.
 """
 
 import argparse
@@ -137,6 +139,7 @@ def compare(
                     continue  # one repeat of the slow one; the others cannot read AAC
                 paths = formats[form]
                 some = paths[: max(2, min(40, len(paths) // 10))] if side == "resampy" else paths
+                work(some)
                 found.setdefault((form, side), []).append(
                     (work(some) / (len(some) - 1), work(paths[:1]) / (len(some) - 1))
                 )

@@ -267,10 +267,11 @@ class Store:
         total, shape = sum(clip["count"][0] for clip in clips), self._frame_shape()
         sink.reserve("frames", (total, *shape), self.dtype)
         count, row, mean, squares = 0, 0, np.zeros(bands), np.zeros(bands)
+        room = np.empty((max(1, BLOCK // (bands * np.dtype(self.dtype).itemsize)), bands))
         for block in self._blocks(clips, 0, bands * np.dtype(self.dtype).itemsize):
             frames = np.frombuffer(block, self.dtype)
             row = sink.fill("frames", row, frames.reshape(-1, *shape))
-            count, mean, squares = merge_moments((count, mean, squares), frames.reshape(-1, bands))
+            count, mean, squares = merge_moments((count, mean, squares), frames.reshape(-1, bands), room)
         return mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")
 
     def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
@@ -391,19 +392,22 @@ def _offsets(counts: list[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
 
 
-def merge_moments(moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
-    """Merge rows into (count, mean, sum of squared deviations) in float64.
+def merge_moments(
+    moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray, room: np.ndarray | None = None
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """Merge rows into (count, mean, sum of squared deviations) in float64, computed in `room` if that is given.
 
     The pairwise update of Chan, Golub and LeVeque (1983), stable where the mean is large against the deviation.
     """
     count, mean, squares = moments
     if not len(rows):
         return moments
-    rows = rows.astype(np.float64)
-    row_mean = rows.mean(0)
+    own = np.empty(rows.shape) if room is None else room[: len(rows)]
+    np.copyto(own, rows)
+    row_mean = own.mean(0)
     difference, total = row_mean - mean, count + len(rows)
-    rows -= row_mean
-    squares = squares + np.einsum("ij,ij->j", rows, rows) + difference**2 * (count * len(rows) / total)
+    own -= row_mean
+    squares = squares + np.einsum("ij,ij->j", own, own) + difference**2 * (count * len(rows) / total)
     return total, mean + difference * (len(rows) / total), squares
 
 
