@@ -81,6 +81,9 @@ class Order(torch.utils.data.Sampler):
         return epoch, int(self.permutation[row])
 
 
+UNSAVED = 20.0  # seconds of training that are saved when it ends, in case that what comes after is interrupted
+
+
 class Checkpoint:
     """Keep the private state from which a stopped run goes on, in `OUTPUT.resume`."""
 
@@ -296,6 +299,8 @@ def train(
             known = _grown(known, {name: _copied(tensors) for name, tensors in mixture.heads().items()})
             if number + 1 < len(curriculum.stage):
                 save(number + 1, 0, mixture, None)
+            elif time.monotonic() - checkpoint.saved > UNSAVED:
+                save(number, stage.steps, mixture, None)  # what comes after may take long, too
     return known
 
 

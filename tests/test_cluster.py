@@ -7,14 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 
 from soundssl import files
-from soundssl.commands import assigning, main
+from soundssl.commands import assigning, cluster, main
 from soundssl.commands.assigning import Tally
 from soundssl.evaluations.clusters import adjusted_rand
 
@@ -246,6 +248,25 @@ def test_the_sheet_names_the_largest_clusters_and_how_stable_they_are(found, tmp
     command(found[0], "--k", PLANTED, "--method", "kmeans", "--stability", status=2)
 
 
+def test_of_several_starts_the_one_whose_rows_lie_nearest_is_kept(found, tmp_path):
+    options = ("--k", PLANTED, "--steps", 12, "--batch-size", 64, "--learning-rate", 0.02, "-o")
+    made = {starts: tmp_path / f"{starts}.h5" for starts in ("all", 0, 1, 2)}
+    command(found[0], *options, made["all"])
+    rows = files.Embeddings(found[0]).embedding[:].astype("f4")
+    near = []
+    for number in range(cluster.STARTS):
+        command(found[0], *options, made[number], "--starts", 1, "--seed", number * cluster.SEED_STEP)
+        near.append(assigning.nearness(rows, files.Clusters(made[number]).cluster))
+    kept = files.Clusters(made["all"])
+    best = files.Clusters(made[near.index(max(near))])
+    assert len(set(near)) > 1 and np.array_equal(kept.weight[:], best.weight[:])
+    assert np.array_equal(kept.cluster, best.cluster)
+    logs = [path.with_name(path.name + ".metrics.jsonl").read_text() for path in made.values()]
+    assert logs[0] == logs[1 + near.index(max(near))]
+    assert len(list(tmp_path.iterdir())) == 2 * len(made)  # no states, and no figures of the others
+    command(found[0], "--k", PLANTED, "--method", "kmeans", "--starts", 2, status=2)
+
+
 def test_collapse_is_named_with_advice(tmp_path, capsys):
     np.save(tmp_path / "same.npy", np.ones((64, 8), "f4"))
     command(tmp_path / "same.npy", "--k", 5, "--steps", 5, "-o", tmp_path / "c.h5")
@@ -342,3 +363,16 @@ def test_windows_are_drawn_evenly_from_the_chosen_clips():
     assert np.histogram(first, 5)[0] == pytest.approx(len(first) / 5, rel=0.2)
     again = examples.__getitems__([(7, 1), (3, 0)])["window"]
     assert np.array_equal(again, examples.__getitems__([(3, 0), (7, 1)])["window"].flip(0))
+
+
+def test_scale_and_gamma_go_along_lines_and_stay():
+    from soundssl.objectives import clustering
+
+    options = clustering.Options(
+        clusters=3, start="random", scale=60, rise=0.5, gamma=1.5, gamma_start=0.5, gamma_over=0.8
+    )
+    goes = clustering.Objective(SimpleNamespace(size=4), None, options)
+    assert [goes.scale(each) for each in (0, 0.25, 0.5, 1)] == pytest.approx([6, 33, 60, 60])
+    assert [goes.gamma(each) for each in (0, 0.4, 0.8, 1)] == pytest.approx([0.5, 1.0, 1.5, 1.5])
+    stays = clustering.Objective(SimpleNamespace(size=4), None, replace(options, rise=0, gamma_start=-1))
+    assert {stays.scale(each) for each in (0, 0.5, 1)} == {60} and {stays.gamma(each) for each in (0, 0.5, 1)} == {1.5}

@@ -309,6 +309,15 @@ def assign(source: Source, head: Head, accelerator, sink, advance: Callable) -> 
     return tally
 
 
+def nearness(rows, cluster) -> float:
+    """Return the mean cosine of rows to the mean of their cluster. Shape: rows `[n, d]`, cluster `[n]`."""
+    import numpy as np
+
+    units, total = _unit(rows), np.zeros((int(cluster.max()) + 1, rows.shape[1]), np.float32)
+    _add(total, cluster, units)
+    return float(np.einsum("nd,nd->n", units, _unit(total)[cluster]).mean())
+
+
 def _blocks(source: Source) -> Iterator[tuple[int, Any]]:
     """Yield the rows in blocks, each with the number of its first; raise SoundsslError for a row that is not finite."""
     import numpy as np

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -36,6 +38,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 LEAST_STEPS = 300  # of a small collection, whatever its epochs
 UNSURE = 0.35  # share of log K that the rows' entropy is to have at the start of `steady`; examples/RESULTS.md
 JUDGED = 4096  # rows that it is measured on
+STARTS, FEW_CLUSTERS = 3, 32  # starts where there are no more clusters than these: of few, one start settles much
+SEED_STEP = 1_000_003  # between the seeds of one command's starts
 FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
 
 
@@ -92,6 +96,14 @@ def cluster(
     epochs: Annotated[float, typer.Option(min=0, help="Times that each row is seen (inferred).")] = 10.0,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
     learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 0.01,
+    starts: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            help="Learn from so many starts, and keep the clusters whose windows lie nearest to their means. Default: "
+            "3 for 32 clusters or fewer, 1 for more and for the preset paper.",
+        ),
+    ] = None,
     optimiser: Annotated[
         str,
         typer.Option(help="adam, or rowwise, which keeps a quarter as much in memory: a second moment a cluster."),
@@ -141,7 +153,7 @@ def cluster(
     import dataclasses
 
     from soundssl import device as hardware
-    from soundssl import files, training
+    from soundssl import files
 
     for value, legal, name in (
         (method, METHODS, "--method"),
@@ -161,8 +173,10 @@ def cluster(
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, [*given, output])
-    if stability and (assign or method != "entropy"):
-        raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint="--stability")
+    for given_it, name in ((stability, "--stability"), (starts, "--starts")):
+        if given_it and (assign or method != "entropy"):
+            raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint=name)
+    starts = starts or (STARTS if k and k <= FEW_CLUSTERS and preset != "paper" else 1)
     with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
         quiet = quiet or not accelerator.main
         inputs, plan = [source.identity], None
@@ -186,27 +200,19 @@ def cluster(
             count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
             plan = _plan(source.size, options, count, batch_size, learning_rate, optimiser)
         facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
-        facts += ["stability"] if stability else []
+        facts += [f"{starts} starts"] * (starts > 1) + ["stability"] * stability
         made_from = files.digest("clusters", inputs, method, *facts)
         if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
             return
         terminal.say("cluster", accelerator.reason, quiet)
         if plan:
-            checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
+            runs = _Runs(plan, chosen, accelerator, made_from, checkpoint_every, quiet)
             if force and accelerator.main:
-                checkpoint.remove()
+                runs.forget(output, starts, stability)
             accelerator.barrier()
-            weight = _learn(plan, chosen, accelerator, output, checkpoint, seed, quiet)
-            head = Head(weight, scale=plan.stage[0].objective["clustering"]["scale"])
+            head = runs.best(output, starts, seed)
             if stability:
-                again = output.with_name(output.name + ".again")
-                second = training.Checkpoint(again, made_from, checkpoint_every)
-                if force and accelerator.main:
-                    second.remove()
-                accelerator.barrier()
-                other = dataclasses.replace(
-                    head, weight=_learn(plan, chosen, accelerator, again, second, seed + 1, quiet)
-                )
+                other = runs.best(_again(output), starts, seed + 1)
         elif k:
             head = _k_means(chosen, k, seed, quiet)
         head = dataclasses.replace(head, context=context)
@@ -215,8 +221,9 @@ def cluster(
             tally = _write(source, head, accelerator, output, origin, quiet)
             if stability:
                 tally.facts["stability"] = describing.stability(source, head, other, accelerator)
-                second.remove()
-            training.Checkpoint(output, made_from, checkpoint_every).remove()
+            if plan:
+                runs.forget(output, starts, stability)
+                runs.keep_figures(starts)
             _report(tally, output, implied, quiet, picture)
             terminal.print_path(output, implied)
 
@@ -253,20 +260,75 @@ def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learn
     return dataclasses.replace(plan, encoder="identity", size=size)
 
 
-def _learn(plan, source: Source, accelerator, output: Path, checkpoint, seed: int, quiet: bool):
-    """Return the centres that the training loop finds on fixed embeddings; it goes on where it was stopped."""
-    from soundssl import device as hardware
-    from soundssl import files, objectives, training
-    from soundssl.models import heads
+def _again(output: Path) -> Path:
+    """Return the name of the second run of --stability."""
+    return output.with_name(output.name + ".again")
 
-    hardware.seed(seed)
-    log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
-    with terminal.progress("cluster", plan.stage[0].steps, "steps", quiet) as advance:
-        found = training.train(
-            plan, accelerator.place(heads.Identity(source.size)), objectives.Inputs(None, None, embeddings=source),
-            accelerator, seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
-        )  # fmt: skip
-    return found["clustering"]["head.weight"].numpy()
+
+def _places(output: Path, starts: int) -> list[Path]:
+    """Return what the starts of a run are named by: their states and figures lie beside it."""
+    return [output.with_name(f"{output.name}.start-{number + 1}") if number else output for number in range(starts)]
+
+
+def _log(output: Path) -> Path:
+    return output.with_name(output.name + ".metrics.jsonl")
+
+
+@dataclass
+class _Runs:
+    """Learn centres in the training loop, on fixed embeddings; every run goes on where it was stopped."""
+
+    plan: Any
+    source: Source
+    accelerator: Any
+    made_from: str
+    every: float
+    quiet: bool
+    chosen: dict[Path, Path] = field(default_factory=dict)
+
+    def forget(self, output: Path, starts: int, stability: bool) -> None:
+        """Remove the states of all runs."""
+        from soundssl import training
+
+        for place in _places(output, starts) + (_places(_again(output), starts) if stability else []):
+            training.Checkpoint(place, self.made_from, self.every).remove()
+
+    def keep_figures(self, starts: int) -> None:
+        """Keep, of the figures of several starts, those of the best."""
+        for output, best in self.chosen.items():
+            os.replace(_log(best), _log(output))
+            for place in _places(output, starts)[1:]:
+                _log(place).unlink(missing_ok=True)
+
+    def best(self, output: Path, starts: int, seed: int) -> Head:
+        """Return the centres of the start whose rows lie nearest to the means of their clusters."""
+        places = _places(output, starts)
+        heads = [self._learn(place, seed + SEED_STEP * number) for number, place in enumerate(places)]
+        if starts == 1:
+            return heads[0]
+        rows = self.source.sample(JUDGED, seed)
+        near = [assigning.nearness(rows, head.chooser(self.accelerator)(rows)[0]) for head in heads]
+        best = near.index(max(near))
+        self.chosen[output] = places[best]
+        return heads[best]
+
+    def _learn(self, place: Path, seed: int) -> Head:
+        from soundssl import device as hardware
+        from soundssl import files, objectives, training
+        from soundssl.models import heads
+
+        hardware.seed(seed)
+        log = files.Log(_log(place) if self.accelerator.main else None)
+        checkpoint = training.Checkpoint(place, self.made_from, self.every)
+        with terminal.progress("cluster", self.plan.stage[0].steps, "steps", self.quiet) as advance:
+            found = training.train(
+                self.plan, self.accelerator.place(heads.Identity(self.source.size)),
+                objectives.Inputs(None, None, embeddings=self.source), self.accelerator,
+                seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
+            )  # fmt: skip
+        return Head(
+            found["clustering"]["head.weight"].numpy(), scale=self.plan.stage[0].objective["clustering"]["scale"]
+        )
 
 
 def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:
