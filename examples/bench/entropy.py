@@ -88,12 +88,12 @@ def _print_added_memory(name: str, batch: int, clusters: int) -> None:
     loss = direct if name == "direct" else streamed(name)
     step(loss, *data(8, 64))
     given = data(batch, clusters)
-    before = _status("VmRSS")
+    before = status("VmRSS")
     step(loss, *given)
-    print(_status("VmHWM") - before)
+    print(status("VmHWM") - before)
 
 
-def _status(name: str) -> float:
+def status(name: str) -> float:
     """Return a figure of this process in MB; the peak that `resource` gives is inherited from the parent."""
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))

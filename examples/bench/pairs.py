@@ -6,13 +6,13 @@ Run with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1)
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 from statistics import median
 
 import torch
+from entropy import status
 
 from soundssl.ops import pairs
 
@@ -50,11 +50,11 @@ def step(form: str, batch: int) -> dict:
     score, cross_entropy = FORMS[form]
     parts = arguments(batch)
     positive, legal = torch.arange(batch), ~torch.eye(batch, dtype=torch.bool)
-    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    before, start = status("VmHWM"), time.process_time()
     loss = cross_entropy(score(*parts), positive, legal)
     loss.backward()
     seconds = time.process_time() - start
-    added = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    added = status("VmHWM") - before
     norms = [loss.item(), *(float(part.grad.norm()) for part in parts)]
     return {"seconds": seconds, "megabytes": added, "norms": norms}
 

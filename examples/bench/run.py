@@ -9,6 +9,7 @@ import importlib
 import json
 from pathlib import Path
 
+CLAIM = 60  # characters of a claim in the table, at least
 BENCHES = (
     "startup",
     "featurize",
@@ -30,14 +31,30 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="tiny sizes")
     parser.add_argument("-o", "--output", type=Path, help="write the rows as JSON")
     options = parser.parse_args()
-    rows = [row for name in options.names for row in importlib.import_module(name).measure(options.small)]
-    width = max(len(row["claim"]) for row in rows)
-    for row in rows:
-        times = f"{row['ours_ms']:10.3f} ms   {row['peer']}: {row['peer_ms']:.3f} ms"
-        floor = f"   {row['share_of_floor']:.0%} of the speed of {row['floor']}" if "floor" in row else ""
-        print(f"{row['claim']:<{width}} {times}   {row['ratio']:.2f} times{floor}")
-    if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    rows: list[dict] = []
+    for name in options.names:
+        found = importlib.import_module(name).measure(options.small)
+        rows += found
+        print("\n".join(map(line, found)), flush=True)
+        if options.output:
+            options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+
+
+def line(row: dict) -> str:
+    """Say in one line what was measured."""
+    words = [f"{row['claim']:<{CLAIM}} {figure(row, 'ours')}   {row['peer']}: {figure(row, 'peer')}"]
+    words.append(f"{row['ratio']:.2f} times")
+    if "floor" in row:
+        words.append(f"{row['share_of_floor']:.0%} of the speed of {row['floor']}")
+    if "memory_ratio" in row:
+        words.append(f"{row['ours_added_mb']:.0f} MB, not {row['peer_added_mb']:.0f}")
+    return "   ".join(words)
+
+
+def figure(row: dict, side: str) -> str:
+    """Return the milliseconds of a side, with the distance between the quartiles where it is known."""
+    spread = f" ± {row[f'{side}_spread_ms']:.3g}" if f"{side}_spread_ms" in row else ""
+    return f"{row[f'{side}_ms']:.3f}{spread} ms"
 
 
 if __name__ == "__main__":
