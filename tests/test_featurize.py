@@ -1,5 +1,6 @@
 """featurize from the outside: what it takes, what it refuses, and that no interruption shows in the bytes."""
 
+import json
 import os
 import shutil
 import signal
@@ -16,6 +17,7 @@ from conftest import CLASSES, RATE, synthesise, write_video
 
 from soundssl import files
 from soundssl.commands import main
+from soundssl.files import spooling
 from soundssl.media import read_audio
 from soundssl.ops.spectrogram import log_mel
 
@@ -267,6 +269,28 @@ def test_a_finished_run_is_touched_and_changed_options_begin_again(few, tmp_path
     assert call(few, "-o", output, "--store", "float32")[0] == 0
     assert files.Features(output).frames.dtype == np.float32
     assert "up to date" not in call(few, "-o", output, "--store", "float32", "--force")[2]
+
+
+def test_parts_of_a_finished_output_are_cleared_up(few, tmp_path, call, monkeypatch):
+    output, parts = tmp_path / "f.h5", tmp_path / "f.h5.parts"
+
+    def killed(folder):
+        next(path for path in folder.iterdir() if path.name != "journal.jsonl").unlink()
+        raise SystemExit(137)
+
+    monkeypatch.setattr(spooling, "remove_parts", killed)
+    assert call(few, "-o", output)[0] == 137
+    monkeypatch.undo()
+    first = output.read_bytes()
+    assert parts.is_dir() and keys(output) == ["0.wav", "1.wav", "2.wav", "3.wav"]
+    with open(parts / "journal.jsonl", "rb") as journal:
+        spooling.lock(journal, output)  # another run is at work there
+        assert "is up to date" in call(few, "-o", output)[2] and parts.is_dir()
+    assert "is up to date" in call(few, "-o", output)[2] and not parts.exists()
+    assert output.read_bytes() == first
+    parts.mkdir()
+    (parts / "journal.jsonl").write_text(json.dumps({"made_from": "what another command began"}) + "\n")
+    assert "is up to date" in call(few, "-o", output)[2] and parts.is_dir()
 
 
 def test_an_output_among_the_media_is_no_input(few, tmp_path, call):

@@ -14,9 +14,10 @@ import pytest
 from soundssl import SoundsslError, files
 from soundssl.commands import main
 from soundssl.files.features import FRONT_END
+from soundssl.files.moments import merge_moments
 from soundssl.files.reading import Array
 from soundssl.files.schema import KINDS, check
-from soundssl.files.spooling import Store, merge_moments
+from soundssl.files.spooling import Store
 from soundssl.ops.spectrogram import FrontEnd
 
 ATTRIBUTES = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}

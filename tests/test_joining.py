@@ -15,7 +15,7 @@ from conftest import RATE, synthesise, write_video
 from soundssl import files, models
 from soundssl.commands import main
 from soundssl.commands.options import belongs, part_of
-from soundssl.files.spooling import merge_moments, merge_summaries
+from soundssl.files.moments import merge_moments, merge_summaries
 
 NOT_OURS = ("part/file", "part/uuid")
 

@@ -26,6 +26,7 @@ def done_before(command: str, output: Path, made_from: str, force: bool, quiet: 
 
     if force or files.made_from(output) != made_from:
         return False
+    files.clear_finished(output, made_from)
     up_to_date(command, output, quiet, implied)
     return True
 

@@ -5,6 +5,7 @@ writing     atomic files with provenance
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
+moments     mean and deviation of what comes in blocks
 keeping     vectors that are done, until an embeddings file is whole
 joining     several files of one kind as one
 inspection  what is in a file, and whether it is sound
@@ -32,7 +33,7 @@ from soundssl.files.reading import (
     read_scores,
     require,
 )
-from soundssl.files.spooling import Spool, Store, differences
+from soundssl.files.spooling import Spool, Store, clear_finished, differences
 from soundssl.files.writing import (
     Log,
     Unusable,
@@ -64,6 +65,7 @@ __all__ = [
     "Vectors",
     "attributes_of",
     "chain",
+    "clear_finished",
     "create",
     "differences",
     "digest",

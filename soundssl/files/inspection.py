@@ -11,9 +11,9 @@ import h5py
 import numpy as np
 
 from soundssl.files.model import model_attributes, read_model
+from soundssl.files.moments import merge_moments
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
-from soundssl.files.spooling import merge_moments
 from soundssl.files.writing import datasets, text
 
 BLOCK = 1 << 22  # numbers read at a time: 16 MB of float32

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 
-from soundssl.files.spooling import JOURNAL, lock, parts_of
+from soundssl.files.spooling import JOURNAL, lock, parts_of, remove_parts
 
 
 class Vectors:
@@ -56,4 +55,4 @@ class Vectors:
     def discard(self) -> None:
         """Remove the folder: the output is written."""
         self.close()
-        shutil.rmtree(self.folder)
+        remove_parts(self.folder)

@@ -20,6 +20,7 @@ import numpy as np
 
 from soundssl import SoundsslError, __version__
 from soundssl.files.features import Features
+from soundssl.files.moments import merge_moments
 from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, text
 
@@ -31,12 +32,37 @@ OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
 STORED = {"error": ("f4", 0)}
+FINISHED = "finished"  # the journal's last key, when the output is about to stand
 PROBED = 16  # one frame in so many is compared with what is stored of it
 
 
 def parts_of(output: str | os.PathLike) -> Path:
     """Return the folder in which an unfinished output lies."""
     return Path(output).with_name(Path(output).name + ".parts")
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove a folder of parts, its journal last: it says of what is left there what it was for."""
+    for path in folder.iterdir():
+        if path.name != JOURNAL:
+            path.unlink()
+    shutil.rmtree(folder)
+
+
+def clear_finished(output: str | os.PathLike, made_from: str) -> None:
+    """Remove the parts of a finished output, left by a run that was killed between writing it and clearing up."""
+    folder = parts_of(output)
+    journal = folder / JOURNAL
+    if not journal.is_file():
+        return
+    with open(journal, "r+b") as file:
+        try:
+            lock(file, output)
+        except SoundsslError:  # another run is at work there
+            return
+        last = file.read().splitlines()[-1:]
+        if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
+            remove_parts(folder)
 
 
 def lock(file, output: str | os.PathLike) -> None:
@@ -137,7 +163,7 @@ class Store:
             return {}
         self.journal.truncate(sum(len(line.encode()) for line in whole))
         size = {path.name: path.stat().st_size for path in self.folder.glob("worker-*")}
-        return {entry["key"]: entry for entry in entries[1:] if _is_spooled(entry, size)}
+        return {entry["key"]: entry for entry in entries[1:] if "key" in entry and _is_spooled(entry, size)}
 
     def _line(self, entry: dict) -> None:
         self.journal.write(json.dumps(entry, default=str) + "\n")
@@ -159,7 +185,7 @@ class Store:
     def discard(self) -> None:
         """Give up: remove the folder."""
         self.close()
-        shutil.rmtree(self.folder)
+        remove_parts(self.folder)
 
     def keep(self, sources: Mapping[str, str]) -> None:
         """Forget every entry whose input is no longer what `sources` (digest by key) says."""
@@ -204,6 +230,7 @@ class Store:
         made_from: str | None = None,
     ) -> int:
         """Write the features file from the journal's clips, sorted by key, and remove the folder; return the clips."""
+        made_from = self.made_from if made_from is None else made_from
         clips = self.clips(keys)
         skipped = sorted(
             (entry for key in keys if "reason" in (entry := self.done[key])), key=lambda each: each["path"]
@@ -212,7 +239,7 @@ class Store:
             self.output,
             "features",
             inputs=inputs,
-            made_from=self.made_from if made_from is None else made_from,
+            made_from=made_from,
             attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
             with_provenance=with_provenance,
         ) as sink:
@@ -222,6 +249,7 @@ class Store:
             if any(clip["count"][1] for clip in clips):
                 self._copy_images(sink, clips, image_shape)
             write_table(sink, clips, skipped)
+            self._line({FINISHED: made_from})
         self.discard()
         return len(clips)
 
@@ -390,39 +418,3 @@ def column(file, name: str) -> np.ndarray:
 
 def _offsets(counts: list[int]) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(counts, dtype=np.int64)]).astype(np.int64)
-
-
-def merge_moments(
-    moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray, room: np.ndarray | None = None
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """Merge rows into (count, mean, sum of squared deviations) in float64, computed in `room` if that is given.
-
-    The pairwise update of Chan, Golub and LeVeque (1983), stable where the mean is large against the deviation.
-    """
-    count, mean, squares = moments
-    if not len(rows):
-        return moments
-    own = np.empty(rows.shape) if room is None else room[: len(rows)]
-    np.copyto(own, rows)
-    row_mean = own.mean(0)
-    difference, total = row_mean - mean, count + len(rows)
-    own -= row_mean
-    squares = squares + np.einsum("ij,ij->j", own, own) + difference**2 * (count * len(rows) / total)
-    return total, mean + difference * (len(rows) / total), squares
-
-
-def merge_summaries(parts: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    """Merge (count, mean, deviation) of several files; return mean and deviation of all. Shape: `[bands]`, float32."""
-    total, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for count, other, deviation in parts:
-        if count:
-            difference = other.astype(np.float64) - mean
-            squares = (
-                squares + deviation.astype(np.float64) ** 2 * count + difference**2 * (total * count / (total + count))
-            )
-            mean = mean + difference * (count / (total + count))
-            total += count
-    size = len(parts[0][1])
-    return np.broadcast_to(mean, size).astype("f4"), np.sqrt(np.broadcast_to(squares, size) / max(total, 1)).astype(
-        "f4"
-    )
