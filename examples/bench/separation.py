@@ -55,7 +55,7 @@ def losses(small: bool) -> list[dict]:
 
 
 def shares(small: bool) -> list[dict]:
-    """Measure the loss with its gradient within training steps: of four examples, of one where a net takes gigabytes."""
+    """Measure the loss with its gradient within training steps of four examples, or one where a net takes gigabytes."""
     seconds, repeats, rows = (0.2, 1, []) if small else (3.0, 5, [])
     for name in SMALL if small else SMALL + LARGE:
         batch = 1 if small or name in LARGE else 4
