@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soundssl.ops.entropy import MARGIN, SHORTEST, Multiply, check, products
+from soundssl.ops.entropy import LOWEST, MARGIN, SHORTEST, Multiply, check, products
 
 TILE = 2**21  # logits multiplied at a time, 8 MB: factors are rounded anew for every tile
 PIECE = 2**18  # logits of a tile that the other passes go over together: 1 MB, half the level-2 cache of a core
@@ -114,7 +114,7 @@ class Assigner:
 
     def _powers(self, logits: Tensor, greatest: Tensor) -> Tensor:
         """Return powers of the logits, in their place, less the greatest of a row unless they stay in range."""
-        return (logits if self.as_they_are else logits.sub_(greatest[:, None])).exp_()
+        return (logits if self.as_they_are else logits.sub_(greatest[:, None]).clamp_(min=LOWEST)).exp_()
 
     def _all(self, units: Tensor, figures: _Figures, room: Tensor, multiply: Multiply) -> None:
         """Compute all logits, a tile at a time in the room given, and write the figures, a piece at a time."""

@@ -26,6 +26,7 @@ CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 
 WIDER = 4  # times as many clusters a chunk in bfloat16: rounding the embeddings again for each costs more than cache
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
 PIECE = 2**17  # logits of a chunk that all passes but products go over together: half a megabyte, and as much of powers
+LOWEST = -75.0  # less than the greatest logit of a row; a power that leaves the normal numbers costs 50 others in time
 MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for the rounding of logits
 SHORTEST = 1e-12  # length below which a vector counts as zero
 
@@ -143,7 +144,13 @@ class _Tiles:
         self.tiles = [unit.new_empty(len(unit) * width) for _ in range(2)]
         self.units = unit.new_empty(width, unit.shape[1])
         greatest = math.log(torch.finfo(unit.dtype).max) - MARGIN
+        self.deep = -2 * plan.scale < LOWEST
         self.in_range = plan.scale + math.log(len(weight)) <= greatest
+
+    def shift(self, logits: Tensor, top: Tensor) -> Tensor:
+        """Return the logits, in their place, less the greatest of their row, and not far below it."""
+        logits.sub_(top[:, None])
+        return logits.clamp_(min=LOWEST) if self.deep else logits
 
     def pieces(self, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Yield rows of all tensors, as many as are passed over again and again while they stay in the cache."""
@@ -207,7 +214,7 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
             new = torch.maximum(m, x.amax(1))
             if not tiles.in_range:
                 s.mul_(torch.where(s > 0, m - new, 0.0).exp_())  # the first time, minus infinity less a number
-                x.sub_(new[:, None])
+                tiles.shift(x, new)
             m.copy_(new)
             s.add_(x.exp_().sum(1))
     if tiles.in_range:
@@ -229,7 +236,7 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
     for columns, _, logits, powers in tiles:
         q, greatest = logits.new_zeros(logits.shape[1]), logits.new_full(logits.shape[1:], -torch.inf)
         for x, p, m, each, s, e in tiles.pieces(logits, powers, top, share, total, moment):
-            torch.maximum(greatest, x.sub_(m[:, None]).amax(0), out=greatest)
+            torch.maximum(greatest, tiles.shift(x, m).amax(0), out=greatest)
             torch.exp(x, out=p)
             q.addmv_(p.T, each)
             s.add_(p.sum(1))
@@ -258,7 +265,7 @@ def _gradients(
     scaled, room = tiles.rows * share[:, None], torch.empty_like(tiles.units)
     for columns, units, logits, powers in tiles:
         for x, p, m, o in tiles.pieces(logits, powers, top, offset):
-            torch.exp(x.sub_(m[:, None]), out=p)
+            torch.exp(tiles.shift(x, m), out=p)
             p.mul_(torch.sub(logarithm[columns], x, out=x).add_(o[:, None]))
         rows += tiles.multiply(powers, units, part)
         if weights is not None:
