@@ -96,7 +96,7 @@ class Checkpoint:
         if not self.path.is_file():
             return None
         try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)  # gigabytes, copied once
         except Exception as error:
             raise SoundsslError(f"{self.path} cannot be read ({error}); delete it to begin afresh") from error
         return state if state["made_from"] == self.made_from else None

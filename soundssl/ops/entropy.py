@@ -183,7 +183,9 @@ class _Entropies(torch.autograd.Function):
         conditional = (total.log() - mean).clamp_(min=0).mean(dtype=torch.float64)
         loss = (conditional - plan.gamma * marginal).to(embedding.dtype)
         ctx.plan = plan
-        ctx.save_for_backward(unit, length, weight, short, top, total, mean - plan.gamma * cross, logarithm)
+        # Rounded first: where a row is all in one cluster, A is log q of that one, and they cancel to the last bit.
+        total, offset = total.to(top.dtype), mean.to(top.dtype) - plan.gamma * cross.to(top.dtype)
+        ctx.save_for_backward(unit, length, weight, short, top, total, offset, logarithm)
         found = loss, conditional.to(embedding.dtype), marginal.to(embedding.dtype), active
         ctx.mark_non_differentiable(*found[1:])
         return found
@@ -208,7 +210,7 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
     leave its range, the maximum so far is taken off first.
     """
     top = tiles.rows.new_full((len(tiles.rows),), -torch.inf)
-    total = torch.zeros_like(top)
+    total = torch.zeros_like(top, dtype=torch.float64)
     for _, _, logits, _ in tiles:
         for x, m, s in tiles.pieces(logits, top, total):
             new = torch.maximum(m, x.amax(1))
@@ -219,7 +221,7 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
             s.add_(x.exp_().sum(1))
     if tiles.in_range:
         total.mul_(torch.exp(-top))
-    return top, (total * len(total)).reciprocal()
+    return top, (total * len(total)).reciprocal().to(top.dtype)
 
 
 def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Tensor, ...]:
@@ -228,7 +230,7 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
     The sum of powers is taken again: a row all in one cluster has a power of one there, and a sum of exactly one.
     """
     logarithm = tiles.rows.new_empty(len(tiles.weight))
-    total, moment, cross = (torch.zeros_like(top) for _ in range(3))
+    total, moment, cross = (torch.zeros_like(top, dtype=torch.float64) for _ in range(3))  # sums over all chunks
     marginal = torch.zeros((), dtype=torch.float64, device=top.device)
     active = torch.zeros((), dtype=torch.int64, device=top.device)
     least = torch.finfo(top.dtype).tiny
@@ -246,7 +248,7 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
             q = plan.average[columns].mul_(plan.momentum).add_(q, alpha=1 - plan.momentum) / mass
         here = torch.log(q.clamp(min=least), out=logarithm[columns])
         marginal -= torch.dot(q, here)
-        cross.addmv_(powers, here)
+        cross += torch.mv(powers, here)
     return total, moment.div_(total), cross.div_(total), logarithm, marginal.clamp_(min=0), active
 
 
