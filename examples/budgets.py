@@ -118,7 +118,8 @@ def write_rows(path: Path, data: Data) -> None:
 def clusters(rows: Path, count: int, seed: int, context: float) -> files.Clusters:
     """Run soundssl cluster on some rows."""
     output = rows.with_name("clusters.h5")
-    sections.tool("cluster", rows, "--k", count, "--seed", seed, "--context", context, "-q", "--force", "-o", output)
+    words = ["--k", count, "--seed", seed, "--starts", 1, "--context", context]  # nine groupings a run
+    sections.tool("cluster", rows, *words, "-q", "--force", "-o", output)
     return files.Clusters(output)
 
 
