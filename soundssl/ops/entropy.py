@@ -180,7 +180,9 @@ class _Entropies(torch.autograd.Function):
             tiles = _Tiles(unit, weight, short, plan, multiply)
             top, share = _normalise(tiles)
             total, mean, cross, logarithm, marginal, active = _marginal(tiles, top, share, plan)
-        conditional = (total.log() - mean).clamp_(min=0).mean(dtype=torch.float64)
+        own = total.log() - mean
+        own[own <= len(weight) * -LOWEST * math.exp(LOWEST)] = 0.0  # no more than what powers at LOWEST may add
+        conditional = own.mean(dtype=torch.float64)
         loss = (conditional - plan.gamma * marginal).to(embedding.dtype)
         ctx.plan = plan
         # Rounded first: where a row is all in one cluster, A is log q of that one, and they cancel to the last bit.
