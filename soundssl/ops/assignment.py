@@ -1,10 +1,11 @@
 """Assign embeddings to the most probable of many clusters: a fast pass over all, exact ones over the few in doubt.
 
 Of softmax(scale * cos(z_i, w_k)) the greatest probability and its cluster are wanted. The fast pass multiplies in the
-number type asked for and keeps, of each row and chunk of clusters, the greatest logit and the sum of powers. Chunks
-whose greatest logit is, within the rounding error of such products, that of all are computed again in float32; rows
-that this leaves in doubt are decided in float64. So the cluster does not depend on the number type. Clusters that lie
-together share a chunk, so that few chunks are in doubt even where thousands of clusters are all but equal.
+number type asked for and keeps, of each row and chunk of clusters, the greatest logit and the sum of powers. The best
+chunk of each row is computed again in float32, then the chunks that may hold a greater logit yet, by what was lost when
+their factors were rounded; rows that this leaves in doubt are decided in float64. So the cluster does not depend on the
+number type. Clusters that lie together share a chunk, so that few chunks are in doubt even where thousands of clusters
+are all but equal.
 """
 
 from __future__ import annotations
@@ -28,7 +29,6 @@ PIVOTS = 1024  # clusters at most that the others are put beside
 HELD = 2**22  # pairs of row and chunk whose figures are held at a time: 32 MB
 PAIRS = 2**18  # pairs of row and cluster computed again at a time: 2 MB in float64
 EQUAL = 1e-12  # cosines this close are equal: their sums are taken in different orders
-FACTOR_ERROR = {torch.float32: 0.0, torch.bfloat16: 2.0**-8}  # of a cosine, by rounding its factors to this type
 
 
 class Assignment(NamedTuple):
@@ -62,23 +62,25 @@ class Assigner:
 
     def __init__(self, weight: Tensor, scale: float, dtype: torch.dtype = torch.float32) -> None:
         check(weight[:1], weight, scale)
-        self.weight, self.scale, self.dtype = weight.float(), scale, dtype
+        self.scale, self.dtype = scale, dtype
         self.width = min(WIDTH, max(NARROW, -(-len(weight) // CHUNKS // NARROW) * NARROW))
         self.count = -(-len(weight) // self.width)
         self.as_they_are = scale + math.log(self.width) <= math.log(torch.finfo(torch.float32).max) - MARGIN
         self.tile, self.piece = (CARD, CARD) if weight.is_cuda else (TILE, PIECE)
-        self.short = torch.linalg.vector_norm(self.weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
-        self.number = self._together()  # of the cluster at each place
-        self.short = self.short[self.number]
-        self.units = self.weight.new_empty(self.width, weight.shape[1])
+        order = self._together(weight.float())
+        units = weight.float()[order]
+        F.normalize(units, eps=SHORTEST, out=units)
+        self.units, self.clusters = units.split(self.width), order.split(self.width)
+        self.summing = scale * weight.shape[1] * torch.finfo(torch.float32).eps / 2  # error of a logit, by sums
+        self.lost = torch.stack([self._lost(chunk).amax() for chunk in self.units])
 
     @torch.no_grad()
     def __call__(self, embedding: Tensor) -> Assignment:
         """Assign embeddings. Shape: `[n, d]`. Raises ValueError for others."""
-        check(embedding, self.weight, self.scale)
+        check(embedding, self.units[0], self.scale)
         height = min(self.tile // self.width, len(embedding))
         blocks = embedding.float().split(_rows(len(embedding), height, HELD // self.count))
-        rooms = self.units.new_empty(2, self.count, len(blocks[0]))
+        rooms = self.units[0].new_empty(2, self.count, len(blocks[0]))
         room = rooms.new_empty(height * self.width)
         parts = []
         for rows in blocks:
@@ -95,22 +97,15 @@ class Assigner:
             parts.append((cluster, confidence, top / self.scale))
         return Assignment(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
-    def _together(self) -> Tensor:
+    def _together(self, weight: Tensor) -> Tensor:
         """Return the clusters in an order in which those nearest to the same one of some pivots follow each other."""
         count = min(PIVOTS, self.count)
         if count == 1:
-            return torch.arange(len(self.weight), device=self.weight.device)
-        place = torch.arange(count, device=self.weight.device) * len(self.weight) // count
-        pivots = (self.weight[place] * self.short[place, None]).T
-        nearest = [(rows @ pivots).argmax(1) for rows in self.weight.split(max(1, self.tile // count))]
+            return torch.arange(len(weight), device=weight.device)
+        place = torch.arange(count, device=weight.device) * len(weight) // count
+        pivots = F.normalize(weight[place], eps=SHORTEST).T
+        nearest = [(rows @ pivots).argmax(1) for rows in weight.split(max(1, self.tile // count))]
         return torch.cat(nearest).argsort(stable=True)
-
-    def _chunk(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return the clusters of a chunk and their units, which the next call overwrites. Shape: `[k]`, `[k, d]`."""
-        places = slice(number * self.width, (number + 1) * self.width)
-        clusters = self.number[places]
-        units = torch.index_select(self.weight, 0, clusters, out=self.units[: len(clusters)])
-        return clusters, units.mul_(self.short[places, None])
 
     def _powers(self, logits: Tensor, greatest: Tensor) -> Tensor:
         """Return powers of the logits, in their place, less the greatest of a row unless they stay in range."""
@@ -121,27 +116,22 @@ class Assigner:
         height, rows = len(room) // self.width, max(1, self.piece // self.width)
         blocks = (units * self.scale).split(height)
         for number in range(self.count):
-            across = self._chunk(number)[1].T
+            across = self.units[number].T
             for block, *places in zip(blocks, *(each[number].split(height) for each in figures), strict=True):
                 tile = multiply(block, across, room[: len(block) * across.shape[1]].view(len(block), -1))
                 for logits, greatest, total in zip(*(each.split(rows) for each in (tile, *places)), strict=True):
                     torch.amax(logits, 1, out=greatest)
                     torch.sum(self._powers(logits, greatest), 1, out=total)
 
-    def _candidates(self, greatest: Tensor, dtype: torch.dtype) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
-        """Yield the number of a chunk, its clusters and their units, and rows whose greatest logit may be among them.
+    def _lost(self, units: Tensor) -> Tensor:
+        """Return how far unit vectors are from what the fast pass makes of them. Shape: `[n, d]` → `[n]`."""
+        return torch.linalg.vector_norm(units - units.to(self.dtype), dim=1)
 
-        `dtype` is that of the products which the greatest logits are from.
-        """
-        near = greatest >= greatest.amax(0) - self._error(dtype)
+    def _candidates(self, near: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Yield the number of a chunk and rows near to it, as many as are computed at a time. Shape: `[chunks, n]`."""
         for number in near.any(1).nonzero()[:, 0].tolist():
-            chunk = self._chunk(number)
             for rows in near[number].nonzero()[:, 0].split(PAIRS // self.width):
-                yield number, *chunk, rows
-
-    def _error(self, dtype: torch.dtype) -> float:
-        """Return by how much the difference of two logits may be wrong."""
-        return 2 * self.scale * (FACTOR_ERROR[dtype] + self.weight.shape[1] * torch.finfo(torch.float32).eps / 2)
+                yield number, rows
 
     def _nearly(self, units: Tensor, figures: _Figures) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the candidates in float32; return cluster and logit of each row, and whether others come as near."""
@@ -149,28 +139,37 @@ class Assigner:
         top = units.new_full((len(units),), -torch.inf)
         cluster = torch.zeros_like(top, dtype=torch.int64)
         several = torch.zeros_like(top, dtype=torch.bool)
-        error = self._error(torch.float32)
-        for number, clusters, chunk, rows in self._candidates(greatest, self.dtype):
-            logits = (units[rows] @ chunk.T).mul_(self.scale)
+        scaled = units * self.scale
+        lost = self._lost(scaled)
+        wrong = lost + self.lost[:, None] * (self.scale + lost) + 2 * self.summing
+        highest = greatest + wrong
+        near = highest >= (greatest - wrong).amax(0)
+        for number, rows in self._candidates(near):
+            rows = rows[highest[number, rows] >= top[rows]]
+            logits = scaled[rows] @ self.units[number].T
             own = logits.amax(1)
-            near = (logits >= own[:, None] - error).to(torch.uint8)
-            better = own > top[rows]
-            chosen = rows[better]
-            top[chosen], cluster[chosen] = own[better], clusters[near.argmax(1)[better]]
-            several[chosen] = near.sum(1)[better] > 1
+            better = (own > top[rows]).nonzero()[:, 0]
+            chosen, above, those = rows[better], own[better], logits[better]
+            top[chosen], cluster[chosen] = above, self.clusters[number][those.argmax(1)]
+            several[chosen] = (those >= above[:, None] - 2 * self.summing).sum(1) > 1
             greatest[number, rows] = own
             total[number, rows] = self._powers(logits, own).sum(1)
-        return cluster, top, several | ((greatest >= top - error).sum(0) > 1)
+        return cluster, top, several | ((greatest >= top - 2 * self.summing).sum(0) > 1)
 
     def _exactly(self, units: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the candidates in float64; return cluster and logit of each row."""
         best = units.new_full((len(units),), -torch.inf, dtype=torch.float64)
         cluster = torch.zeros_like(best, dtype=torch.int64)
-        for _, clusters, chunk, rows in self._candidates(greatest, torch.float32):
-            cosine = units[rows].double() @ chunk.double().T
-            own, other = cosine.amax(1), best[rows]
-            first = torch.where(cosine >= own[:, None] - EQUAL, clusters, len(self.weight)).amin(1)
-            better = (own > other + EQUAL) | ((own >= other - EQUAL) & (first < cluster[rows]))
+        highest = (greatest + 2 * self.summing).double() / self.scale
+        for number, rows in self._candidates(greatest >= greatest.amax(0) - 2 * self.summing):
+            rows = rows[highest[number, rows] >= best[rows]]
+            cosine = units[rows].double() @ self.units[number].double().T
+            own = cosine.amax(1)
+            hopeful = (own >= best[rows] - EQUAL).nonzero()[:, 0]
+            rows, own = rows[hopeful], own[hopeful]
+            equal = cosine[hopeful] >= own[:, None] - EQUAL
+            first = torch.where(equal, self.clusters[number], torch.iinfo(torch.int64).max).amin(1)
+            better = (own > best[rows] + EQUAL) | (first < cluster[rows])
             chosen = rows[better]
             best[chosen], cluster[chosen] = own[better], first[better]
         return cluster, (self.scale * best).float()
