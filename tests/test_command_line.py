@@ -208,5 +208,16 @@ def test_the_pace_is_that_of_the_last_minute_and_starts_where_a_run_goes_on():
     for second in range(41, 141):
         pace.add(5, float(second))
     assert pace.speed() == pytest.approx(5) and pace.rate() == "5.0 steps/s"
-    pace.add(0, 240.0)
+    pace.add(1, 240.0)
     assert pace.speed() < 0.1, "a step that takes long slows the pace"
+
+
+def test_a_slow_first_step_is_not_expected_again():
+    pace = terminal.Pace("steps")
+    pace.add(13, 0.0)  # done before
+    pace.add(1, 20.0)
+    assert pace.rate() == "20.0 s/step", "nothing else is known"
+    pace.add(0, 20.1)  # a note
+    for second in range(26, 60, 6):
+        pace.add(1, float(second))
+        assert pace.rate() == "6.0 s/step"

@@ -73,18 +73,21 @@ def progress(description: str, total: int | None, unit: str, quiet: bool = False
 class Pace:
     """Tell how fast work goes, from what was done in the last minute; slow steps of many seconds count as well.
 
-    The first report says where the work begins: a run that goes on reports at once all that was done before.
+    The first report says where the work begins: a run that goes on reports at once all that was done before. What is
+    done next takes memory and opens files too, and is not counted once more is known.
     """
 
     def __init__(self, unit: str) -> None:
-        self.unit, self.done = unit, 0
+        self.unit, self.done, self.reports = unit, 0, 0
         self.seen: collections.deque[tuple[float, int]] = collections.deque()
 
     def add(self, steps: int, now: float) -> None:
         """Note that so many steps are done, at a time in seconds."""
-        self.done += steps
+        if self.seen and not steps:  # a note, no progress
+            return
+        self.done, self.reports = self.done + steps, self.reports + 1
         self.seen.append((now, self.done))
-        while len(self.seen) > 2 and now - self.seen[1][0] > MINUTE:
+        while len(self.seen) > 2 and (self.reports == 3 or now - self.seen[1][0] > MINUTE):
             self.seen.popleft()
 
     def speed(self) -> float:
