@@ -209,6 +209,15 @@ def test_killed_and_repeated_it_gives_the_same_bytes(found, tmp_path):
     assert not resume.exists()
 
 
+def test_a_second_run_on_the_same_output_is_refused(found, tmp_path, capsys):
+    output = tmp_path / "c.h5"
+    with files.alone(output):
+        command(found[0], "--k", 4, "--steps", 2, "-o", output, status=1)
+        assert f"another run is writing {output}; let it end, or end it, first" in capsys.readouterr().err
+    command(found[0], "--k", 4, "--steps", 2, "-o", output)
+    assert sorted(os.listdir(tmp_path)) == ["c.h5", "c.h5.metrics.jsonl"]
+
+
 def test_a_finished_run_repeated_does_nothing(found, capsys):
     command(found[0], "--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02)
     answer = capsys.readouterr()

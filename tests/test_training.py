@@ -208,6 +208,18 @@ def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
     assert output.with_name(output.name + ".resume").exists() and not output.exists()
 
 
+def test_a_second_run_on_the_same_output_is_refused(toy, tmp_path):
+    output = tmp_path / "m.safetensors"
+    with files.alone(output):
+        words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, output, steps=2))]
+        second = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+    line = f"soundssl train: another run is writing {output}; let it end, or end it, first\n"
+    assert (second.returncode, second.stderr.splitlines(keepends=True)[-1]) == (1, line)
+    (tmp_path / "m.safetensors.lock").touch()  # as a killed run leaves it
+    command(train_command(toy, output, steps=2))
+    assert sorted(os.listdir(tmp_path)) == ["m.safetensors", "m.safetensors.metrics.jsonl"]
+
+
 def test_a_finished_run_repeated_does_nothing_and_force_does(toy, tmp_path):
     output = tmp_path / "m.safetensors"
     arguments = [word for word in train_command(toy, output, steps=2) if word != "-q"]

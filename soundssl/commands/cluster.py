@@ -177,7 +177,11 @@ def cluster(
         if given_it and (assign or method != "entropy"):
             raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint=name)
     starts = starts or (STARTS if k and k <= FEW_CLUSTERS and preset != "paper" else 1)
-    with assigning.read(embeddings) as source, hardware.start(device, precision, threads) as accelerator:
+    with (
+        assigning.read(embeddings) as source,
+        hardware.start(device, precision, threads) as accelerator,
+        files.alone(output, accelerator.main),
+    ):
         quiet = quiet or not accelerator.main
         inputs, plan = [source.identity], None
         if assign:

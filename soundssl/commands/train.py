@@ -150,7 +150,7 @@ def train(
     inputs += [files.identity(role, reader.path, reader.attributes) for role, reader in readers.items() if reader]
     start = files.read_model(init) if init else None
     inputs += [files.identity("init", start.path, start.attributes)] if start else []
-    with hardware.start(device, precision, threads) as accelerator:
+    with hardware.start(device, precision, threads) as accelerator, files.alone(output, accelerator.main):
         quiet = quiet or not accelerator.main
         plan = curricula.settle(plan, accelerator.device.type == "cuda", start and start.config)
         made_from = files.digest(

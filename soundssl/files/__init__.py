@@ -37,6 +37,7 @@ from soundssl.files.spooling import Spool, Store, clear_finished, differences
 from soundssl.files.writing import (
     Log,
     Unusable,
+    alone,
     create,
     digest,
     guard,
@@ -63,6 +64,7 @@ __all__ = [
     "Triplets",
     "Unusable",
     "Vectors",
+    "alone",
     "attributes_of",
     "chain",
     "clear_finished",

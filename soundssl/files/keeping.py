@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from soundssl.files.spooling import JOURNAL, lock, parts_of, remove_parts
+from soundssl.files.spooling import JOURNAL, parts_of, remove_parts
+from soundssl.files.writing import lock
 
 
 class Vectors:

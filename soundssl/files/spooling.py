@@ -7,7 +7,6 @@ over from an earlier output.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from soundssl import SoundsslError, __version__
 from soundssl.files.features import Features
 from soundssl.files.moments import merge_moments
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import create, text
+from soundssl.files.writing import create, lock, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
@@ -63,17 +62,6 @@ def clear_finished(output: str | os.PathLike, made_from: str) -> None:
         last = file.read().splitlines()[-1:]
         if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
             remove_parts(folder)
-
-
-def lock(file, output: str | os.PathLike) -> None:
-    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
-    except OSError:  # a file system without locks
-        return
 
 
 class Spool:

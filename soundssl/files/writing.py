@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -64,6 +65,37 @@ def replace(path: str | os.PathLike) -> Iterator[Path]:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def lock(file, output: str | os.PathLike) -> None:
+    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
+    except OSError:  # a file system without locks
+        return
+
+
+@contextlib.contextmanager
+def alone(path: str | os.PathLike, asked: bool = True) -> Iterator[None]:
+    """Be the only run that writes `path` while the body runs; raise SoundsslError where another one does.
+
+    `PATH.lock` says so. One that a killed run left is taken over.
+    """
+    if not asked:
+        yield
+        return
+    place = Path(path).with_name(Path(path).name + ".lock")
+    with open(place, "a") as file:
+        lock(file, path)
+        if not os.fstat(file.fileno()).st_nlink:  # the other run ended, and removed it, between the two lines
+            raise SoundsslError(f"another run was just writing {text(path)}; give the command again")
+        try:
+            yield
+        finally:
+            place.unlink(missing_ok=True)
 
 
 def digest(*parts: object) -> str:

@@ -29,13 +29,10 @@ class Clusters(nn.Module):
         self.register_buffer("average", torch.zeros(clusters))
 
     @torch.no_grad()
-    def start_from(self, embedding: Tensor) -> None:
-        """Put the first centres on data points, with a little noise; those beyond stay where they are.
-
-        Shape: `[points, size]`.
-        """
-        points = F.normalize(embedding.float(), dim=1)[: len(self.weight)]
-        self.weight[: len(points)] = F.normalize(points + SPREAD * self.weight[: len(points)], dim=1)
+    def start_from(self, embedding: Tensor, first: int = 0) -> None:
+        """Put centres, from the number `first` on, on data points, with a little noise. Shape: `[points, size]`."""
+        own = self.weight[first : first + len(embedding)]
+        own.copy_(F.normalize(F.normalize(embedding.float(), dim=1)[: len(own)] + SPREAD * own, dim=1))
 
 
 class Projection(nn.Module):

@@ -7,6 +7,7 @@ that rises, and centres that start on data points, are ours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -113,7 +114,8 @@ class Objective(nn.Module):
         self.encoder, self.options = encoder, options
         self.head = Clusters(options.clusters, encoder.size)
         if options.start == "data":
-            self.head.start_from(_points(encoder, inputs, options))
+            for first, points in _points(encoder, inputs, options):
+                self.head.start_from(points, first)
 
     def scale(self, progress: float) -> float:
         """Return the factor of the cosine: it rises from a tenth along a line, then stays."""
@@ -149,17 +151,15 @@ def _half(kind: str) -> bool:
 
 
 @torch.no_grad()
-def _points(encoder: nn.Module, inputs: Inputs, options: Options) -> Tensor:
-    """Return embeddings of examples drawn at random, one a cluster if there are as many."""
+def _points(encoder: nn.Module, inputs: Inputs, options: Options) -> Iterator[tuple[int, Tensor]]:
+    """Yield embeddings of examples drawn at random, one a cluster if there are as many: a number, those from it on."""
     seed = int(torch.randint(2**31, ()))
     examples = Examples(inputs, options, seed)
     rows = np.random.default_rng(seed).permutation(len(examples))[: options.clusters]
     where = next((each.device for each in encoder.parameters()), torch.device("cpu"))
     training = encoder.training
     encoder.eval()
-    parts: list[Any] = []
     for first in range(0, len(rows), BATCH):
         windows = examples.__getitems__([(0, int(row)) for row in rows[first : first + BATCH]])["window"]
-        parts.append(encoder(windows.to(where).float()).float().cpu())
+        yield first, encoder(windows.to(where).float()).float().cpu()
     encoder.train(training)
-    return torch.cat(parts)
