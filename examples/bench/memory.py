@@ -36,13 +36,15 @@ def write_day(path: Path, hours: float) -> None:
 
 
 def write_small(folder: Path, count: int) -> None:
-    """Write one second of noise, and links to it, a thousand to a folder."""
-    folder.mkdir()
-    soundfile.write(folder / "sound.flac", np.random.default_rng(0).normal(0, 0.1, 16000), 16000)
-    for i in range(count - 1):
+    """Write one second of noise, a thousand links to it in each folder: a file system bounds the links to a file."""
+    sound = np.random.default_rng(0).normal(0, 0.1, 16000)
+    for i in range(count):
+        place = folder / f"{i // 1000:04}"
         if i % 1000 == 0:
-            (folder / f"{i // 1000:04}").mkdir()
-        os.link(folder / "sound.flac", folder / f"{i // 1000:04}" / f"{i:06}.flac")
+            place.mkdir(parents=True)
+            soundfile.write(place / f"{i:06}.flac", sound, 16000)
+        else:
+            os.link(place / f"{i - i % 1000:06}.flac", place / f"{i:06}.flac")
 
 
 def anonymous(pid: int) -> int:
