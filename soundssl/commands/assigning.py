@@ -305,7 +305,6 @@ def assign(source: Source, head: Head, accelerator, sink, advance: Callable) -> 
         for first, rows in _blocks(source):
             own = total[chosen[first : first + len(rows)]]
             sink.fill("similarity", first, np.einsum("nd,nd->n", _unit(rows), own))
-    tally.conditional, tally.marginal = _entropies(source, head, accelerator, tally.size)
     return tally
 
 
@@ -347,8 +346,13 @@ def _add(total, cluster, rows) -> None:
     total[own] += np.add.reduceat(rows[order], first, axis=0)
 
 
-def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, float]:
-    """Return the mean entropy of rows and the entropy of their mean; of rows evenly spaced, where there are many."""
+def sampled(source: Source) -> range:
+    """Return the rows that entropies are taken of: all, or evenly spaced ones where there are many."""
+    return range(0, len(source), -(-len(source) // SAMPLE))
+
+
+def entropies(source: Source, head: Head, accelerator, size, advance: Callable) -> tuple[float, float]:
+    """Return the mean entropy of the sampled rows and the entropy of their mean, in nats."""
     import numpy as np
     import torch
 
@@ -358,7 +362,7 @@ def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, fl
         share = size[size > 0] / size.sum()
         return 0.0, float(-(share * np.log(share)).sum())
     weight = torch.from_numpy(head.weight).to(accelerator.device)
-    chosen = np.arange(0, len(source), -(-len(source) // SAMPLE))
+    chosen = np.array(sampled(source))
     average, total, marginal = torch.zeros(len(weight), device=weight.device), 0.0, 0.0
     for first in range(0, len(chosen), 1024):
         rows = np.array(source[chosen[first : first + 1024]], np.float32)
@@ -368,4 +372,5 @@ def _entropies(source: Source, head: Head, accelerator, size) -> tuple[float, fl
             found = entropy.entropies(block, weight, head.scale, 1.0, accelerator.dtype, average=average, momentum=done)
         total += float(found.conditional) * len(rows)
         marginal = float(found.marginal)
+        advance(len(rows))
     return total / len(chosen), marginal

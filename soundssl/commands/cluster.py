@@ -357,11 +357,11 @@ def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[s
     facts: dict[str, Any] = {"method": head.method, "metric": head.metric, "scale": head.scale}
     facts["context"] = head.context
     facts["window"] = float(source.file.attributes["window"]) if source.file else 0.0
-    with (
-        terminal.progress("assign", len(source), "windows", quiet) as advance,
-        files.create(output, "clusters", attributes=facts, **origin) as sink,
-    ):
-        tally = assigning.assign(source, head, accelerator, sink, advance)
+    with files.create(output, "clusters", attributes=facts, **origin) as sink:
+        with terminal.progress("assign", len(source), "windows", quiet) as advance:
+            tally = assigning.assign(source, head, accelerator, sink, advance)
+        with terminal.progress("entropies", len(assigning.sampled(source)), "windows", quiet) as advance:
+            tally.conditional, tally.marginal = assigning.entropies(source, head, accelerator, tally.size, advance)
         sink.write("size", tally.size)
         sink.write("weight", head.weight)
         if source.file:
