@@ -235,6 +235,15 @@ def test_a_matrix_comes_on_standard_input_and_a_summary_goes_out(tmp_path, monke
         assert json.loads(file.attrs["inputs"])[0]["file"] == "standard input" and "window/clip" not in file
 
 
+def test_of_a_matrix_info_says_no_more_than_it_knows(tmp_path):
+    np.save(tmp_path / "rows.npy", planted()[0])
+    command(tmp_path / "rows.npy", "--k", 4, "--steps", 2, "-o", tmp_path / "c.h5")
+    [source] = files.chain(tmp_path / "c.h5")
+    assert (source["file"], source["state"]) == ("rows.npy", "not compared")
+    (tmp_path / "rows.npy").unlink()
+    assert files.chain(tmp_path / "c.h5")[0]["state"] == "missing"
+
+
 def test_the_sheet_names_the_largest_clusters_and_how_stable_they_are(found, tmp_path, capsys):
     picture, output = tmp_path / "sheet.png", tmp_path / "c.h5"
     options = ("--k", PLANTED, "--steps", 80, "--batch-size", 64, "--learning-rate", 0.02, "--optimiser", "rowwise")

@@ -87,7 +87,8 @@ def skipped(path: str | os.PathLike) -> list[dict[str, str]]:
 def chain(path: str | os.PathLike) -> list[dict[str, object]]:
     """Return what a file was made from, and that in turn, as far as the files lie beside one another.
 
-    `depth` is 1 for inputs of the file itself; `state` says whether the input is here, missing, or another one now.
+    `depth` is 1 for inputs of the file itself; `state` says whether the input is here, missing, or another one now. A
+    bare matrix is not compared: to know it again, all of it would have to be read.
     """
     return list(_inputs(Path(path), 1, set()))
 
@@ -102,7 +103,8 @@ def _inputs(path: Path, depth: int, seen: set[str]) -> Iterator[dict[str, object
         beside = path.parent / source["file"]
         found = _attributes(beside)
         here = found.get("uuid") == source["uuid"]
-        state = "here" if here else "another one now" if beside.exists() else "missing"
+        there = "another one now" if found.get("uuid") else "not compared"
+        state = "here" if here else there if beside.exists() else "missing"
         yield {**row, "state": state, "command": str(found.get("command", "")) if here else ""}
         if here and source["uuid"] not in seen:
             seen.add(source["uuid"])
