@@ -1,11 +1,11 @@
 """Assign embeddings to the most probable of many clusters: a fast pass over all, exact ones over the few in doubt.
 
 Of softmax(scale * cos(z_i, w_k)) the greatest probability and its cluster are wanted. The fast pass multiplies in the
-number type asked for and keeps, of each row and chunk of clusters, the greatest logit and the sum of powers. The best
-chunk of each row is computed again in float32, then the chunks that may hold a greater logit yet, by what was lost when
-their factors were rounded; rows that this leaves in doubt are decided in float64. So the cluster does not depend on the
-number type. Clusters that lie together share a chunk, so that few chunks are in doubt even where thousands of clusters
-are all but equal.
+number type asked for and keeps, of each row and chunk of clusters, the greatest logit and the sum of powers. Chunks
+that may hold the greatest of all, by what was lost when the factors were rounded, are computed again in float32, unless
+one has been found by then that they cannot reach; rows that this leaves in doubt are decided in float64. So the cluster
+does not depend on the number type. Clusters that lie together share a chunk, so that few chunks are in doubt even where
+thousands of clusters are all but equal.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class Assigner:
                     torch.sum(self._powers(logits, greatest), 1, out=total)
 
     def _lost(self, units: Tensor) -> Tensor:
-        """Return how far unit vectors are from what the fast pass makes of them. Shape: `[n, d]` → `[n]`."""
+        """Return how far vectors are from what the fast pass makes of them. Shape: `[n, d]` → `[n]`."""
         return torch.linalg.vector_norm(units - units.to(self.dtype), dim=1)
 
     def _candidates(self, near: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -141,7 +141,7 @@ class Assigner:
         several = torch.zeros_like(top, dtype=torch.bool)
         scaled = units * self.scale
         lost = self._lost(scaled)
-        wrong = lost + self.lost[:, None] * (self.scale + lost) + 2 * self.summing
+        wrong = lost + self.lost[:, None] * (self.scale + lost) + 2 * self.summing  # by Cauchy and Schwarz
         highest = greatest + wrong
         near = highest >= (greatest - wrong).amax(0)
         for number, rows in self._candidates(near):
