@@ -82,9 +82,8 @@ def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iter
     device = _device(name)
     dtype, why = _precision(device, precision)
     if device.type == "cpu":
-        torch.set_flush_denormal(
-            True
-        )  # before there are threads, which take it over: of a million clusters most powers
+        # Before there are threads, which take it over: of a million clusters most powers are below the normal numbers.
+        torch.set_flush_denormal(True)
         torch.set_num_threads(threads or _cores())
         _keep_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))

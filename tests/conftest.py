@@ -145,3 +145,19 @@ def toy(tmp_path_factory) -> Toy:
     done = run("featurize", "--dataset", "csv", table, "--root", media, "-o", toy.features, "--labels", toy.labels)
     assert (done.status, done.stdout) == (0, ""), done.stderr
     return toy
+
+
+# Root passes over permissions by two capabilities, which a process gets when it is started unless they are dropped.
+WITHOUT_PRIVILEGES = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+if os.geteuid() == 0:
+    for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+        assert ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) == 0
+os.execv(sys.executable, [sys.executable, "-m", "soundssl", *sys.argv[1:]])
+"""
+
+
+def unprivileged(*words: object) -> subprocess.CompletedProcess:
+    """Run the command line in a process that permissions hold for, also where the tests are run by root."""
+    return subprocess.run([sys.executable, "-c", WITHOUT_PRIVILEGES, *map(str, words)], capture_output=True, text=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_examples import EXAMPLES, make, needs_make
+from test_examples import EXAMPLES, make
 
 from soundssl import curriculum
 
@@ -44,7 +44,6 @@ def plans_of(lines: list[str]) -> dict[str, curriculum.Curriculum]:
     return found
 
 
-@needs_make
 def test_every_row_is_a_curriculum_and_trained_on_the_other_folds(corpus):
     lines = dry_run(corpus, "all")
     plans = plans_of(lines)
@@ -61,7 +60,6 @@ def test_every_row_is_a_curriculum_and_trained_on_the_other_folds(corpus):
     assert all(("--standardise" in line) == ("/log-mel/" in line) for line in scored if " linear " in line)
 
 
-@needs_make
 def test_rows_of_tracks_are_trained_on_what_a_separator_of_other_folds_made(corpus):
     lines = dry_run(corpus, "separated", "processors", "EARLIER=3 5", "SEPARATION_STEPS=9")
     commands = [line for line in lines if line.startswith(sys.executable)]
@@ -82,7 +80,6 @@ def test_rows_of_tracks_are_trained_on_what_a_separator_of_other_folds_made(corp
     assert processors == ["0", "3"] and "processors" not in plans["track"].stage[0].objective["contrastive"]
 
 
-@needs_make
 def test_features_are_those_of_the_other_example(tmp_path):
     (tmp_path / "meta.csv").touch()
     words = ("-n", f"ESC={tmp_path}", f"CORPUS={tmp_path / 'made'}", "SEEDS=0", "WORK=nowhere", "views")

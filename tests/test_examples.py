@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +18,6 @@ import budgets  # noqa: E402
 import report  # noqa: E402
 import table  # noqa: E402
 
-needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 PROGRAMS = (f"SOUNDSSL={sys.executable} -m soundssl", f"PYTHON={sys.executable}")
 
 
@@ -43,7 +41,6 @@ def quick_start(tmp_path_factory):
     return work, done.stdout
 
 
-@needs_make
 def test_the_quick_start_prints_a_table_and_draws_a_picture(quick_start):
     work, printed = quick_start
     found = json.loads((work / "report.json").read_text())
@@ -63,7 +60,6 @@ def test_the_quick_start_prints_a_table_and_draws_a_picture(quick_start):
         assert (work / name).read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
-@needs_make
 def test_budgets_are_compared_on_the_same_clips_with_intervals(quick_start):
     work, printed = quick_start
     lines = [json.loads(line) for line in (work / "budgets.jsonl").read_text().splitlines()]
@@ -91,7 +87,6 @@ def test_a_skewed_draw_keeps_of_each_class_its_share():
     assert (clips % 2 == 0).all(), "of the clips that were given"
 
 
-@needs_make
 def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
     work, _ = quick_start
     settings = ("SMALL=1", f"WORK={work}")
@@ -102,7 +97,6 @@ def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
     assert "featurize" in wanted and "evaluate" in wanted
 
 
-@needs_make
 def test_too_small_a_gain_is_one_line_and_a_failure(quick_start, capsys, monkeypatch):
     monkeypatch.setattr(report, "draw", lambda folder: None)
     assert report.main([str(quick_start[0]), "--least", "1.5"]) == 1
@@ -118,7 +112,6 @@ def test_neighbours_are_of_other_recordings():
     assert report.nearest(clips, 0).tolist() == [2, 3, 4]
 
 
-@needs_make
 def test_a_dry_run_of_esc_10_names_every_command(tmp_path):
     folder = EXAMPLES / "esc10"
     settings = (f"ESC={tmp_path}", "SEEDS=4 5", "FOLDS=2", "METHODS=noise supervised", "MINUTES=10", "WORK=nowhere")
@@ -172,7 +165,6 @@ def test_every_curriculum_is_read_and_says_what_it_costs(path):
         assert f"# {word}" in opening
 
 
-@needs_make
 @pytest.mark.slow
 def test_table_1_has_every_row(quick_start, tmp_path):
     settings = ("SMALL=1", "STEPS=2", "BATCH=8", "SEEDS=3", "THREADS=1", f"CORPUS={quick_start[0]}", f"WORK={tmp_path}")

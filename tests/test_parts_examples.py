@@ -1,7 +1,6 @@
 """The examples of parts end in the same rows as one run, and plain h5py reads them."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -52,7 +51,6 @@ def test_an_array_of_jobs(media, tmp_path):
     assert rows(tmp_path / "all.h5") == rows(media / "whole.h5")
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_at_once(media, tmp_path):
     words = ("make", "-C", EXAMPLES / "parts", f"MEDIA={media / 'media'}", f"WORK={tmp_path}", "PARTS=2", f"SOUNDSSL={PROGRAM}")  # fmt: skip  # noqa: E501
     done = shell(*words, "-j2", MAKEFLAGS="")
@@ -61,7 +59,6 @@ def test_make_at_once(media, tmp_path):
     assert shell(*words, "-q", MAKEFLAGS="").status == 0, "nothing is to be done"
 
 
-@pytest.mark.skipif(shutil.which("xargs") is None, reason="xargs is not installed")
 def test_xargs_at_once(media, tmp_path):
     done = shell("sh", EXAMPLES / "parts" / "xargs.sh", media / "media", tmp_path, 2)
     assert done.status == 0, done.stderr
