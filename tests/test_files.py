@@ -1,5 +1,6 @@
 """The contract on disk: what is written comes back; what does not fit is refused in words; nothing is half there."""
 
+import errno
 import json
 import os
 import pickle
@@ -13,8 +14,9 @@ import pytest
 
 from soundssl import SoundsslError, files
 from soundssl.commands import main
+from soundssl.files import spooling
 from soundssl.files.features import FRONT_END
-from soundssl.files.moments import merge_moments
+from soundssl.files.moments import merge_moments, moments_of
 from soundssl.files.reading import Array
 from soundssl.files.schema import KINDS, check
 from soundssl.files.spooling import Store
@@ -338,7 +340,7 @@ def test_moments_merge_to_those_of_the_whole():
         edges = np.sort(generator.integers(0, 501, generator.integers(0, 12)))
         moments = (0, np.zeros(4), np.zeros(4))
         for part in np.split(rows, edges):
-            moments = merge_moments(moments, part)
+            moments = merge_moments(moments, moments_of(part))
         assert moments[0] == 500 and moments[1] == pytest.approx(rows.mean(0), rel=1e-12)
         assert moments[2] / 500 == pytest.approx(rows.var(0), rel=1e-6)
 
@@ -427,6 +429,42 @@ def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path)
         store = Store(output, ATTRIBUTES, "f2", "one" if spoil == "rubbish" else "two")
         assert store.done == {} and os.listdir(store.folder) == ["journal.jsonl"]
         store.discard()
+
+
+def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch):
+    generator = np.random.default_rng(0)
+    frames = {f"{i:02}": generator.normal(i, 1, (count, 64)).astype("f2") for i, count in enumerate([5, 0, 1, 300, 47])}
+    every = np.concatenate(list(frames.values()))
+    for name, block in (("a.h5", spooling.BLOCK), ("b.h5", 7 * 128), ("c.h5", 1)):
+        monkeypatch.setattr(spooling, "BLOCK", block)
+        store = Store(tmp_path / name, ATTRIBUTES, "f2", "one")
+        spools = [files.Spool(store.folder, f"worker-{i}", "f2") for i in range(2)]
+        for key in reversed(frames):
+            spool = spools[int(key) % 2]
+            spool.start()
+            spool.add_frames(frames[key])
+            store.add({"key": key, "recording": key, "split": "", "source": key, "start": 0.0, **spool.finish()})
+        store.lay_out(list(frames), [], (1, 1), False)
+        source = files.Features(tmp_path / name)
+        assert np.array_equal(source.frames[:], every), "in the order of the keys, whoever was first"
+        assert source.mean == pytest.approx(every.mean(0, "f8"), rel=1e-6)
+        assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
+
+
+def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(spooling, "BLOCK", 128)
+    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
+    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.lay_out(["b"], [], (1, 1), True)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["a.h5.parts"] and store.lay_out(["b"], [], (1, 1), True) == 1
+    assert len(files.Features(tmp_path / "a.h5").frames) == 50
 
 
 @pytest.mark.parametrize(("name", "fact"), [("cut.h5", "a damaged or truncated HDF5 file"), ("array.h5", "of another")])

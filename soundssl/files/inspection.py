@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from soundssl.files.model import model_attributes, read_model
-from soundssl.files.moments import merge_moments
+from soundssl.files.moments import merge_moments, moments_of, summary_of
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
 from soundssl.files.writing import datasets, text
@@ -177,12 +177,11 @@ def _tables(file: h5py.File) -> Iterator[str]:
 def _summary(file: h5py.File) -> Iterator[str]:
     """Mean and deviation are those of the frames."""
     bands = len(file["mean"])
-    moments = (0, np.zeros(bands), np.zeros(bands))
+    moments = moments_of(np.empty((0, bands)))
     for block in _blocks(file["frames"]):
         if not np.isfinite(block).all():
             return  # said already
-        moments = merge_moments(moments, block.reshape(-1, bands))
-    found = {"mean": moments[1], "deviation": np.sqrt(moments[2] / max(moments[0], 1))}
-    for name, wanted in found.items():
+        moments = merge_moments(moments, moments_of(block.reshape(-1, bands)))
+    for name, wanted in zip(("mean", "deviation"), summary_of(moments), strict=True):
         if not np.allclose(file[name][:], wanted, rtol=1e-3, atol=1e-3):
             yield f"{name} is not that of the frames"

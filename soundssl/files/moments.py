@@ -6,38 +6,42 @@ from collections.abc import Sequence
 
 import numpy as np
 
+Moments = tuple[int, np.ndarray, np.ndarray]  # count, mean, and sum of squared deviations, both `[bands]`
 
-def merge_moments(
-    moments: tuple[int, np.ndarray, np.ndarray], rows: np.ndarray, room: np.ndarray | None = None
-) -> tuple[int, np.ndarray, np.ndarray]:
-    """Merge rows into (count, mean, sum of squared deviations) in float64, computed in `room` if that is given.
+
+def moments_of(rows: np.ndarray, room: np.ndarray | None = None) -> Moments:
+    """Return the moments of rows in float64, computed in `room` if that is given. Shape: `[n, bands]`."""
+    if not len(rows):
+        return 0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1])
+    own = np.empty(rows.shape) if room is None else room[: len(rows)]
+    np.copyto(own, rows)
+    mean = own.mean(0)
+    own -= mean
+    return len(rows), mean, np.einsum("ij,ij->j", own, own)
+
+
+def merge_moments(moments: Moments, others: Moments) -> Moments:
+    """Return the moments of two sets of rows together.
 
     The pairwise update of Chan, Golub and LeVeque (1983), stable where the mean is large against the deviation.
     """
-    count, mean, squares = moments
-    if not len(rows):
+    (count, mean, squares), (other_count, other_mean, other_squares) = moments, others
+    if not other_count:
         return moments
-    own = np.empty(rows.shape) if room is None else room[: len(rows)]
-    np.copyto(own, rows)
-    row_mean = own.mean(0)
-    difference, total = row_mean - mean, count + len(rows)
-    own -= row_mean
-    squares = squares + np.einsum("ij,ij->j", own, own) + difference**2 * (count * len(rows) / total)
-    return total, mean + difference * (len(rows) / total), squares
+    difference, total = other_mean - mean, count + other_count
+    squares = squares + other_squares + difference**2 * (count * other_count / total)
+    return total, mean + difference * (other_count / total), squares
+
+
+def summary_of(moments: Moments) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and deviation, of no rows zeros. Shape: `[bands]`, float32."""
+    count, mean, squares = moments
+    return mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")
 
 
 def merge_summaries(parts: Sequence[tuple[int, np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
     """Merge (count, mean, deviation) of several files; return mean and deviation of all. Shape: `[bands]`, float32."""
-    total, mean, squares = 0, np.zeros(1), np.zeros(1)
-    for count, other, deviation in parts:
-        if count:
-            difference = other.astype(np.float64) - mean
-            squares = (
-                squares + deviation.astype(np.float64) ** 2 * count + difference**2 * (total * count / (total + count))
-            )
-            mean = mean + difference * (count / (total + count))
-            total += count
-    size = len(parts[0][1])
-    return np.broadcast_to(mean, size).astype("f4"), np.sqrt(np.broadcast_to(squares, size) / max(total, 1)).astype(
-        "f4"
-    )
+    moments = moments_of(np.empty((0, len(parts[0][1]))))
+    for count, mean, deviation in parts:
+        moments = merge_moments(moments, (count, mean.astype("f8"), deviation.astype("f8") ** 2 * count))
+    return summary_of(moments)

@@ -7,11 +7,14 @@ over from an earlier output.
 
 from __future__ import annotations
 
+import collections
+import itertools
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from io import FileIO
 from pathlib import Path
 
@@ -19,13 +22,14 @@ import numpy as np
 
 from soundssl import SoundsslError, __version__
 from soundssl.files.features import Features
-from soundssl.files.moments import merge_moments
+from soundssl.files.moments import Moments, merge_moments, moments_of, summary_of
 from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, lock, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
 HELD = 1 << 20  # bytes that a worker writes at a time, at the most: a short clip is one write
+THREADS = 2  # blocks laid out at a time: where the spools are in memory, most of it is waiting for new pages
 OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
@@ -72,11 +76,12 @@ class Spool:
         self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
         paths = [Path(folder) / f"{self.name}.{part}" for part in ("frames", "images")]
         self.files = [open(path, "ab", buffering=HELD) for path in paths]  # noqa: SIM115
+        self.first = [0, 0]
 
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
-        self.begun = [file.seek(0, os.SEEK_END) for file in self.files]
-        self.first, self.count, self.error = self.begun, [0, 0], 0.0
+        self.begun, self.end = self.first, list(self.first)
+        self.count, self.error = [0, 0], 0.0
 
     def add_frames(self, frames: np.ndarray) -> None:
         """Append frames of the clip. Shape: `[n, bands]`."""
@@ -84,21 +89,20 @@ class Spool:
         if stored.dtype != frames.dtype and len(frames):
             difference = stored[::PROBED].astype(frames.dtype) - frames[::PROBED]
             self.error = max(self.error, float(np.abs(difference, out=difference).max()))
-        self.files[0].write(stored.data)
+        self.end[0] += self.files[0].write(stored.data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
         """Append images of the clip. Shape: `[n, height, width, 3]`, uint8."""
-        self.files[1].write(np.ascontiguousarray(images, np.uint8).data)
+        self.end[1] += self.files[1].write(np.ascontiguousarray(images, np.uint8).data)
         self.count[1] += len(images)
 
     def finish(self) -> dict:
         """Flush the clip, begin the next, and return where it lies, for the journal."""
         for file in self.files:
             file.flush()
-        end = [file.tell() for file in self.files]
-        clip = {"spool": self.name, "first": self.first, "end": end, "count": self.count, "error": self.error}
-        self.first, self.count, self.error = end, [0, 0], 0.0
+        clip = {"spool": self.name, "first": self.first, "end": self.end, "count": self.count, "error": self.error}
+        self.first, self.end, self.count, self.error = self.end, list(self.end), [0, 0], 0.0
         return clip
 
     def drop(self) -> None:
@@ -106,7 +110,7 @@ class Spool:
         for file, first in zip(self.files, self.first, strict=True):
             file.flush()
             file.truncate(first)
-        self.count, self.error = [0, 0], 0.0
+        self.end, self.count, self.error = list(self.first), [0, 0], 0.0
 
     def abandon(self) -> None:
         """Drop all clips of the input."""
@@ -250,10 +254,12 @@ class Store:
         for block in self._blocks(self.clips([key]), 0, size):
             yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
-    def _blocks(self, clips: list[dict], part: int, row_bytes: int) -> Iterator[memoryview]:
-        """Yield the rows of clips, whole ones, as bytes that hold until the next are asked for."""
+    def _blocks(self, clips: list[dict], part: int, row_bytes: int, held: int = 1) -> Iterator[memoryview]:
+        """Yield the rows of clips, whole ones, as bytes that hold until `held` more are asked for."""
         spools: dict[Path, FileIO] = {}
-        buffer, held = memoryview(bytearray(max(1, BLOCK // row_bytes) * row_bytes)), 0
+        size = max(1, BLOCK // row_bytes) * row_bytes
+        buffers = itertools.cycle([memoryview(bytearray(size)) for _ in range(held)])
+        buffer, filled = next(buffers), 0
         try:
             for clip in clips:
                 path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
@@ -265,30 +271,42 @@ class Store:
                 spool.seek(clip["first"][part])
                 left = clip["count"][part] * row_bytes
                 while left:
-                    count = spool.readinto(buffer[held : held + left])
+                    count = spool.readinto(buffer[filled : filled + left])
                     if not count:
                         raise FormatError(f"{text(path)} is shorter than was noted; make it again")
-                    left, held = left - count, held + count
-                    if held == len(buffer):
+                    left, filled = left - count, filled + count
+                    if filled == size:
                         yield buffer
-                        held = 0
-            if held:
-                yield buffer[:held]
+                        buffer, filled = next(buffers), 0
+            if filled:
+                yield buffer[:filled]
         finally:
             for spool in spools.values():
                 spool.close()
 
     def _copy_frames(self, sink, clips: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-        bands = self.attributes["bands"]
-        total, shape = sum(clip["count"][0] for clip in clips), self._frame_shape()
-        sink.reserve("frames", (total, *shape), self.dtype)
-        count, row, mean, squares = 0, 0, np.zeros(bands), np.zeros(bands)
-        room = np.empty((max(1, BLOCK // (bands * np.dtype(self.dtype).itemsize)), bands))
-        for block in self._blocks(clips, 0, bands * np.dtype(self.dtype).itemsize):
-            frames = np.frombuffer(block, self.dtype)
-            row = sink.fill("frames", row, frames.reshape(-1, *shape))
-            count, mean, squares = merge_moments((count, mean, squares), frames.reshape(-1, bands), room)
-        return mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")
+        """Lay out the frames and return their mean and deviation, a block at a time in each of some threads."""
+        bands, shape = self.attributes["bands"], self._frame_shape()
+        row_bytes = bands * np.dtype(self.dtype).itemsize
+        sink.reserve("frames", (sum(clip["count"][0] for clip in clips), *shape), self.dtype)
+        rooms = itertools.cycle([np.empty((max(1, BLOCK // row_bytes), bands)) for _ in range(THREADS)])
+
+        def lay(row: int, frames: np.ndarray, room: np.ndarray) -> Moments:
+            sink.place("frames", row, frames.reshape(-1, *shape))
+            return moments_of(frames, room)
+
+        row, moments, under_way = 0, moments_of(np.empty((0, bands))), collections.deque[Future[Moments]]()
+        with ThreadPoolExecutor(THREADS) as pool:
+            for block in self._blocks(clips, 0, row_bytes, THREADS + 1):
+                if len(under_way) == THREADS:
+                    moments = merge_moments(moments, under_way.popleft().result())
+                frames = np.frombuffer(block, self.dtype).reshape(-1, bands)
+                sink.count("frames", frames)
+                under_way.append(pool.submit(lay, row, frames, next(rooms)))
+                row += len(frames)
+            for each in under_way:
+                moments = merge_moments(moments, each.result())
+        return summary_of(moments)
 
     def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
         height, width = shape

@@ -131,34 +131,47 @@ class Sink:
         if isinstance(values, list) or getattr(values, "dtype", np.dtype("f4")).kind in "OSU":
             strings = [str(value) for value in values]
             self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
-            self._count(name, "\0".join(strings).encode())
+            self.count(name, "\0".join(strings).encode())
             return
         array = np.ascontiguousarray(values)
         self.file.create_dataset(name, data=array)
-        self._count(name, array)
+        self.count(name, array)
 
     def reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
         """Create an empty contiguous dataset to be filled through `fill` from its first row to its last."""
-        self.reserved[name] = self.file.create_dataset(name, shape=shape, dtype=dtype)
+        early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)  # its place in the file is known before anything is written
+        early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+        early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+        self.reserved[name] = self.file.create_dataset(name, shape=shape, dtype=dtype, dcpl=early)
         return self.reserved[name]
 
     def refer(self, name: str, layout: h5py.VirtualLayout, identities: list[str]) -> None:
         """Write a dataset whose rows lie in other files; `identities` stand for what is in them."""
         self.file.create_virtual_dataset(name, layout)
-        self._count(name, "\0".join(identities).encode())
+        self.count(name, "\0".join(identities).encode())
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
         """Write `values` into rows from `row` on; return the next row."""
         dataset = self.reserved[name]
         dataset[row : row + len(values)] = values
-        self._count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
+        self.count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
 
-    def _count(self, name: str, data) -> None:
+    def place(self, name: str, row: int, values: np.ndarray) -> None:
+        """Write contiguous `values` of the dataset's type into rows from `row` on, not counted: for several threads."""
+        dataset = self.reserved[name]
+        data = values.reshape(-1).view(np.uint8).data
+        at = dataset.id.get_offset() + row * (len(data) // max(1, len(values)))
+        while data:
+            written = os.pwrite(self.file.id.get_vfd_handle(), data, at)
+            data, at = data[written:], at + written
+
+    def count(self, name: str, data: bytes | np.ndarray) -> None:
+        """Let the digest of the content know of contiguous data; a dataset's from its first row to its last."""
         if self.content is None:
             return
         self.content.update(name.encode())
-        self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8))
+        self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data)
 
 
 @contextlib.contextmanager

@@ -32,18 +32,28 @@ class DecodeError(SoundsslError):
         return type(self), (self.path, self.reason, self.passing)
 
 
-def check_readable(path: str | os.PathLike) -> None:
-    """Raise DecodeError for what is no regular file, is empty, or cannot be read."""
+def open_readable(path: str | os.PathLike) -> int:
+    """Open a regular file and return its descriptor; raise DecodeError for others, and what is empty or unreadable."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
             raise DecodeError(path, "not a regular file")
-        with open(path, "rb") as file:
-            if not file.read(1):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        try:
+            if not os.pread(descriptor, 1, 0):
                 raise DecodeError(path, "empty file")
+        except BaseException:
+            os.close(descriptor)
+            raise
     except FileNotFoundError:
         raise DecodeError(path, "vanished", passing=True) from None
     except OSError as error:
         raise DecodeError(path, f"cannot be read ({error.strerror})", passing=True) from error
+    return descriptor
+
+
+def check_readable(path: str | os.PathLike) -> None:
+    """Raise DecodeError for what is no regular file, is empty, or cannot be read."""
+    os.close(open_readable(path))
 
 
 def open_container(path: str | os.PathLike):

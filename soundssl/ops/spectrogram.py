@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-BLOCK = 256  # frames computed at a time: their spectra (0.5 MB) stay in the second-level cache
+BLOCK = 512  # frames computed at a time: a clip of five seconds at once, and few enough for the caches
 GROUP = 16  # neighbouring mel bands that are summed in one product, over the bins that any of them has
 HEAD_ROOM = 0.005  # added to the largest magnitude before it divides the waveform, as Fonseca et al. 2021
 
@@ -182,7 +182,8 @@ class LogMel:
         step = BLOCK * hop
         waiting = np.empty(0, self.dtype)
         for block in _reflected(blocks, window // 2) if self.front_end.padding == CENTRED else blocks:
-            waiting = np.concatenate([waiting, np.asarray(block, self.dtype)])
+            block = np.ascontiguousarray(block, self.dtype)
+            waiting = np.concatenate([waiting, block]) if len(waiting) else block
             first = 0
             while len(waiting) - first >= step - hop + window:
                 yield self._frames(waiting[first : first + step - hop + window])
@@ -193,12 +194,9 @@ class LogMel:
 
     def _frames(self, waveform: np.ndarray) -> np.ndarray:
         hop, window = self.front_end.hop_length, self.front_end.window_length
-        frames = np.lib.stride_tricks.as_strided(
-            waveform,
-            (1 + (len(waveform) - window) // hop, window),
-            (waveform.strides[0] * hop, waveform.strides[0]),
-            writeable=False,
-        )
+        shape, strides = (1 + (len(waveform) - window) // hop, window), (waveform.itemsize * hop, waveform.itemsize)
+        # as_strided, which does the same, takes ten times as long.
+        frames: np.ndarray = np.ndarray(shape, waveform.dtype, waveform, 0, strides)
         padded = self.padded[: len(frames)]
         np.multiply(frames, self.window, out=padded[:, :window])
         spectrum = self.rfft(padded)
