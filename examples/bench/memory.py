@@ -1,7 +1,8 @@
-"""Measure the memory of featurize: a day at 96 kHz in one file, and many small files; RssAnon of all its processes.
+"""Measure the memory of featurize and of cluster: RssAnon of all their processes.
 
-Run: python examples/bench/memory.py day      (a sparse file of 16 GB; a few minutes)
-     python examples/bench/memory.py small 100000
+Run: python examples/bench/memory.py day      (24 hours at 96 kHz, a sparse file of 16 GB; a few minutes)
+     python examples/bench/memory.py small    (100,000 files)
+     python examples/bench/memory.py cluster  (a thousand clusters of 20 GB of embeddings, which the disk must hold)
 """
 
 import argparse
@@ -16,8 +17,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from soundssl import files
+
 RATE = 96000  # Hz
-BOUND = 1e9  # bytes, of all processes together
+BOUND = {"day": 1e9, "small": 1e9, "cluster": 2e9}  # bytes, of all processes together
+COUNT = {"day": 24, "small": 100_000, "cluster": 20}  # hours, files, gigabytes
+CLIP = 500  # windows of a clip
 
 
 def write_day(path: Path, hours: float) -> None:
@@ -47,6 +52,23 @@ def write_small(folder: Path, count: int) -> None:
             os.link(place / f"{i - i % 1000:06}.flac", place / f"{i:06}.flac")
 
 
+def write_embeddings(path: Path, gigabytes: float) -> None:
+    """Write embeddings of 128 float32 dimensions: a thousand clips of noise, again and again."""
+    rows = round(gigabytes * 1e9 / 512) // CLIP * CLIP
+    keys = [f"{i:07}" for i in range(rows // CLIP)]
+    attributes = {"layer": "embedding", "hop": 0.96, "window": 0.96, "features": "", "model": ""}
+    with files.create(path, "embeddings", inputs=[], made_from="", attributes=attributes) as sink:
+        sink.reserve("embedding", (rows, 128), "f4")
+        noise = np.random.default_rng(0).normal(0, 1, (1000 * CLIP, 128)).astype("f4")
+        for first in range(0, rows, len(noise)):
+            sink.place("embedding", first, noise[: rows - first])
+        sink.write("window/clip", np.repeat(np.arange(len(keys), dtype="i4"), CLIP))
+        sink.write("window/start", np.tile(np.arange(CLIP) * 0.96, len(keys)))
+        for name, values in (("key", keys), ("recording", keys), ("split", [""] * len(keys)), ("source", keys)):
+            sink.write(f"clip/{name}", values)
+        sink.write("clip/start", np.zeros(len(keys)))
+
+
 def anonymous(pid: int) -> int:
     """Return the bytes of anonymous memory of a process and all below it."""
     try:
@@ -59,9 +81,9 @@ def anonymous(pid: int) -> int:
 
 
 def measure(words: list[str]) -> tuple[int, float]:
-    """Run featurize; return its peak memory in bytes and its seconds."""
+    """Run a command; return its peak memory in bytes and its seconds."""
     begun, peak = time.perf_counter(), 0
-    process = subprocess.Popen([sys.executable, "-m", "soundssl", "featurize", *words])
+    process = subprocess.Popen([sys.executable, "-m", "soundssl", *words])
     while process.poll() is None:
         peak = max(peak, anonymous(process.pid))
         time.sleep(0.05)
@@ -71,24 +93,29 @@ def measure(words: list[str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Measure one of the two."""
+    """Measure one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("day", "small"))
-    parser.add_argument("count", nargs="?", type=float, help="hours, or files; default 24 or 100,000")
-    parser.add_argument("-j", "--jobs", default="2")
+    parser.add_argument("what", choices=tuple(COUNT))
+    parser.add_argument("count", nargs="?", type=float, help=f"hours, files or gigabytes; default {COUNT}")
+    parser.add_argument("-j", "--jobs", default="2", help="workers of featurize")
     options = parser.parse_args()
+    count = options.count or COUNT[options.what]
     with tempfile.TemporaryDirectory() as folder:
-        media, output = Path(folder) / "media", Path(folder) / "features.h5"
+        source, output = Path(folder) / "source", Path(folder) / "output.h5"
+        words = ["featurize", str(source), "-j", options.jobs, "-q"]
         if options.what == "day":
-            media.mkdir()
-            write_day(media / "day.wav", options.count or 24)
+            source.mkdir()
+            write_day(source / "day.wav", count)
+        elif options.what == "small":
+            write_small(source, int(count))
         else:
-            write_small(media, int(options.count or 100_000))
-        peak, seconds = measure([str(media), "-o", str(output), "-j", options.jobs, "-q"])
+            write_embeddings(source, count)
+            words = ["cluster", str(source), "--k", "1000", "--steps", "300"]
+        peak, seconds = measure([*words, "-o", str(output)])
         size = output.stat().st_size >> 20
         print(f"{options.what}: peak {peak / 1e6:.0f} MB of anonymous memory, {seconds:.0f} s, output {size} MB")
-    if peak > BOUND:
-        raise SystemExit(f"more than {BOUND / 1e6:.0f} MB")
+    if peak > BOUND[options.what]:
+        raise SystemExit(f"more than {BOUND[options.what] / 1e6:.0f} MB")
 
 
 if __name__ == "__main__":

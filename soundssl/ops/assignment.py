@@ -26,7 +26,7 @@ CARD = 2**26  # both on a GPU, where the cache does not matter
 WIDTH = 512  # clusters a chunk at most
 NARROW, CHUNKS = 64, 32  # fewer clusters than CHUNKS of WIDTH are cut into so many, of NARROW or more each
 PIVOTS = 1024  # clusters at most that the others are put beside
-HELD = 2**22  # pairs of row and chunk whose figures are held at a time: 32 MB
+HELD = 2**22  # pairs of row and chunk whose figures are held at a time: 48 MB
 PAIRS = 2**18  # pairs of row and cluster computed again at a time: 2 MB in float64
 EQUAL = 1e-12  # cosines this close are equal: their sums are taken in different orders
 
@@ -42,11 +42,12 @@ class Assignment(NamedTuple):
 class _Figures(NamedTuple):
     """Hold of each chunk and row the greatest logit, and the sum of powers of the logits less it, or as they are.
 
-    Shape: `[chunks, n]`.
+    And what the greatest may be at most, before rounding. Shape: `[chunks, n]`.
     """
 
     greatest: Tensor
     total: Tensor
+    highest: Tensor
 
 
 class Assigner:
@@ -80,7 +81,7 @@ class Assigner:
         check(embedding, self.units[0], self.scale)
         height = min(self.tile // self.width, len(embedding))
         blocks = embedding.float().split(_rows(len(embedding), height, HELD // self.count))
-        rooms = self.units[0].new_empty(2, self.count, len(blocks[0]))
+        rooms = self.units[0].new_empty(3, self.count, len(blocks[0]))
         room = rooms.new_empty(height * self.width)
         parts = []
         for rows in blocks:
@@ -117,7 +118,7 @@ class Assigner:
         blocks = (units * self.scale).split(height)
         for number in range(self.count):
             across = self.units[number].T
-            for block, *places in zip(blocks, *(each[number].split(height) for each in figures), strict=True):
+            for block, *places in zip(blocks, *(each[number].split(height) for each in figures[:2]), strict=True):
                 tile = multiply(block, across, room[: len(block) * across.shape[1]].view(len(block), -1))
                 for logits, greatest, total in zip(*(each.split(rows) for each in (tile, *places)), strict=True):
                     torch.amax(logits, 1, out=greatest)
@@ -135,26 +136,32 @@ class Assigner:
 
     def _nearly(self, units: Tensor, figures: _Figures) -> tuple[Tensor, Tensor, Tensor]:
         """Compute the candidates in float32; return cluster and logit of each row, and whether others come as near."""
-        greatest, total = figures
+        greatest, total, highest = figures
         top = units.new_full((len(units),), -torch.inf)
         cluster = torch.zeros_like(top, dtype=torch.int64)
         several = torch.zeros_like(top, dtype=torch.bool)
         scaled = units * self.scale
         lost = self._lost(scaled)
-        wrong = lost + self.lost[:, None] * (self.scale + lost) + 2 * self.summing  # by Cauchy and Schwarz
-        highest = greatest + wrong
-        near = highest >= (greatest - wrong).amax(0)
+        torch.outer(self.lost, self.scale + lost, out=highest)
+        highest += lost + 2 * self.summing  # how wrong a logit may be, by Cauchy and Schwarz
+        best, place = greatest.max(0)
+        least = best - highest.gather(0, place[None])[0]
+        highest += greatest
+        near = highest >= least
         for number, rows in self._candidates(near):
             rows = rows[highest[number, rows] >= top[rows]]
             logits = scaled[rows] @ self.units[number].T
             own = logits.amax(1)
             better = (own > top[rows]).nonzero()[:, 0]
             chosen, above, those = rows[better], own[better], logits[better]
-            top[chosen], cluster[chosen] = above, self.clusters[number][those.argmax(1)]
-            several[chosen] = (those >= above[:, None] - 2 * self.summing).sum(1) > 1
+            first = those.argmax(1, keepdim=True)
+            top[chosen], cluster[chosen] = above, self.clusters[number][first[:, 0]]
+            second = those.scatter_(1, first, -torch.inf).amax(1)
+            several[chosen] = second >= above - 2 * self.summing
             greatest[number, rows] = own
             total[number, rows] = self._powers(logits, own).sum(1)
-        return cluster, top, several | ((greatest >= top - 2 * self.summing).sum(0) > 1)
+        near = (greatest >= top - 2 * self.summing).sum(0, dtype=torch.int32)
+        return cluster, top, several | (near > 1)
 
     def _exactly(self, units: Tensor, greatest: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the candidates in float64; return cluster and logit of each row."""
