@@ -56,6 +56,18 @@ def test_the_product_at_full_size_is_exact(dtype):
     assert torch.allclose(found.confidence.double(), probability.amax(1), atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", TYPES)
+def test_two_centres_that_float32_does_not_tell_apart(dtype):
+    # Signs over 8 have a length of exactly one; of each pair the second is nearer, by 2.5e-10 at one coordinate.
+    signs = torch.where(torch.rand(40, 64, generator=torch.Generator().manual_seed(2)) < 0.5, -1.0, 1.0)
+    embedding, nearer = signs.clone(), signs / 8
+    embedding[:, 5] *= 1e-8
+    other = nearer.clone()
+    other[:, 5] *= -1
+    found = assignment.Assigner(torch.stack([other, nearer], 1).flatten(0, 1), 60.0, dtype)(embedding)
+    assert torch.equal(found.cluster, 2 * torch.arange(40) + 1)
+
+
 def test_misfits_are_named():
     with pytest.raises(ValueError, match=r"embeddings \[2, 3\] and clusters \[4, 5\] do not fit"):
         assignment.Assigner(torch.ones(4, 5), 60.0)(torch.ones(2, 3))
