@@ -115,6 +115,11 @@ class Checkpoint:
         """Remove the state of a finished run."""
         self.path.unlink(missing_ok=True)
 
+    def clear_finished(self) -> None:
+        """Remove the state of the same command, left by a run that was killed between its output and clearing up."""
+        if self.load() is not None:
+            self.remove()
+
 
 class Signals:
     """Let a run finish its step when SIGINT or SIGTERM comes; `received` is the signal's number, 0 for none."""

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
-from soundssl import files
+from soundssl import files, training
 from soundssl.commands import assigning, cluster, main
 from soundssl.commands.assigning import Tally
 from soundssl.evaluations.clusters import adjusted_rand
@@ -49,6 +50,20 @@ def write_embeddings(path: Path, rows: np.ndarray) -> Path:
             sink.write(f"clip/{name}", [f"clip-{clip:03}" for clip in range(clips)])
         sink.write("clip/split", ["a" if clip < clips // 2 else "b" for clip in range(clips)])
         sink.write("clip/start", np.zeros(clips))
+    return path
+
+
+def write_two_clips(path: Path, windows: int) -> Path:
+    """Write an embeddings file of two clips with so many windows."""
+    rows = np.random.default_rng(0).normal(0, 1, (windows, 2)).astype("f4")
+    attributes = {"layer": "embedding", "hop": 1.0, "window": 1.0, "class": "[]", "features": "", "model": ""}
+    with files.create(path, "embeddings", inputs=[], made_from="", attributes=attributes) as sink:
+        sink.write("embedding", rows)
+        sink.write("window/clip", np.repeat(np.arange(2), windows // 2).astype("i4"))
+        sink.write("window/start", np.tile(np.arange(windows / 2), 2))
+        for name in ("key", "recording", "source", "split"):
+            sink.write(f"clip/{name}", ["a", "b"])
+        sink.write("clip/start", np.zeros(2))
     return path
 
 
@@ -170,6 +185,19 @@ def test_without_faiss_kmeans_says_so_in_a_line(found, tmp_path, monkeypatch, ca
     assert "needs faiss, which is not installed; pip install 'soundssl[faiss]'" in capsys.readouterr().err
 
 
+def test_memory_does_not_grow_with_the_windows(tmp_path):
+    command(write_two_clips(tmp_path / "few.h5", 8000), "--k", 40, "--steps", 20, "-o", tmp_path / "c.h5", "-q")
+    peak = []
+    for windows in (200_000, 600_000):
+        given = write_two_clips(tmp_path / "many.h5", windows)
+        tracemalloc.start()
+        command(given, "--assign", tmp_path / "c.h5", "-o", tmp_path / "out.h5", "-q")
+        peak.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    # Bytes: a truth value a window while the largest clusters are described, and one in twenty of their rows.
+    assert peak[1] - peak[0] < 4 * 400_000, "less than the windows' clusters take"
+
+
 def test_a_split_is_learnt_from_and_all_windows_are_assigned(found, tmp_path):
     rows = files.Embeddings(found[0]).embedding[:].copy()
     rows[ROWS // 2 :] = rows[0]
@@ -207,6 +235,10 @@ def test_killed_and_repeated_it_gives_the_same_bytes(found, tmp_path):
     command(found[0], *options, "-o", cut)
     assert cut.read_bytes() == whole.read_bytes()
     assert not resume.exists()
+    for made_from, stays in ((files.made_from(cut), False), ("another", True)):  # killed just after its output stood
+        training.Checkpoint(cut, made_from, 0).save(step=60)
+        command(found[0], *options, "-o", cut)
+        assert resume.exists() == stays
 
 
 def test_a_second_run_on_the_same_output_is_refused(found, tmp_path, capsys):

@@ -225,9 +225,10 @@ def head_of(path: Path) -> Head:
 
 @dataclass
 class Tally:
-    """Hold what is said of an assignment: the windows of each cluster, confidences, and both entropies in nats."""
+    """Hold what is said of an assignment: windows and mean of each cluster, confidences, both entropies in nats."""
 
     size: Any
+    mean: Any = None
     doubtful: int = 0
     conditional: float = 0.0
     marginal: float = 0.0
@@ -275,37 +276,42 @@ class Tally:
 
 
 def assign(source: Source, head: Head, accelerator, sink, advance: Callable) -> Tally:
-    """Write cluster, confidence and similarity of every row, block by block, and the mean rows; return the tally.
+    """Write cluster and confidence of every row, block by block, and the mean rows; return the tally.
 
-    A centre that was learnt to tell clusters apart need not lie in the middle of its own, so similarity is the cosine
-    to the mean of the cluster's rows, each of length one, which takes a second pass.
+    By distance also the similarity. By cosine it is for `compare` to write.
     """
     import numpy as np
 
     choose = head.chooser(accelerator)
-    count = len(source)
     for name, dtype in (("cluster", "i4"), ("confidence", "f2"), ("similarity", "f4")):
-        sink.reserve(name, (count,), dtype)
+        sink.reserve(name, (len(source),), dtype)
     tally, total = Tally(np.zeros(len(head.weight), np.int64)), np.zeros(head.weight.shape, np.float32)
-    chosen = np.empty(count, np.int32)
     for first, rows in _blocks(source):
         cluster, confidence, similarity = choose(rows)
-        chosen[first : first + len(rows)] = cluster
-        tally.size += np.bincount(cluster, minlength=len(tally.size))
-        tally.doubtful += int((confidence < 0.5).sum())
-        _add(total, cluster, _unit(rows))
+        sink.fill("cluster", first, cluster)
         sink.fill("confidence", first, confidence)
         if similarity is not None:
             sink.fill("similarity", first, similarity)
+        tally.size += np.bincount(cluster, minlength=len(tally.size))
+        tally.doubtful += int((confidence < 0.5).sum())
+        _add(total, cluster, _unit(rows))
         advance(len(rows))
-    sink.fill("cluster", 0, chosen)
-    total = _unit(total)
-    sink.write("mean", total)
-    if head.metric == "cosine":
-        for first, rows in _blocks(source):
-            own = total[chosen[first : first + len(rows)]]
-            sink.fill("similarity", first, np.einsum("nd,nd->n", _unit(rows), own))
+    tally.mean = _unit(total)
+    sink.write("mean", tally.mean)
     return tally
+
+
+def compare(source: Source, mean, sink, advance: Callable) -> None:
+    """Write the similarity of every row: its cosine to the mean of its cluster's rows, each of length one.
+
+    A centre that was learnt to tell clusters apart need not lie in the middle of its own.
+    """
+    import numpy as np
+
+    for first, rows in _blocks(source):
+        own = mean[sink.reserved["cluster"][first : first + len(rows)]]
+        sink.fill("similarity", first, np.einsum("nd,nd->n", _unit(rows), own))
+        advance(len(rows))
 
 
 def nearness(rows, cluster) -> float:

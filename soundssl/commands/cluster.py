@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -206,11 +207,13 @@ def cluster(
         facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
         facts += [f"{starts} starts"] * (starts > 1) + ["stability"] * stability
         made_from = files.digest("clusters", inputs, method, *facts)
+        runs = _Runs(plan, chosen, accelerator, made_from, checkpoint_every, quiet)
         if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
+            if plan and accelerator.main:
+                runs.clear_finished(output, starts, stability)
             return
         terminal.say("cluster", accelerator.reason, quiet)
         if plan:
-            runs = _Runs(plan, chosen, accelerator, made_from, checkpoint_every, quiet)
             if force and accelerator.main:
                 runs.forget(output, starts, stability)
             accelerator.barrier()
@@ -290,12 +293,21 @@ class _Runs:
     quiet: bool
     chosen: dict[Path, Path] = field(default_factory=dict)
 
-    def forget(self, output: Path, starts: int, stability: bool) -> None:
-        """Remove the states of all runs."""
+    def _states(self, output: Path, starts: int, stability: bool) -> Iterator[Any]:
         from soundssl import training
 
         for place in _places(output, starts) + (_places(_again(output), starts) if stability else []):
-            training.Checkpoint(place, self.made_from, self.every).remove()
+            yield training.Checkpoint(place, self.made_from, self.every)
+
+    def forget(self, output: Path, starts: int, stability: bool) -> None:
+        """Remove the states of all runs."""
+        for state in self._states(output, starts, stability):
+            state.remove()
+
+    def clear_finished(self, output: Path, starts: int, stability: bool) -> None:
+        """Remove states of the same command, left by a run that was killed between its output and clearing up."""
+        for state in self._states(output, starts, stability):
+            state.clear_finished()
 
     def keep_figures(self, starts: int) -> None:
         """Keep, of the figures of several starts, those of the best."""
@@ -360,12 +372,15 @@ def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[s
     with files.create(output, "clusters", attributes=facts, **origin) as sink:
         with terminal.progress("assign", len(source), "windows", quiet) as advance:
             tally = assigning.assign(source, head, accelerator, sink, advance)
+        if head.metric == "cosine":
+            with terminal.progress("compare", len(source), "windows", quiet) as advance:
+                assigning.compare(source, tally.mean, sink, advance)
         with terminal.progress("entropies", len(assigning.sampled(source)), "windows", quiet) as advance:
             tally.conditional, tally.marginal = assigning.entropies(source, head, accelerator, tally.size, advance)
         sink.write("size", tally.size)
         sink.write("weight", head.weight)
         if source.file:
-            sink.write("window/clip", source.file.clip.astype("i4"))
+            sink.write("window/clip", source.file.clip)
             sink.write("window/start", source.file.start)
             for name in ("key", "recording", "split"):
                 sink.write(f"clip/{name}", getattr(source.file.clips, name))

@@ -198,11 +198,10 @@ def _windows(path: Path, random: bool, splits: list[str] | None) -> Windows:
     if not len(rows):
         raise SoundsslError(f"{files.text(path)} has no window in a cluster" + " of the chosen splits" * bool(splits))
     clusters = None if kind == "embeddings" else len(np.unique(source.cluster[rows]))
-    alone = np.arange(len(rows)), np.zeros(len(rows), np.float32), np.ones(len(rows), np.float32)
-    given: tuple[Any, Any, Any] = (
-        alone if random else (source.cluster[rows], source.similarity[rows], source.confidence[rows])
-    )
-    return Windows(source, kind, *given, source.clip[rows], source.start[rows], clusters, random)
+    given: tuple[Any, Any, Any] = np.arange(len(rows)), np.zeros(len(rows), "f4"), np.ones(len(rows), "f4")
+    if not random:
+        given = source.cluster[rows].astype("i8"), source.similarity[rows], source.confidence[rows].astype("f4")
+    return Windows(source, kind, *given, source.clip[rows].astype("i8"), source.start[rows], clusters, random)
 
 
 def _asked(windows: Windows, plan, budget: int | None, seed: int):

@@ -156,12 +156,14 @@ def train(
         made_from = files.digest(
             "model", inputs, plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size
         )
+        checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
         if (
             not force
             and files.model_made_from(output) == made_from
             and all(files.model_made_from(path) == files.digest(made_from, step) for step, path in kept.items())
         ):
             if accelerator.main:
+                checkpoint.clear_finished()
                 terminal.up_to_date("train", output, quiet, implied)
             return
         terminal.say("train", accelerator.reason, quiet)
@@ -169,7 +171,6 @@ def train(
         network = _network(models, plan, source, start)
         given = objectives.Inputs(source, source.clips.in_splits(words(split), features), **readers)
         facts = _facts(plan, given, start)
-        checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
         if force and accelerator.main:
             checkpoint.remove()
         accelerator.barrier()

@@ -213,6 +213,12 @@ def _sources(path: str, dataset: h5py.Dataset) -> list[tuple[int, Array]]:
     return sorted(found, key=lambda part: part[0])
 
 
+def mapped(path: str | os.PathLike, file: h5py.File, name: str) -> np.ndarray:
+    """Return a column of numbers, through a memory map where it lies contiguous: a number a window adds up."""
+    rows = Array(path, file[name]).rows
+    return rows.view(np.ndarray) if isinstance(rows, np.memmap) else rows[:]
+
+
 class Clips:
     """Hold the clip table of features, embeddings and clusters, column by column; None for one that is not there."""
 
@@ -248,19 +254,22 @@ class Clips:
 
 
 class Embeddings:
-    """Read an embeddings file: `embedding` rows by slice, `clip` and `start` of each window, and the `clips` table."""
+    """Read an embeddings file: `embedding` rows by slice, `clip` and `start` of each window, and the `clips` table.
+
+    All but the table are memory maps: a file may be larger than memory.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         with open_checked(path, ["embeddings"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
             self.embedding = Array(path, file["embedding"])
-            self.clip, self.start = file["window/clip"][:].astype(np.int64), file["window/start"][:]
+            self.clip, self.start = (mapped(path, file, f"window/{name}") for name in ("clip", "start"))
             self.clips = Clips(file)
 
     def batches(self, clips: np.ndarray, batch_size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield rows of the chosen clips (boolean, `[clips]`) as float32, with the clip of each, in reading order."""
         for first in range(0, len(self.clip), batch_size):
-            clip = self.clip[first : first + batch_size]
+            clip = self.clip[first : first + batch_size].astype(np.int64)
             chosen = clips[clip]
             if chosen.any():
                 yield self.embedding[first : first + batch_size][chosen].astype(np.float32), clip[chosen]
@@ -269,19 +278,19 @@ class Embeddings:
 class Clusters:
     """Read a clusters file: `cluster`, `confidence`, `similarity` of windows, `size`, `weight`, `mean` of clusters.
 
-    `clip`, `start` and the `clips` table are None where the clusters are those of a bare matrix.
+    `clip`, `start` and the `clips` table are None where the clusters are those of a bare matrix. What has a number a
+    window is a memory map, in the type it is stored in.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         with open_checked(path, ["clusters"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
-            self.cluster, self.size = file["cluster"][:].astype(np.int64), file["size"][:]
-            self.confidence = file["confidence"][:].astype(np.float32)
-            self.similarity = file["similarity"][:]
+            self.cluster, self.size = mapped(path, file, "cluster"), file["size"][:]
+            self.confidence, self.similarity = (mapped(path, file, name) for name in ("confidence", "similarity"))
             self.weight, self.mean = Array(path, file["weight"]), Array(path, file["mean"])
             have = all(name in file for name in ("window/clip", "window/start", "clip/key", "clip/split"))
-            self.clip: Any = file["window/clip"][:].astype(np.int64) if have else None
-            self.start: Any = file["window/start"][:] if have else None
+            self.clip: Any = mapped(path, file, "window/clip") if have else None
+            self.start: Any = mapped(path, file, "window/start") if have else None
             self.clips: Any = Clips(file) if have else None
         if len(self.cluster) and not -1 <= self.cluster.min() <= self.cluster.max() < len(self.size):
             raise FormatError(
