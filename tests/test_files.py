@@ -1,6 +1,5 @@
 """The contract on disk: what is written comes back; what does not fit is refused in words; nothing is half there."""
 
-import errno
 import json
 import os
 import pickle
@@ -14,12 +13,10 @@ import pytest
 
 from soundssl import SoundsslError, files
 from soundssl.commands import main
-from soundssl.files import spooling
 from soundssl.files.features import FRONT_END
 from soundssl.files.moments import merge_moments, moments_of
 from soundssl.files.reading import Array
 from soundssl.files.schema import KINDS, check
-from soundssl.files.spooling import Store
 from soundssl.ops.spectrogram import FrontEnd
 
 ATTRIBUTES = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}
@@ -387,84 +384,6 @@ def test_splits_are_chosen_by_name(toy):
     assert clips.in_splits(["1", "3"]).sum() == 16 and clips.in_splits(None).all()
     with pytest.raises(SoundsslError, match=r"toy has no split '9'; it has '1', '2', '3'"):
         clips.in_splits(["9"], "toy")
-
-
-# --- the store of an unfinished run ---
-
-
-def fill(store: Store, key: str, frames: int, spool) -> None:
-    spool.start()
-    spool.add_frames(np.full((frames, 64), len(key), "f2"))
-    about = {"key": key, "recording": key, "split": "", "source": key, "start": 0.0}
-    store.add({**about, **spool.finish()})
-
-
-def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path):
-    output = tmp_path / "a.h5"
-    store = Store(output, ATTRIBUTES, "f2", "one")
-    spool = files.Spool(store.folder, "worker-0", "f2")
-    fill(store, "b", 3, spool)
-    spool.start()
-    spool.add_frames(np.zeros((100, 64), "f2"))
-    spool.abandon()
-    fill(store, "aa", 2, spool)
-    store.close()
-    with open(store.folder / "journal.jsonl", "a") as file:
-        file.write('{"key": "torn')
-    again = Store(output, ATTRIBUTES, "f2", "one")
-    assert set(again.done) == {"b", "aa"}
-    with pytest.raises(SoundsslError, match=r"another run is writing .*a\.h5; let it end"):
-        Store(output, ATTRIBUTES, "f2", "one")
-    fill(again, "c", 1, files.Spool(again.folder, "worker-0", "f2"))
-    assert again.lay_out(["b", "aa", "c"], [], (2, 2), True) == 3
-    assert os.listdir(tmp_path) == ["a.h5"]
-    source = files.Features(output)
-    assert list(source.clips.key) == ["aa", "b", "c"] and list(source.frames[:][:, 0]) == [2, 2, 1, 1, 1, 1]
-    for spoil in ("two", "rubbish"):
-        store = Store(output, ATTRIBUTES, "f2", "one")
-        fill(store, "b", 3, files.Spool(store.folder, "worker-0", "f2"))
-        store.close()
-        if spoil == "rubbish":
-            (store.folder / "journal.jsonl").write_text('{"made_from": "one"}\n\0\0\0\n')
-        store = Store(output, ATTRIBUTES, "f2", "one" if spoil == "rubbish" else "two")
-        assert store.done == {} and os.listdir(store.folder) == ["journal.jsonl"]
-        store.discard()
-
-
-def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch):
-    generator = np.random.default_rng(0)
-    frames = {f"{i:02}": generator.normal(i, 1, (count, 64)).astype("f2") for i, count in enumerate([5, 0, 1, 300, 47])}
-    every = np.concatenate(list(frames.values()))
-    for name, block in (("a.h5", spooling.BLOCK), ("b.h5", 7 * 128), ("c.h5", 1)):
-        monkeypatch.setattr(spooling, "BLOCK", block)
-        store = Store(tmp_path / name, ATTRIBUTES, "f2", "one")
-        spools = [files.Spool(store.folder, f"worker-{i}", "f2") for i in range(2)]
-        for key in reversed(frames):
-            spool = spools[int(key) % 2]
-            spool.start()
-            spool.add_frames(frames[key])
-            store.add({"key": key, "recording": key, "split": "", "source": key, "start": 0.0, **spool.finish()})
-        store.lay_out(list(frames), [], (1, 1), False)
-        source = files.Features(tmp_path / name)
-        assert np.array_equal(source.frames[:], every), "in the order of the keys, whoever was first"
-        assert source.mean == pytest.approx(every.mean(0, "f8"), rel=1e-6)
-        assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
-
-
-def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(spooling, "BLOCK", 128)
-    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
-    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
-        store.lay_out(["b"], [], (1, 1), True)
-    monkeypatch.undo()
-    assert os.listdir(tmp_path) == ["a.h5.parts"] and store.lay_out(["b"], [], (1, 1), True) == 1
-    assert len(files.Features(tmp_path / "a.h5").frames) == 50
 
 
 @pytest.mark.parametrize(("name", "fact"), [("cut.h5", "a damaged or truncated HDF5 file"), ("array.h5", "of another")])
