@@ -1,5 +1,6 @@
 """featurize from the outside: what it takes, what it refuses, and that no interruption shows in the bytes."""
 
+import errno
 import json
 import os
 import shutil
@@ -228,6 +229,19 @@ def test_an_output_that_cannot_be_written(few, tmp_path):
     done = unprivileged("featurize", few, "-o", tmp_path / "f.h5")
     wanted = f"soundssl featurize: {tmp_path} cannot be written to; check its permissions\n"
     assert (done.returncode, done.stderr) == (2, wanted)
+
+
+def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(few, tmp_path, call, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    status, _, error = call(few, "-o", tmp_path / "f.h5", "-q")
+    fact = f"{tmp_path}/f.h5.partial: No space left on device; make room, and give the same command again"
+    assert (status, error) == (1, f"soundssl featurize: {fact}\n")
+    monkeypatch.undo()
+    status, _, error = call(few, "-o", tmp_path / "f.h5")
+    assert status == 0 and "inputs were done before" in error
 
 
 @pytest.mark.parametrize(("store", "bound"), [("float16", 2.0**-9), ("float32", 0.0)])

@@ -82,7 +82,7 @@ def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkey
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.partial'"):
         store.lay_out(["b"], [], (1, 1), True)
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["a.h5.parts"] and store.lay_out(["b"], [], (1, 1), True) == 1

@@ -6,6 +6,7 @@ some inputs were skipped; 4 wrong kind of file, newer schema, or another front e
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -137,6 +138,9 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         name = next((word for word in arguments if not word.startswith("-")), "")
         fact = " ".join((str(error) or type(error).__name__).splitlines())
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+            fact = f"{where}{error.strerror}; make room, and give the same command again"
         if isinstance(error, MemoryError) or "memory" in fact.lower():
             fact += "; a smaller --batch-size takes less"
         typer.echo(f"soundssl {name}: {fact}", err=True)

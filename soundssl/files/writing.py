@@ -163,7 +163,10 @@ class Sink:
         data = values.reshape(-1).view(np.uint8).data
         at = dataset.id.get_offset() + row * (len(data) // max(1, len(values)))
         while data:
-            written = os.pwrite(self.file.id.get_vfd_handle(), data, at)
+            try:
+                written = os.pwrite(self.file.id.get_vfd_handle(), data, at)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, self.file.filename) from error
             data, at = data[written:], at + written
 
     def count(self, name: str, data: bytes | np.ndarray) -> None:
