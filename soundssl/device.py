@@ -173,6 +173,29 @@ def gather(tensor: Tensor) -> Tensor:
     return torch.cat(torch.distributed.nn.functional.all_gather(tensor.contiguous()))
 
 
+@dataclass(frozen=True)
+class Ranks:
+    """Hold this process's number and how many there are; its methods reduce tensors in place over all of them."""
+
+    rank: int
+    count: int
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+        torch.distributed.all_reduce(tensor)
+
+    def maximum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its elementwise maximum over all processes."""
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+
+
+def ranks() -> Ranks | None:
+    """Return the processes among which work is shared, None in a world of one."""
+    if not torch.distributed.is_initialized():
+        return None
+    return Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
+
+
 def seed(number: int) -> None:
     """Seed torch's generators, from which the weights of a new network are drawn."""
     torch.manual_seed(number)

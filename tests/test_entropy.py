@@ -1,6 +1,8 @@
 """The streamed entropies against the direct formula and its float64 gradients."""
 
 import math
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -176,6 +178,70 @@ def test_a_running_average_of_the_mean_stands_in_its_place():
     logarithm = F.log_softmax(scale * F.normalize(free) @ F.normalize(weight).T, 1)
     (-(logarithm.exp() * logarithm).sum(1).mean() + GAMMA * (logarithm.exp().mean(0) * mixed.log()).sum()).backward()
     assert torch.allclose(given.grad, free.grad, rtol=1e-9, atol=1e-15)
+
+
+class Ranks:
+    """One of several threads that stand for processes: what they reduce lies on a table that all see."""
+
+    def __init__(self, rank: int, table: list, barrier: threading.Barrier) -> None:
+        self.rank, self.count, self.table, self.barrier = rank, len(table), table, barrier
+
+    def _together(self, tensor: torch.Tensor, reduce) -> None:
+        self.table[self.rank] = tensor.clone()
+        self.barrier.wait()
+        tensor.copy_(reduce(torch.stack(self.table)))
+        self.barrier.wait()
+
+    def add(self, tensor):
+        self._together(tensor, lambda parts: parts.sum(0))
+
+    def maximum(self, tensor):
+        self._together(tensor, lambda parts: parts.amax(0))
+
+
+@pytest.mark.parametrize("kind", NOISE)
+@pytest.mark.parametrize(("count", "clusters"), [(1, 300), (2, 300), (3, 299), (3, 2)])
+@pytest.mark.parametrize("momentum", [None, 0.9])
+def test_processes_that_share_the_clusters_find_what_one_finds(kind, count, clusters, momentum):
+    embedding, weight, scale = data(kind)
+    weight = weight[:clusters]
+
+    def one(ranks):
+        given = [each.clone().requires_grad_() for each in (embedding, weight)]
+        average = None if momentum is None else weight.norm(dim=1).softmax(0)
+        with_average = {} if momentum is None else {"average": average, "momentum": momentum}
+        found = entropy.entropies(*given, scale, GAMMA, chunk=64, ranks=ranks, **with_average)
+        found.loss.backward()
+        return [*found[:3], found.active.double(), *([] if average is None else [average])], [x.grad for x in given]
+
+    figures, slopes = one(None)
+    table, barrier = [None] * count, threading.Barrier(count, timeout=60)
+    with ThreadPoolExecutor(count) as pool:
+        each = list(pool.map(lambda rank: one(Ranks(rank, table, barrier)), range(count)))
+    for found, _ in each:
+        for ours, whole in zip(found, figures, strict=True):
+            assert torch.allclose(ours.detach(), whole.detach(), rtol=1e-12, atol=1e-12)
+    for number, slope in enumerate(slopes):
+        mean = torch.stack([gradients[number] for _, gradients in each]).mean(0)
+        assert float((mean - slope).norm()) <= 1e-9 * max(float(slope.norm()), 1e-6)
+    for rank, (_, gradients) in enumerate(each):  # and none has done another's work
+        own = slice(clusters * rank // count, clusters * (rank + 1) // count)
+        assert not gradients[1][: own.start].any() and not gradients[1][own.stop :].any()
+
+
+@pytest.mark.parametrize("scale", [60.0, 300.0])
+def test_sharing_holds_where_powers_leave_the_range(scale):
+    embedding, weight, _ = data("soft")
+    embedding, weight = embedding.float(), weight.float()
+    whole = entropy.entropies(embedding, weight, scale, GAMMA)
+    table, barrier = [None] * 2, threading.Barrier(2, timeout=60)
+    with ThreadPoolExecutor(2) as pool:
+        shared = pool.map(
+            lambda rank: entropy.entropies(embedding, weight, scale, GAMMA, ranks=Ranks(rank, table, barrier)), range(2)
+        )
+        for found in shared:
+            assert float(found.loss) == pytest.approx(float(whole.loss), rel=1e-5)
+            assert float(found.conditional) == pytest.approx(float(whole.conditional), rel=1e-4)
 
 
 def test_misfits_are_named():

@@ -255,6 +255,29 @@ def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
     assert moved > 0 and np.sqrt(difference / moved) < 0.02, np.sqrt(difference / moved)
 
 
+def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
+    matrix = tmp_path / "rows.npy"
+    np.save(matrix, np.random.default_rng(0).standard_normal((400, 16), np.float32))
+    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 60000))]
+    runs = []
+    for name, launcher, batch in (("one", [], 64), ("two", ["-m", *launch], 32)):
+        words = ["soundssl", "cluster", matrix, "--k", 33, "--momentum", 0.9, "--starts", 1, "--steps", 20]
+        words += ["--batch-size", batch, "--precision", "float32", "-o", tmp_path / f"{name}.h5", "-q"]
+        shown = [sys.executable, *launcher, "-m", *map(str, words)]
+        runs.append(subprocess.Popen(shown, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+    for run in runs:
+        error = run.communicate(timeout=120)[1].decode()
+        assert run.returncode == 0, error
+    one, two = (files.Clusters(tmp_path / f"{name}.h5") for name in ("one", "two"))
+    weights = [np.asarray(each.weight[:]) for each in (one, two)]
+    assert np.abs(weights[0] - weights[1]).max() < 1e-4 * np.abs(weights[0]).max()
+    assert np.mean(one.cluster[:] == two.cluster[:]) > 0.99
+    logs = ((tmp_path / f"{name}.h5.metrics.jsonl").read_text("utf-8").splitlines() for name in ("one", "two"))
+    for line, other in zip(*map(lambda lines: map(json.loads, lines), logs), strict=True):
+        for figure in ("loss", "clustering.conditional_entropy", "clustering.marginal_entropy"):
+            assert line[figure] == pytest.approx(other[figure], rel=1e-4)
+
+
 def test_triplets_of_other_features_are_refused(toy, tmp_path):
     other = write_features(tmp_path / "other.features.h5", seed=1)
     with pytest.raises(files.FormatError, match=r"toy.triplets.h5 was drawn for another features file"):

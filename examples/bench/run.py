@@ -19,6 +19,7 @@ BENCHES = (
     "training",
     "pairs",
     "entropy",
+    "ranks",
     "changes",
     "separation",
 )

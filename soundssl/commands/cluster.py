@@ -132,7 +132,8 @@ def cluster(
     Each row is to be surely in one cluster, and all together in many: the mean entropy of the rows' distributions over
     clusters, less gamma times the entropy of their mean, is made small. The embeddings stay as they are; to change them
     too, use train --objective clustering. A file may be larger than memory. With --split the clusters are learnt on
-    some clips, and all windows are assigned.
+    some clips, and all windows are assigned. Started by torchrun, each process computes for its share of the clusters,
+    over the rows of all: torchrun --nproc-per-node 4 -m soundssl cluster …
 
     Beside the output, OUTPUT.metrics.jsonl has both entropies and the active clusters of a batch, a line every ten
     steps. A run that was stopped or killed goes on from its last saved state when the same command is given again. What

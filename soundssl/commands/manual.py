@@ -24,7 +24,7 @@ ENVIRONMENT = {
     "SOUNDSSL_DEBUG": "Set to anything, an error shows its traceback instead of one line.",
     "NO_COLOR": "Set to anything, help is plain text also on a terminal.",
     "OMP_NUM_THREADS": "Compute threads, where --threads does not say.",
-    "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train then works on all its processes together.",
+    "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train and cluster then work on all its processes together.",
 }
 SIZES = {
     "C": "clips",

@@ -118,7 +118,8 @@ def train(
 
     Writes the model, and beside it OUTPUT.metrics.jsonl, a line every ten steps. A run that was stopped or killed goes
     on from its last saved state when the same command is given again. Started by torchrun, it trains on all processes:
-    torchrun --nproc-per-node 4 -m soundssl train …
+    torchrun --nproc-per-node 4 -m soundssl train …; each takes a share of the batch and, with --objective clustering,
+    of the clusters.
 
     Examples:
 

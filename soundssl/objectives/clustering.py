@@ -1,8 +1,8 @@
 """Clustering objective: each window surely in one cluster, all together in many (Jansen et al. 2020, section 3.2).
 
 The loss is the mean entropy of each window's distribution over clusters less gamma times the entropy of their mean. The
-batch is that of all processes. The paper's setting is a scale of 60 from the first step, from random centres; a scale
-that rises, and centres that start on data points, are ours.
+batch is that of all processes, each of which takes a share of the clusters. The paper's setting is a scale of 60 from
+the first step, from random centres; a scale that rises, and centres that start on data points, are ours.
 """
 
 from __future__ import annotations
@@ -137,6 +137,7 @@ class Objective(nn.Module):
             found = entropy.entropies(
                 device.gather(embedding.float()), self.head.weight, self.scale(progress), self.gamma(progress), dtype,
                 average=self.head.average if self.options.momentum else None, momentum=self.options.momentum,
+                ranks=device.ranks(),
             )  # fmt: skip
         figures = {
             "conditional_entropy": found.conditional,

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,19 @@ MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for 
 SHORTEST = 1e-12  # length below which a vector counts as zero
 
 Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
+
+
+class Ranks(Protocol):
+    """What processes that share the clusters among them need of one another: reductions in place, over all of them."""
+
+    rank: int
+    count: int
+
+    def add(self, tensor: Tensor) -> None:
+        """Replace a tensor by its sum over all processes."""
+
+    def maximum(self, tensor: Tensor) -> None:
+        """Replace a tensor by its elementwise maximum over all processes."""
 
 
 class Entropies(NamedTuple):
@@ -51,6 +64,7 @@ def entropies(
     chunk: int | None = None,
     average: Tensor | None = None,
     momentum: float = 0.9,
+    ranks: Ranks | None = None,
 ) -> Entropies:
     """Return mean_i H(p_i) - gamma * H(q) of p_i = softmax(scale * cos(z_i, w)), differentiable, and its two terms.
 
@@ -59,6 +73,10 @@ def entropies(
     so that a batch smaller than the number of clusters sees all of them: `average` (zeros at first) is replaced in
     place by momentum * average + (1 - momentum) * q, which is divided by its sum, and log q in the gradient is that of
     the average. That gradient is not multiplied by 1 - momentum: gamma weighs the same with an average and without.
+
+    With `ranks`, processes that hold the same arguments take a share of the clusters each; what is returned is the
+    whole's in all of them. The gradients in a process are those by way of its own clusters, times the number of
+    processes: their mean over all, which is what data-parallel training takes, is the whole's.
 
     Shape: embedding `[batch, d]`, weight `[clusters, d]`, average `[clusters]`. Raises ValueError for others, and for a
     scale that is not positive.
@@ -72,7 +90,11 @@ def entropies(
         raise ValueError(f"the average has shape {list(average.shape)}; [{len(weight)}] is needed, a number a cluster")
     exact = embedding.dtype if embedding.dtype == torch.float64 else torch.float32
     piece = CARD if embedding.is_cuda else PIECE
-    plan = Plan(float(scale), float(gamma), dtype, chunk or _chunk(embedding, dtype), piece, average, momentum)
+    own = slice(0, len(weight))
+    if ranks is not None:
+        own = slice(*(len(weight) * number // ranks.count for number in (ranks.rank, ranks.rank + 1)))
+    size = chunk or _chunk(embedding, dtype)
+    plan = Plan(float(scale), float(gamma), dtype, size, piece, average, momentum, own, ranks)
     return Entropies(*_Entropies.apply(embedding.to(exact), weight.to(exact), plan))
 
 
@@ -103,6 +125,19 @@ class Plan(NamedTuple):
     piece: int
     average: Tensor | None
     momentum: float
+    own: slice
+    ranks: Ranks | None
+
+    def add(self, *tensors: Tensor) -> None:
+        """Replace tensors by their sums over the processes that share the clusters."""
+        if self.ranks is not None:
+            for tensor in tensors:
+                self.ranks.add(tensor)
+
+    def clear_others(self, tensor: Tensor) -> None:
+        """Set to zero what a tensor has of the other processes' clusters."""
+        tensor[: self.own.start] = 0.0
+        tensor[self.own.stop :] = 0.0
 
 
 @contextlib.contextmanager
@@ -134,10 +169,10 @@ def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
 
 
 class _Tiles:
-    """Give the chunks of clusters: their columns, unit weights, logits, and room for their powers."""
+    """Give this process's clusters in chunks: their columns, unit weights, logits, and room for their powers."""
 
     def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
-        self.weight, self.short, self.chunk, self.multiply = weight, short, plan.chunk, multiply
+        self.weight, self.short, self.own, self.chunk, self.multiply = weight, short, plan.own, plan.chunk, multiply
         self.rows = unit * plan.scale
         width = min(plan.chunk, len(weight))
         self.height = max(1, plan.piece // width)
@@ -158,15 +193,14 @@ class _Tiles:
 
     def __iter__(self) -> Iterator[tuple[slice, Tensor, Tensor, Tensor]]:
         count = -1
-        pairs = zip(self.weight.split(self.chunk), self.short[:, None].split(self.chunk), strict=True)
-        for number, (weight, short) in enumerate(pairs):
-            if count != len(weight):  # the first time, and for a last chunk that is shorter
-                count = len(weight)
+        for first in range(self.own.start, self.own.stop, self.chunk):
+            columns = slice(first, min(first + self.chunk, self.own.stop))
+            if count != columns.stop - first:  # the first time, and for a last chunk that is shorter
+                count = columns.stop - first
                 logits, powers = (tile[: len(self.rows) * count].view(-1, count) for tile in self.tiles)
                 units = self.units[:count]
                 across = units.T
-            torch.mul(weight, short, out=units)
-            columns = slice(number * self.chunk, number * self.chunk + count)
+            torch.mul(self.weight[columns], self.short[columns, None], out=units)
             yield columns, units, self.multiply(self.rows, across, logits), powers
 
 
@@ -178,7 +212,7 @@ class _Entropies(torch.autograd.Function):
         short = torch.linalg.vector_norm(weight, dim=1).clamp_(min=SHORTEST).reciprocal_()
         with products(plan.dtype, embedding.device) as multiply:
             tiles = _Tiles(unit, weight, short, plan, multiply)
-            top, share = _normalise(tiles)
+            top, share = _normalise(tiles, plan)
             total, mean, cross, logarithm, marginal, active = _marginal(tiles, top, share, plan)
         own = total.log() - mean
         own[own <= len(weight) * -LOWEST * math.exp(LOWEST)] = 0.0  # no more than what powers at LOWEST may add
@@ -195,17 +229,20 @@ class _Entropies(torch.autograd.Function):
     @staticmethod
     def backward(ctx, slope: Tensor, *_):
         unit, length, weight, short, top, total, offset, logarithm = ctx.saved_tensors
-        share = slope / (total * len(unit))
+        processes = 1 if ctx.plan.ranks is None else ctx.plan.ranks.count
+        share = slope * processes / (total * len(unit))
         with products(ctx.plan.dtype, unit.device) as multiply:
             tiles = _Tiles(unit, weight, short, ctx.plan, multiply)
             found = _gradients(tiles, top, share, offset, ctx.plan.gamma * logarithm, ctx.needs_input_grad[1])
         rows, weights = found
+        if weights is not None:
+            ctx.plan.clear_others(weights)
         rows.mul_(ctx.plan.scale * share[:, None])
         rows -= (rows * unit).sum(1, keepdim=True) * unit
         return rows / length, weights, None
 
 
-def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
+def _normalise(tiles: _Tiles, plan: Plan) -> tuple[Tensor, Tensor]:
     """Return the maximum m of each row's logits, and 1 / (rows * sum exp(l - m)).
 
     Powers of the logits as they are have the full precision of floating point, and cost one pass less; where they could
@@ -221,8 +258,11 @@ def _normalise(tiles: _Tiles) -> tuple[Tensor, Tensor]:
                 tiles.shift(x, new)
             m.copy_(new)
             s.add_(x.exp_().sum(1))
-    if tiles.in_range:
-        total.mul_(torch.exp(-top))
+    of_own = torch.zeros_like(top) if tiles.in_range else top.clone()
+    if plan.ranks is not None:
+        plan.ranks.maximum(top)
+    total.mul_(torch.exp(of_own - top))
+    plan.add(total)
     return top, (total * len(total)).reciprocal().to(top.dtype)
 
 
@@ -232,7 +272,8 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
     The sum of powers is taken again: a row all in one cluster has a power of one there, and a sum of exactly one.
     """
     logarithm = tiles.rows.new_empty(len(tiles.weight))
-    total, moment, cross = (torch.zeros_like(top, dtype=torch.float64) for _ in range(3))  # sums over all chunks
+    sums = top.new_zeros((3, len(top)), dtype=torch.float64)  # over all chunks
+    total, moment, cross = sums
     marginal = torch.zeros((), dtype=torch.float64, device=top.device)
     active = torch.zeros((), dtype=torch.int64, device=top.device)
     least = torch.finfo(top.dtype).tiny
@@ -251,6 +292,10 @@ def _marginal(tiles: _Tiles, top: Tensor, share: Tensor, plan: Plan) -> tuple[Te
         here = torch.log(q.clamp(min=least), out=logarithm[columns])
         marginal -= torch.dot(q, here)
         cross += torch.mv(powers, here)
+    plan.add(sums, marginal, active)
+    if plan.average is not None:
+        plan.clear_others(plan.average)
+        plan.add(plan.average)
     return total, moment.div_(total), cross.div_(total), logarithm, marginal.clamp_(min=0), active
 
 
