@@ -375,9 +375,12 @@ def _resample(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iter
     stream = _idle.pop((source_rate, rate), None)
     if stream is None:
         stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
-    for block in blocks:
-        yield stream.resample_chunk(block)
-    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+    held = np.empty(0, np.float32)
+    for block in blocks:  # one behind: a short clip is then one block, and not that and a few samples
+        if len(held):
+            yield stream.resample_chunk(held)
+        held = block
+    yield stream.resample_chunk(held, last=True)
     stream.clear()
     _idle[source_rate, rate] = stream
 

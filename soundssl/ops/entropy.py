@@ -36,8 +36,13 @@ Multiply = Callable[[Tensor, Tensor, Tensor], Tensor]
 class Ranks(Protocol):
     """What processes that share the clusters among them need of one another: reductions in place, over all of them."""
 
-    rank: int
-    count: int
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+
+    @property
+    def count(self) -> int:
+        """How many processes there are."""
 
     def add(self, tensor: Tensor) -> None:
         """Replace a tensor by its sum over all processes."""
