@@ -1,11 +1,9 @@
 """Evaluations: their contract, chance and perfect scores, and the rules of which pairs and neighbours count."""
 
 import dataclasses
-import importlib.util
 import math
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -432,19 +430,3 @@ def test_malformed_shallow_is_named():
     unknown = np.where(train[:, None], -1, data.label).astype(np.int8)
     with pytest.raises(ValueError, match="none of 10 training clips has both a window and a known label"):
         shallow.evaluate(data.embedding, data.clip, unknown, CLASSES, train, test)
-
-
-# Benchmarks ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["retrieval", "neighbors"])
-def test_benchmarks_run_small_and_agree_with_their_peers(name):
-    if name == "neighbors":
-        pytest.importorskip("faiss")
-    path = Path(__file__).parents[1] / "examples" / "bench" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    for one in module.measure(small=True):
-        assert set(one) == {"claim", "ours_ms", "peer", "peer_ms", "ratio"}
-        assert one["ratio"] == pytest.approx(one["peer_ms"] / one["ours_ms"])

@@ -73,6 +73,24 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
         assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
 
 
+def test_what_the_system_writes_piece_by_piece_is_whole(tmp_path, monkeypatch):
+    write = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:777], at))  # as it may
+    frames = np.random.default_rng(0).normal(0, 1, (300, 64)).astype("f2")
+    images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype="u1")
+    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
+    spool = files.Spool(store.folder, "worker-0", "f2")
+    spool.start()
+    for half in np.array_split(frames, 2):
+        spool.add_frames(half)
+    spool.add_images(images)
+    about = {"key": "a", "recording": "a", "split": "", "source": "a", "start": 0.0}
+    store.add({**about, **spool.finish()})
+    store.lay_out(["a"], [], (8, 8), True)
+    source = files.Features(tmp_path / "a.h5")
+    assert np.array_equal(source.frames[:], frames) and np.array_equal(source.images[:], images)
+
+
 def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkeypatch):
     monkeypatch.setattr(spooling, "BLOCK", 128)
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
@@ -84,6 +102,12 @@ def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkey
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.partial'"):
         store.lay_out(["b"], [], (1, 1), True)
+    monkeypatch.undo()
+    spool = files.Spool(store.folder, "worker-1", "f2")
+    spool.start()
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.parts/worker-1-.*\.frames'"):
+        spool.add_frames(np.zeros((1, 64), "f2"))
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["a.h5.parts"] and store.lay_out(["b"], [], (1, 1), True) == 1
     assert len(files.Features(tmp_path / "a.h5").frames) == 50

@@ -3,8 +3,9 @@
 Run with one thread: OMP_NUM_THREADS=1 python examples/bench/changes.py
 """
 
+import timing
 import torch
-from training import bare_step, interleave
+from training import bare_step
 
 from soundssl import device, models, views
 from soundssl.ops import augment
@@ -16,18 +17,19 @@ COMPOSITIONS = ("crop,compression,noise", "crop,masks", "time,band,crop,reversal
 def change(windows: torch.Tensor, backgrounds: torch.Tensor, share: torch.Tensor, names: str) -> torch.Tensor:
     """Put a background into every window, then apply a composition."""
     mixed = augment.mix_back(windows, backgrounds, share)
-    return views.change(mixed, Lots(torch.arange(len(windows))), views.Changes(augment=names))
+    return views.change(mixed, Lots(torch.arange(len(windows), device=windows.device)), views.Changes(augment=names))
 
 
 def measure(small: bool) -> list[dict]:
     """Measure each composition, mix-back before it, on both views of a batch of 64 pairs."""
     count, repeats = (4, 1) if small else (128, 7)
     rows = []
-    with device.start("cpu", "auto", 1) as accelerator:
+    with device.start(str(timing.DEVICE), "auto", 1) as accelerator:
         encoder = accelerator.place(models.build("plain", 128)).train()
         windows, share = torch.randn(2, count, 96, 64), torch.full((count,), 0.05)
+        windows, share = windows.to(accelerator.device), share.to(accelerator.device)
         for names in COMPOSITIONS:
-            found = interleave(
+            found = timing.interleave(
                 {
                     "ours": lambda names=names: change(windows[0], windows[1], share, names),
                     "peer": lambda: bare_step(accelerator, encoder, windows[0]),
@@ -35,12 +37,9 @@ def measure(small: bool) -> list[dict]:
                 repeats,
             )
             claim = f"mix-back, {names.replace(',', ', ')}; {count} windows"
-            ours, theirs = found["ours"], found["peer"]
-            peer = "forward + backward of plain"
-            rows.append({"claim": claim, "ours_ms": ours, "peer": peer, "peer_ms": theirs, "ratio": theirs / ours})
+            rows.append(timing.row(claim, found["ours"], "forward + backward of plain", found["peer"]))
     return rows
 
 
 if __name__ == "__main__":
-    for row in measure(False):
-        print("{claim}: {ours_ms:.1f} ms; {peer}: {peer_ms:.1f} ms; {ratio:.1f} times".format(**row))
+    timing.say(measure(small=False))

@@ -4,17 +4,18 @@ At 1024 embeddings and 100,000 clusters of 128 dimensions; the claim names the m
 in processes of their own. Run with one thread: OMP_NUM_THREADS=1 python examples/bench/entropy.py [EMBEDDINGS]
 
 With an embeddings file of 116,384 windows or more, only the assignment of windows to others of them is timed: those of
-a recording, a few milliseconds apart, are all but equal, which is harder than what is drawn at random.
+a recording, a few milliseconds apart, are all but equal, which is harder than what is drawn at random. With DEVICE=cuda
+also a step of 4096 embeddings at a million clusters, and how fast the card multiplies and copies.
 """
 
 import subprocess
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
 
 import numpy as np
+import timing
 import torch
 import torch.nn.functional as F
 
@@ -48,31 +49,22 @@ def step(loss: Callable, embedding: torch.Tensor, weight: torch.Tensor) -> float
 
 
 def data(batch: int, clusters: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return clusters drawn at random and embeddings beside some of them."""
+    """Return embeddings beside some of the clusters, and these, drawn at random, on the device."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(clusters, 128, generator=generator)
     embedding = weight[torch.randint(clusters, (batch,), generator=generator)]
     embedding = embedding + 1.5 * torch.randn(batch, 128, generator=generator)
-    return embedding.requires_grad_(), weight.requires_grad_()
-
-
-def interleave(functions: dict[str, Callable], repeats: int) -> dict[str, list[float]]:
-    """Return the milliseconds of processor time that each function took, called in turn after one warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in functions}
-    for repeat in range(repeats + 1):
-        for name, function in functions.items():
-            start = time.process_time()
-            function()
-            if repeat:
-                times[name].append(1e3 * (time.process_time() - start))
-    return times
+    return embedding.to(timing.DEVICE).requires_grad_(), weight.to(timing.DEVICE).requires_grad_()
 
 
 def products(name: str, rows: int, clusters: int, times: int) -> Callable:
-    """Return the floor: nothing but matrix products of all rows and clusters, so many times, by tiles of 2 MB."""
-    height, width = min(1024, rows), min(512, clusters)
+    """Return the floor: nothing but matrix products of all rows and clusters, so many times, by tiles.
+
+    Of 2 MB, which a processor's cache holds; of 512 MB on a GPU, which is busy with no less.
+    """
+    height, width = min(1024, rows), min(131_072 if timing.DEVICE.type == "cuda" else 512, clusters)
     embedding, weight = (tensor.detach() for tensor in data(height, width))
-    room = torch.empty(height, width)
+    room = embedding.new_empty(height, width)
 
     def multiply() -> None:
         with entropy.products(STREAMED[name], embedding.device) as product:
@@ -93,15 +85,9 @@ def _print_added_memory(name: str, batch: int, clusters: int) -> None:
     loss = direct if name == "direct" else streamed(name)
     step(loss, *data(8, 64))
     given = data(batch, clusters)
-    before = status("VmRSS")
+    before = timing.held()
     step(loss, *given)
-    print(status("VmHWM") - before)
-
-
-def status(name: str) -> float:
-    """Return a figure of this process in MB; the peak that `resource` gives is inherited from the parent."""
-    lines = Path("/proc/self/status").read_text("ascii").splitlines()
-    return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(name))
+    print(timing.peak() - before)
 
 
 def measure_loss(small: bool) -> list[dict]:
@@ -112,21 +98,41 @@ def measure_loss(small: bool) -> list[dict]:
     values = {name: step(loss, embedding, weight) for name, loss in losses.items()}
     if max(abs(value - values["direct"]) for value in values.values()) > 0.02:
         raise ValueError(f"the losses differ: {values}")
-    functions = {n: (lambda loss=loss: step(loss, embedding, weight)) for n, loss in losses.items()}
+    functions = {name: partial(step, loss, embedding, weight) for name, loss in losses.items()}
     floors = {f"floor {name}": products(name, batch, clusters, 5) for name in STREAMED}
-    times = interleave({**functions, **floors}, repeats)
+    times = timing.interleave({**functions, **floors}, repeats)
     memory = {name: added_memory(name, batch, clusters) for name in losses}
+    floor, peer = "five matrix products", "direct formula in float32"
     return [
-        _row(
+        timing.row(
             f"clustering loss, {batch} x {clusters}, {name} ({memory[name]:.0f} MB, not {memory['direct']:.0f})",
-            times[name],
-            "direct formula in float32",
-            times["direct"],
-            "five matrix products",
-            times[f"floor {name}"],
+            *(times[name], peer, times["direct"], floor, times[f"floor {name}"]),
         )
         for name in STREAMED
     ]
+
+
+def measure_card(small: bool) -> list[dict]:
+    """Time a step of a batch for which the direct formula finds no room, and what the card does at the most."""
+    batch, clusters, repeats = (32, 640, 1) if small else (4096, 1_000_000, 5)
+    embedding, weight = data(batch, clusters)
+    other = torch.empty_like(weight)
+    name = "bfloat16"
+    found = timing.interleave(
+        {
+            "ours": partial(step, streamed(name), embedding, weight),
+            "products": products(name, batch, clusters, 5),
+            "copy": lambda: other.copy_(weight.detach()),
+        },
+        repeats,
+    )
+    flops, size = 5 * 2 * batch * clusters * weight.shape[1], 2 * weight.nbytes
+    rate, bandwidth = (
+        amount / np.median(found[each]) for amount, each in ((flops / 1e9, "products"), (size / 1e6, "copy"))
+    )
+    claim = f"clustering loss, {batch} x {clusters}, {name}"
+    peer = f"five matrix products, {rate:,.0f} TFLOP/s; memory copies {bandwidth:,.0f} GB/s"
+    return [timing.row(claim, found["ours"], peer, found["products"])]
 
 
 def measure_assignment(small: bool, source: Path | None = None) -> list[dict]:
@@ -142,59 +148,35 @@ def measure_assignment(small: bool, source: Path | None = None) -> list[dict]:
     else:
         every = Embeddings(source).embedding[:].astype(np.float32)
         drawn = np.random.default_rng(0).permutation(len(every))[: rows + clusters]
-        embedding, weight = torch.from_numpy(every[drawn]).split([rows, clusters])
+        embedding, weight = torch.from_numpy(every[drawn]).to(timing.DEVICE).split([rows, clusters])
     index = faiss.IndexFlatIP(embedding.shape[1])
-    index.add(F.normalize(weight).numpy())
-    query, found = F.normalize(embedding).numpy(), {}
+    index.add(F.normalize(weight).cpu().numpy())
+    query, found = F.normalize(embedding).cpu().numpy(), {}
     assigners = {name: assignment.Assigner(weight, SCALE, dtype) for name, dtype in STREAMED.items()}
 
     def search() -> None:
         found["faiss"] = index.search(query, 1)[1][:, 0]
 
     def own(name: str) -> None:
-        found[name] = assigners[name](embedding).cluster.numpy()
+        found[name] = assigners[name](embedding).cluster.cpu().numpy()
 
     floors = {f"floor {name}": products(name, rows, clusters, 1) for name in STREAMED}
-    times = interleave({"faiss": search, **{n: (lambda n=n: own(n)) for n in STREAMED}, **floors}, repeats)
-    exact = {
-        name: (F.normalize(embedding.double()) * F.normalize(weight[torch.from_numpy(chosen)].double())).sum(1)
-        for name, chosen in found.items()
-    }
+    times = timing.interleave({"faiss": search, **{name: partial(own, name) for name in STREAMED}, **floors}, repeats)
+    units = [F.normalize(each.double()).cpu() for each in (embedding, weight)]
+    exact = {name: (units[0] * units[1][torch.from_numpy(chosen)]).sum(1) for name, chosen in found.items()}
     if any(not torch.allclose(cosine, exact["faiss"], rtol=0, atol=EQUAL) for cosine in exact.values()):
         raise ValueError("the assignments differ")
     claim = f"assignment of {rows} {'embeddings' if source is None else 'windows'} to {clusters} clusters, "
     peer, floor = "faiss flat, no confidences", "one matrix product"
-    return [_row(claim + name, times[name], peer, times["faiss"], floor, times[f"floor {name}"]) for name in STREAMED]
+    sides = {name: (times[name], peer, times["faiss"], floor, times[f"floor {name}"]) for name in STREAMED}
+    return [timing.row(claim + name, *found) for name, found in sides.items()]
 
 
 def measure(small: bool) -> list[dict]:
     """Measure loss and assignment, one thread."""
     torch.set_num_threads(1)
-    return measure_loss(small) + measure_assignment(small)
-
-
-def _row(claim: str, ours: list[float], peer: str, theirs: list[float], floor: str, least: list[float]) -> dict:
-    taken, other, bound = (median(times) for times in (ours, theirs, least))
-    return {
-        "claim": claim,
-        "ours_ms": taken,
-        "ours_spread_ms": _spread(ours),
-        "peer": peer,
-        "peer_ms": other,
-        "peer_spread_ms": _spread(theirs),
-        "ratio": other / taken,
-        "floor": floor,
-        "floor_ms": bound,
-        "share_of_floor": bound / taken,
-    }
-
-
-def _spread(times: list[float]) -> float:
-    """Return the distance between the quartiles, 0 of a single time."""
-    if len(times) < 2:
-        return 0.0
-    low, _, high = quantiles(times, n=4)
-    return high - low
+    card = measure_card(small) if small or timing.DEVICE.type == "cuda" else []
+    return measure_loss(small) + card + measure_assignment(small)
 
 
 def main() -> None:
@@ -203,11 +185,7 @@ def main() -> None:
         _print_added_memory(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))
         return
     torch.set_num_threads(1)
-    for row in measure_assignment(False, Path(sys.argv[1])) if len(sys.argv) == 2 else measure(small=False):
-        print(
-            "{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times; "
-            "{floor}: {share_of_floor:.0%} of its speed".format(**row)
-        )
+    timing.say(measure_assignment(False, Path(sys.argv[1])) if len(sys.argv) == 2 else measure(small=False))
 
 
 if __name__ == "__main__":

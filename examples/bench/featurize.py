@@ -4,12 +4,16 @@ Run: python examples/bench/featurize.py ESC-10/audio [--clips 400] [--formats wa
 --copies keeps the copies in the other formats, for the next run. PEERS names a Python that has librosa and resampy,
 where this one has not; what is missing is left out.
 
-CPU time of whole processes, all formats and all sides in turn, threads pinned. A run that is not counted goes before
-the first that is, for the files; and memory is touched and let go before each, for the pages: where a virtual machine
-gives free pages back to its host, touching one again takes ten times what it takes on a machine of one's own.
+CPU time of whole processes, all formats and all sides in turn, threads pinned. Before each run that is counted the same
+program runs on one clip, for its libraries, and the files are read: the system may have dropped from memory what lay
+idle since the round before. And memory is touched and let go, for the pages: where a virtual machine gives free pages
+back to its host, touching one again takes ten times what it takes on a machine of one's own.
 Start-up is subtracted on every side: of a run on all clips goes a run on one of them, so ours pays for its worker
 processes and its one writer too. --times N gives every clip N times, under as many names: start-up varies by more than
 a hundred clips take.
+
+--workers N compares by the clock one worker process with so many instead, start-up subtracted likewise; they need as
+many free processors.
 """
 
 import argparse
@@ -21,6 +25,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -104,31 +109,41 @@ def write_formats(sources: list[Path], folder: Path, times: int = 1) -> dict[str
     return found
 
 
-def cpu(words: list[str], stdin: str = "") -> float:
-    """Return the CPU seconds of a process and all its own."""
+def timed(words: list[str], stdin: str = "") -> tuple[float, float]:
+    """Return the CPU seconds of a process and all its own, and the seconds by the clock."""
     with mmap.mmap(-1, BALLAST) as ballast:
         for page in range(0, BALLAST, mmap.PAGESIZE):
             ballast[page] = 1
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(words, input=stdin.encode(), check=True, stdout=subprocess.DEVNULL, env={**os.environ, **PINNED})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    after, ended = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, ended - begun
+
+
+def run(paths: list[Path], folder: Path, jobs: int = 1) -> tuple[float, float]:
+    """Run the command on files; return its CPU seconds and those by the clock."""
+    words = ["featurize", "-", "-o", str(folder / "f.h5"), "--force", "-q", "-j", str(jobs)]
+    return timed([sys.executable, "-m", "soundssl", *words], "\n".join(map(str, paths)))
 
 
 def sides(folder: Path) -> dict:
     """Return the function of each side: CPU seconds for a list of paths."""
     peers = os.environ.get("PEERS", sys.executable)
-
-    def ours(paths: list[Path]) -> float:
-        words = ["featurize", "-", "-o", str(folder / "f.h5"), "--force", "-q", "-j", "1"]
-        return cpu([sys.executable, "-m", "soundssl", *words], "\n".join(map(str, paths)))
-
-    found = {"ours": ours, "floor": lambda paths: cpu([sys.executable, "-c", FLOOR, *map(str, paths)])}
+    found = {
+        "ours": lambda paths: run(paths, folder)[0],
+        "floor": lambda paths: timed([sys.executable, "-c", FLOOR, *map(str, paths)])[0],
+    }
     for name, program in (("librosa", LIBROSA), ("resampy", RESAMPY)):
         probe = subprocess.run([peers, "-c", f"import {name}, soundfile"], capture_output=True)
         if probe.returncode == 0:
-            found[name] = lambda paths, program=program: cpu([peers, "-c", program, *map(str, paths)])
+            found[name] = lambda paths, program=program: timed([peers, "-c", program, *map(str, paths)])[0]
     return found
+
+
+def read(paths: list[Path]) -> None:
+    """Read files, so that the system holds them in memory."""
+    for path in paths:
+        path.read_bytes()
 
 
 def compare(
@@ -145,8 +160,8 @@ def compare(
                     continue  # one repeat of the slow one; the others cannot read AAC
                 paths = formats[form]
                 some = paths[: max(2, min(40, len(paths) // 10))] if side == "resampy" else paths
-                if not repeat:
-                    work(some)
+                work(paths[:1])
+                read(some)
                 found.setdefault((form, side), []).append(
                     (work(some) / (len(some) - 1), work(paths[:1]) / (len(some) - 1))
                 )
@@ -162,6 +177,32 @@ def compare(
         for (form, side), theirs in taken.items()
         if side != "ours"
     ]
+
+
+def compare_workers(
+    sources: list[Path], repeats: int, only: Sequence[str], copies: Path | None, times: int, jobs: int
+) -> list[dict]:
+    """Time one worker and several in turn by the clock; milliseconds a clip, medians over repeats."""
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        formats = write_formats(sources, copies or folder, times)
+        for form in only:
+            paths = formats[form]
+            found: dict[tuple[int, bool], list[float]] = {}
+            for _ in range(repeats):
+                for count in (1, jobs):
+                    run(paths[:jobs], folder, count)
+                    read(paths)
+                    for whole in (True, False):  # a clip for each worker: all of them start in both
+                        found.setdefault((count, whole), []).append(
+                            run(paths if whole else paths[:jobs], folder, count)[1]
+                        )
+            scale = 1e3 / (len(paths) - jobs)
+            one, several = (scale * (median(found[count, True]) - median(found[count, False])) for count in (1, jobs))
+            claim = f"featurize, {form}, {jobs} workers, clock a clip"
+            rows.append({"claim": claim, "ours_ms": several, "peer": "one", "peer_ms": one, "ratio": one / several})
+    return rows
 
 
 def measure(small: bool) -> list[dict]:
@@ -183,10 +224,12 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(FORMATS), help="some of them; the rest is another run's")
     parser.add_argument("--copies", type=Path, help="folder of the copies in other formats; default: made anew")
     parser.add_argument("--times", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("-o", "--output", type=Path)
     options = parser.parse_args()
     sources = sorted(options.folder.glob("*.ogg"))[: options.clips]
-    rows = compare(sources, options.repeats, options.formats.split(","), options.copies, options.times)
+    how = sources, options.repeats, options.formats.split(","), options.copies, options.times
+    rows = compare(*how) if options.workers == 1 else compare_workers(*how, options.workers)
     for row in rows:
         print("{claim}: {ours_ms:.2f} ms; {peer}: {peer_ms:.2f} ms; {ratio:.2f} times".format(**row))
     if options.output:

@@ -3,10 +3,10 @@
 Run with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1): python examples/bench/neighbors.py
 """
 
-import time
-from statistics import median
+from functools import partial
 
 import numpy as np
+import timing
 
 from soundssl.ops import neighbors
 
@@ -18,31 +18,23 @@ def measure(small: bool) -> list[dict]:
     base = neighbors.unit(generator.standard_normal((rows, size), dtype=np.float32))
     query = neighbors.unit(generator.standard_normal((queries, size), dtype=np.float32))
     own, other = np.arange(queries) % (rows // 10), np.arange(rows) // 10
+    found = {}
+    search = faiss_search(base, k)
     searches = {
-        "faiss": faiss_search(base, k),
+        "faiss": lambda: search(query),
         "blocks": lambda: neighbors.nearest_in_blocks(query, base, k),
         "blocks leaving out the own group": lambda: neighbors.nearest(query, base, k, own, other),
     }
-    times: dict[str, list[float]] = {name: [] for name in searches}
-    found = {}
-    for _ in range(repeats):
-        for name, search in searches.items():
-            start = time.perf_counter()
-            found[name] = search(query) if name == "faiss" else search()
-            times[name].append(1e3 * (time.perf_counter() - start))
+
+    def keep(name: str) -> None:
+        found[name] = searches[name]()
+
+    times = timing.interleave({name: partial(keep, name) for name in searches}, repeats)
     if not np.allclose(found["faiss"][0], found["blocks"][0], atol=1e-5):
         raise ValueError("the searches find different neighbours")
-    theirs = median(times.pop("faiss"))
-    return [
-        {
-            "claim": f"{k} nearest of {rows} for {queries} queries of {size} dimensions, {name}",
-            "ours_ms": median(taken),
-            "peer": "faiss flat",
-            "peer_ms": theirs,
-            "ratio": theirs / median(taken),
-        }
-        for name, taken in times.items()
-    ]
+    theirs = times.pop("faiss")
+    claim = f"{k} nearest of {rows} for {queries} queries of {size} dimensions"
+    return [timing.row(f"{claim}, {name}", taken, "faiss flat", theirs) for name, taken in times.items()]
 
 
 def faiss_search(base: np.ndarray, k: int):
@@ -55,5 +47,4 @@ def faiss_search(base: np.ndarray, k: int):
 
 
 if __name__ == "__main__":
-    for row in measure(small=False):
-        print("{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times".format(**row))
+    timing.say(measure(small=False))

@@ -8,11 +8,10 @@ Run with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1)
 import json
 import subprocess
 import sys
-import time
 from statistics import median
 
+import timing
 import torch
-from entropy import status
 
 from soundssl.ops import pairs
 
@@ -20,12 +19,12 @@ SIZE, HIDDEN = 128, 512
 
 
 def arguments(batch: int) -> list[torch.Tensor]:
-    """Draw embeddings and the weights of a fresh head."""
+    """Draw embeddings and the weights of a fresh head, on the device."""
     generator = torch.Generator().manual_seed(0)
     embeddings = [torch.randn(batch, SIZE, generator=generator) for _ in range(2)]
     weights = [torch.empty(HIDDEN, SIZE).uniform_(-0.06, 0.06, generator=generator) for _ in range(2)]
     last = [torch.empty(HIDDEN).uniform_(-0.04, 0.04, generator=generator) for _ in range(2)]
-    return [each.requires_grad_() for each in (*embeddings, *weights, *last, torch.zeros(()))]
+    return [each.to(timing.DEVICE).requires_grad_() for each in (*embeddings, *weights, *last, torch.zeros(()))]
 
 
 def concatenated(a, b, weight_a, weight_b, bias, output, output_bias) -> torch.Tensor:
@@ -49,12 +48,13 @@ def step(form: str, batch: int) -> dict:
     """Take loss and gradients once; return seconds, megabytes, the loss and the norm of each gradient."""
     score, cross_entropy = FORMS[form]
     parts = arguments(batch)
-    positive, legal = torch.arange(batch), ~torch.eye(batch, dtype=torch.bool)
-    before, start = status("VmHWM"), time.process_time()
+    positive = torch.arange(batch, device=timing.DEVICE)
+    legal = ~torch.eye(batch, dtype=torch.bool, device=timing.DEVICE)
+    before, start = timing.peak(), timing.now()
     loss = cross_entropy(score(*parts), positive, legal)
     loss.backward()
-    seconds = time.process_time() - start
-    added = status("VmHWM") - before
+    seconds = timing.now() - start
+    added = timing.peak() - before
     norms = [loss.item(), *(float(part.grad.norm()) for part in parts)]
     return {"seconds": seconds, "megabytes": added, "norms": norms}
 
@@ -76,16 +76,12 @@ def compare(batch: int, repeats: int) -> list[dict]:
     for ours, theirs in zip(found["ours"][0]["norms"], found["peer"][0]["norms"], strict=True):
         if abs(ours - theirs) > 1e-5 * abs(theirs) + 1e-9:
             raise ValueError(f"losses or norms of gradients differ: {ours:g} and {theirs:g}")
-    milliseconds = {form: 1e3 * median(each["seconds"] for each in runs) for form, runs in found.items()}
+    times = {form: [1e3 * each["seconds"] for each in runs] for form, runs in found.items()}
     megabytes = {form: max(median(each["megabytes"] for each in runs), 0.1) for form, runs in found.items()}
     claim = f"coincidence of all pairs, batch {batch}, forward and backward"
     return [
         {
-            "claim": claim,
-            "ours_ms": milliseconds["ours"],
-            "peer": "concatenation",
-            "peer_ms": milliseconds["peer"],
-            "ratio": milliseconds["peer"] / milliseconds["ours"],
+            **timing.row(claim, times["ours"], "concatenation", times["peer"]),
             "ours_added_mb": megabytes["ours"],
             "peer_added_mb": megabytes["peer"],
             "memory_ratio": megabytes["peer"] / megabytes["ours"],
@@ -98,19 +94,15 @@ def measure(small: bool) -> list[dict]:
     if small:
         return compare(48, 1)
     rows = compare(256, 3) + compare(1024, 3)
-    large = apart("ours", 4096)
-    return [*rows, {**rows[-1], **_large(rows[-1], large)}]
+    return [*rows, _large(rows[-1], apart("ours", 4096))]
 
 
 def _large(row: dict, large: dict) -> dict:
-    """Put the numbers of the large batch into a row; its peer is extrapolated from the row's."""
-    peer, memory = 16 * row["peer_ms"], 16 * row["peer_added_mb"]
+    """Return the row of the large batch; its peer is extrapolated from that of a quarter of it."""
+    memory, claim = 16 * row["peer_added_mb"], "coincidence of all pairs, batch 4096, forward and backward"
+    peer = "concatenation (16 times that of 1024)"
     return {
-        "claim": "coincidence of all pairs, batch 4096, forward and backward",
-        "ours_ms": 1e3 * large["seconds"],
-        "peer": "concatenation (16 times that of 1024)",
-        "peer_ms": peer,
-        "ratio": peer / (1e3 * large["seconds"]),
+        **timing.row(claim, [1e3 * large["seconds"]], peer, [16 * row["peer_ms"]]),
         "ours_added_mb": large["megabytes"],
         "peer_added_mb": memory,
         "memory_ratio": memory / large["megabytes"],
@@ -118,8 +110,4 @@ def _large(row: dict, large: dict) -> dict:
 
 
 if __name__ == "__main__":
-    for row in measure(small=False):
-        print(
-            "{claim}: {ours_ms:.1f} ms, {ours_added_mb:.0f} MB; {peer}: {peer_ms:.1f} ms, {peer_added_mb:.0f} MB; "
-            "{ratio:.1f} times as fast, 1/{memory_ratio:.0f} of the memory".format(**row)
-        )
+    timing.say(measure(small=False))

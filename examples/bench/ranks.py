@@ -8,8 +8,8 @@ import random
 import subprocess
 import sys
 import time
-from statistics import median
 
+import timing
 import torch
 from torch import nn
 
@@ -64,19 +64,9 @@ def measure(small: bool) -> list[dict]:
     for _ in range(rounds):
         for processes, found in times.items():
             found += steps_of(processes, batch, clusters, steps)
-    alone, shared = median(times[1]), median(times[2])
-    return [
-        {
-            "claim": f"clustering step, {batch} x {clusters}, two processes (clock)",
-            "ours_ms": shared,
-            "peer": "one process",
-            "peer_ms": alone,
-            "ratio": alone / shared,
-            "floor": "half the work",
-            "floor_ms": alone / 2,
-            "share_of_floor": alone / 2 / shared,
-        }
-    ]
+    half = [each / 2 for each in times[1]]
+    claim = f"clustering step, {batch} x {clusters}, two processes (clock)"
+    return [timing.row(claim, times[2], "one process", times[1], "half the work", half)]
 
 
 def main() -> None:
@@ -84,8 +74,7 @@ def main() -> None:
     if len(sys.argv) == 4:
         print_steps(*map(int, sys.argv[1:]))
         return
-    for row in measure(small=False):
-        print("{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.2f} times".format(**row))
+    timing.say(measure(small=False))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 Run with one thread (OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1): python examples/bench/retrieval.py
 """
 
-import time
-from statistics import median
+from functools import partial
 
 import numpy as np
+import timing
 
 from soundssl.evaluations import retrieval
 from soundssl.ops import neighbors
@@ -32,22 +32,19 @@ def measure(small: bool) -> list[dict]:
     for _ in range(classes):
         order = generator.permutation(clips)
         draws.append((order[:per_class], order[per_class : 2 * per_class]))
-    times: dict[str, list[float]] = {"ours": [], "peer": []}
-    scores = {}
-    for _ in range(repeats):
-        for name, score in (("ours", retrieval.class_average_precision), ("peer", peer)):
-            start = time.perf_counter()
-            scores[name] = [score(vectors, *pair) for pair in draws]
-            times[name].append(1e3 * (time.perf_counter() - start) / classes)
+    scores: dict[str, list[float]] = {}
+
+    def score(name: str, function) -> None:
+        scores[name] = [function(vectors, *pair) for pair in draws]
+
+    sides = {"ours": retrieval.class_average_precision, "peer": peer}
+    times = timing.interleave({name: partial(score, name, function) for name, function in sides.items()}, repeats)
     if not np.allclose(scores["ours"], scores["peer"], atol=1e-4):
         raise ValueError(f"average precisions differ by {np.abs(np.subtract(*scores.values())).max():g}")
-    ours, theirs = median(times["ours"]), median(times["peer"])
+    ours, theirs = ([taken / classes for taken in times[name]] for name in ("ours", "peer"))
     claim = f"query by example, {per_class} + {per_class} clips of 128 dimensions, per class"
-    return [
-        {"claim": claim, "ours_ms": ours, "peer": "numpy + scikit-learn", "peer_ms": theirs, "ratio": theirs / ours}
-    ]
+    return [timing.row(claim, ours, "numpy + scikit-learn", theirs)]
 
 
 if __name__ == "__main__":
-    for row in measure(small=False):
-        print("{claim}: {ours_ms:.3f} ms; {peer}: {peer_ms:.3f} ms; {ratio:.2f} times".format(**row))
+    timing.say(measure(small=False))

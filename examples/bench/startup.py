@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from statistics import median
+
+import timing
 
 from soundssl.commands import COMMANDS
 
@@ -38,20 +39,10 @@ def measure(small: bool) -> list[dict]:
     for _ in range(repeats + 1):
         for name, words in processes.items():
             times[name].append(milliseconds(words))
-    taken = {name: median(each[1:]) for name, each in times.items()}  # the first round fills the disk's cache
+    taken = {name: each[1:] for name, each in times.items()}  # the first round fills the disk's cache
     theirs = taken.pop("torch")
-    return [
-        {
-            "claim": f"soundssl {line}",
-            "ours_ms": ours,
-            "peer": "import torch",
-            "peer_ms": theirs,
-            "ratio": theirs / ours,
-        }
-        for line, ours in taken.items()
-    ]
+    return [timing.row(f"soundssl {words}", ours, "import torch", theirs) for words, ours in taken.items()]
 
 
 if __name__ == "__main__":
-    for row in measure(small=False):
-        print("{claim}: {ours_ms:.0f} ms; {peer}: {peer_ms:.0f} ms; {ratio:.1f} times".format(**row))
+    timing.say(measure(small=False))

@@ -4,11 +4,12 @@ Run with one thread: OMP_NUM_THREADS=1 python examples/bench/windows.py
 """
 
 import tempfile
-import time
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+import timing
 import toy
 
 
@@ -26,19 +27,17 @@ def measure(small: bool) -> list[dict]:
         some = int(first[0][0])
         assert np.array_equal(features.frames.gather(first[0][:1], 96)[0], features.frames[some : some + 96])
         reads = {"ours": (lambda i: features.frames.gather(i, 96), first), "peer": (windows.__getitem__, rows)}
-        times: dict[str, list[float]] = {"ours": [], "peer": []}
-        for _ in range(repeats + 1):
-            for name, (read, index) in reads.items():
-                start = time.process_time()
-                for batch in index:
-                    read(batch)
-                times[name].append(1e3 * (time.process_time() - start) / (batches * 0.256))
-    ours, theirs = (median(times[name][1:]) for name in ("ours", "peer"))
-    claim = f"shuffled windows from a features file ({1e6 / ours:,.0f} windows/s and core), per thousand"
-    peer = "NPY memory map of windows"
-    return [{"claim": claim, "ours_ms": ours, "peer": peer, "peer_ms": theirs, "ratio": theirs / ours}]
+
+        def read_all(name: str) -> None:
+            read, index = reads[name]
+            for batch in index:
+                read(batch)
+
+        times = timing.interleave({name: partial(read_all, name) for name in reads}, repeats)
+    ours, theirs = ([taken / (batches * 0.256) for taken in times[name]] for name in ("ours", "peer"))
+    claim = f"shuffled windows from a features file ({1e6 / median(ours):,.0f} windows/s and core), per thousand"
+    return [timing.row(claim, ours, "NPY memory map of windows", theirs)]
 
 
 if __name__ == "__main__":
-    for row in measure(small=False):
-        print("{claim}: {ours_ms:.3f} ms; {peer}: {peer_ms:.3f} ms; {ratio:.2f} times".format(**row))
+    timing.say(measure(small=False))

@@ -24,11 +24,10 @@ from soundssl import SoundsslError, __version__
 from soundssl.files.features import Features
 from soundssl.files.moments import Moments, merge_moments, moments_of, summary_of
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import create, lock, text
+from soundssl.files.writing import create, lock, pour, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
-HELD = 1 << 20  # bytes that a worker writes at a time, at the most: a short clip is one write
 THREADS = 2  # blocks laid out at a time: where the spools are in memory, most of it is waiting for new pages
 OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
@@ -75,8 +74,11 @@ class Spool:
         # A name of its own: the workers of a run that was killed may still be writing to theirs.
         self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
         paths = [Path(folder) / f"{self.name}.{part}" for part in ("frames", "images")]
-        self.files = [open(path, "ab", buffering=HELD) for path in paths]  # noqa: SIM115
+        self.files = [open(path, "xb", buffering=0) for path in paths]  # noqa: SIM115
         self.first = [0, 0]
+
+    def _append(self, part: int, data: memoryview) -> None:
+        self.end[part] = pour(self.files[part].fileno(), data, self.end[part], self.files[part].name)
 
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
@@ -89,18 +91,16 @@ class Spool:
         if stored.dtype != frames.dtype and len(frames):
             difference = stored[::PROBED].astype(frames.dtype) - frames[::PROBED]
             self.error = max(self.error, float(np.abs(difference, out=difference).max()))
-        self.end[0] += self.files[0].write(stored.data)
+        self._append(0, stored.reshape(-1).view(np.uint8).data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
         """Append images of the clip. Shape: `[n, height, width, 3]`, uint8."""
-        self.end[1] += self.files[1].write(np.ascontiguousarray(images, np.uint8).data)
+        self._append(1, np.ascontiguousarray(images, np.uint8).reshape(-1).data)
         self.count[1] += len(images)
 
     def finish(self) -> dict:
-        """Flush the clip, begin the next, and return where it lies, for the journal."""
-        for file in self.files:
-            file.flush()
+        """Begin the next clip, and return where this one lies, for the journal."""
         clip = {"spool": self.name, "first": self.first, "end": self.end, "count": self.count, "error": self.error}
         self.first, self.end, self.count, self.error = self.end, list(self.end), [0, 0], 0.0
         return clip
@@ -108,7 +108,6 @@ class Spool:
     def drop(self) -> None:
         """Drop what was written of the clip, and begin it again."""
         for file, first in zip(self.files, self.first, strict=True):
-            file.flush()
             file.truncate(first)
         self.end, self.count, self.error = list(self.first), [0, 0], 0.0
 
