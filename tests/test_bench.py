@@ -24,3 +24,14 @@ def test_every_bench_runs_and_states_a_ratio(tmp_path):
         assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"])
         if "floor" in row:
             assert row["share_of_floor"] == pytest.approx(row["floor_ms"] / row["ours_ms"])
+
+
+def test_one_file_in_a_thousand_is_broken_and_the_others_are_not(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import corrupt
+    import memory
+
+    memory.write_small(tmp_path, 2000)
+    assert corrupt.break_some(tmp_path) == 2
+    sizes = [path.stat().st_size for path in sorted(tmp_path.rglob("*.flac"))]
+    assert len(sizes) == 2000 and sum(size != max(sizes) for size in sizes) == 2

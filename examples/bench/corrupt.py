@@ -20,9 +20,9 @@ BOUND = 1.05  # times the time of sound files alone
 
 def break_some(folder: Path) -> int:
     """Put an empty file, a text, a header without data, or noise in the place of one file in a thousand."""
-    whole = (folder / "sound.flac").read_bytes()
-    broken = (b"", b"not a sound\n" * 100, whole[:60], bytes(range(256)) * 40)
-    files = sorted(folder.rglob("*.flac"))[SHARE // 2 :: SHARE]
+    every = sorted(folder.rglob("*.flac"))
+    broken = (b"", b"not a sound\n" * 100, every[0].read_bytes()[:60], bytes(range(256)) * 40)
+    files = every[SHARE // 2 :: SHARE]
     for number, path in enumerate(files):
         path.unlink()  # a link; the others stay
         path.write_bytes(broken[number % len(broken)])
