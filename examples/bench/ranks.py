@@ -1,7 +1,7 @@
 """Time a step of the clustering loss, with Adam, by two processes that share the clusters, against one process.
 
-By the clock, since what the second processor brings is the claim; both take the same 1024 embeddings a step. It needs
-two cores. Run with one thread a process: OMP_NUM_THREADS=1 python examples/bench/ranks.py
+By the clock, since what the second processor brings is the claim; both take 1024 embeddings a step. It needs two cores.
+Run with one thread a process: OMP_NUM_THREADS=1 python examples/bench/ranks.py
 """
 
 import random
@@ -45,7 +45,7 @@ def print_steps(batch: int, clusters: int, steps: int) -> None:
             loss.backward()
             optimizer.step()
             if step and accelerator.main:
-                print(1e3 * (time.perf_counter() - start))
+                print("step", 1e3 * (time.perf_counter() - start))
 
 
 def steps_of(processes: int, batch: int, clusters: int, steps: int) -> list[float]:
@@ -54,7 +54,7 @@ def steps_of(processes: int, batch: int, clusters: int, steps: int) -> list[floa
     launch += ["--master-port", str(random.randint(20000, 60000))]
     words = [sys.executable, *(launch if processes > 1 else []), __file__, *map(str, (batch, clusters, steps))]
     shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
-    return [float(line) for line in shown.splitlines()]
+    return [float(line.split()[1]) for line in shown.splitlines() if line.startswith("step ")]
 
 
 def measure(small: bool) -> list[dict]:

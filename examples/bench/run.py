@@ -2,7 +2,7 @@
 
 Every claim of speed in this repository is a row here, measured in one run, interleaved with its peer, one thread each.
 `make -C examples/bench` runs it; `--small` takes tiny sizes, to see that all of it still works. With DEVICE=cuda what
-can be on a GPU is, on both sides, and the rest is left out.
+can be on a GPU is, and the rest is left out.
 """
 
 import argparse

@@ -64,7 +64,7 @@ def _spread(times: Sequence[float]) -> float:
     """Return the distance between the quartiles, 0 of a single time."""
     if len(times) < 2:
         return 0.0
-    low, _, high = quantiles(times, n=4)
+    low, _, high = quantiles(times, n=4, method="inclusive")
     return high - low
 
 

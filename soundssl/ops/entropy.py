@@ -179,7 +179,7 @@ class _Tiles:
     def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
         self.weight, self.short, self.own, self.chunk, self.multiply = weight, short, plan.own, plan.chunk, multiply
         self.rows = unit * plan.scale
-        width = min(plan.chunk, len(weight))
+        width = max(1, min(plan.chunk, plan.own.stop - plan.own.start))
         self.height = max(1, plan.piece // width)
         self.tiles = [unit.new_empty(len(unit) * width) for _ in range(2)]
         self.units = unit.new_empty(width, unit.shape[1])
