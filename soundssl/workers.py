@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import itertools
 import multiprocessing
 import os
 import signal
@@ -23,8 +22,9 @@ PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 26), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 
 
-BUNDLE = 0.05  # seconds that a worker goes on before it answers: waking another process takes as long as a short clip
+BUNDLE = 0.1  # seconds that a worker goes on before it answers: another process is as long to wake as a clip to decode
 MOST = 64  # tasks in a bundle
+SHARES = 3  # bundles a worker that what is left is for, at the least: at the end nobody waits long for another
 
 
 class WorkerDied(Exception):
@@ -55,14 +55,15 @@ class _Raised:
 class _Tasks:
     """Hand out tasks in order; those that come back go first, one at a time where one of them may kill a worker."""
 
-    def __init__(self, tasks: Iterable[Any]) -> None:
-        self.new, self.back, self.suspects = iter(tasks), collections.deque[Any](), 0
+    def __init__(self, tasks: Iterable[Any], jobs: int) -> None:
+        self.new, self.back, self.suspects = collections.deque(tasks), collections.deque[Any](), 0
+        self.shares = SHARES * jobs
 
     def take(self, count: int) -> list[Any]:
         """Return the next tasks, `count` at the most."""
         bundle = [self.back.popleft() for _ in range(min(len(self.back), 1 if self.suspects else count))]
         self.suspects = max(0, self.suspects - 1)
-        return bundle or list(itertools.islice(self.new, count))
+        return bundle or [self.new.popleft() for _ in range(min(count, -(-len(self.new) // self.shares)))]
 
     def give_back(self, tasks: list[Any], suspect: bool) -> None:
         """Put tasks before all others."""
@@ -81,7 +82,7 @@ def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) ->
         while True:
             pipe.send(_answers(work, pipe.recv()))
     except (EOFError, ConnectionError):  # reset: it was killed with an answer unread
-        return
+        os._exit(0)  # all that it did is told; to take an interpreter apart takes as long as twenty clips
     except Exception as error:
         pipe.send([_Raised(error)])
 
@@ -118,7 +119,7 @@ def run(
     function raises ends the run; ChildProcessError where a worker cannot even start.
     """
     context = multiprocessing.get_context("spawn")
-    waiting, numbers = _Tasks(tasks), iter(range(1 << 30))
+    waiting, numbers = _Tasks(tasks, jobs), iter(range(1 << 30))
     workers: list[_Worker] = []
     idle: list[_Worker] = []  # others may give back what they have no time for
 
@@ -151,6 +152,7 @@ def run(
                 employ(idle.pop(0))
         for worker in idle:
             worker.pipe.close()
+        for worker in idle:
             worker.process.join(timeout=5)
     finally:
         for worker in workers + idle:
@@ -178,7 +180,7 @@ def _collect(workers: list[_Worker], timeout: float | None, employ, waiting: _Ta
         tasks, died = worker.tasks, isinstance(answers, WorkerDied)
         if isinstance(answers, WorkerDied):  # which of several killed it shows when each has a worker of its own
             answers = [answers] if len(tasks) == 1 else []
-        worker.size = min(MOST, 2 * worker.size) if taken < BUNDLE / 2 else max(1, len(answers))
+        worker.size = max(1, min(MOST, 2 * worker.size, int(len(answers) * BUNDLE / max(taken, 1e-6))))
         workers.remove(worker)
         waiting.give_back(tasks[len(answers) :], suspect=died)
         employ(None if died else worker)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from soundssl import SoundsslError, files
-from soundssl.files import spooling
+from soundssl.files import copying
 from soundssl.files.spooling import Store
 from soundssl.ops.spectrogram import FrontEnd
 
@@ -57,8 +57,9 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
     generator = np.random.default_rng(0)
     frames = {f"{i:02}": generator.normal(i, 1, (count, 64)).astype("f2") for i, count in enumerate([5, 0, 1, 300, 47])}
     every = np.concatenate(list(frames.values()))
-    for name, block in (("a.h5", spooling.BLOCK), ("b.h5", 7 * 128), ("c.h5", 1)):
-        monkeypatch.setattr(spooling, "BLOCK", block)
+    for name, block in (("a.h5", copying.BLOCK), ("b.h5", 7 * 128), ("c.h5", 1)):
+        monkeypatch.setattr(copying, "BLOCK", block)
+        monkeypatch.setattr(copying, "OPEN_FILES", max(1, block // 128))
         store = Store(tmp_path / name, ATTRIBUTES, "f2", "one")
         spools = [files.Spool(store.folder, f"worker-{i}", "f2") for i in range(2)]
         for key in reversed(frames):
@@ -73,9 +74,10 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
         assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
 
 
-def test_what_the_system_writes_piece_by_piece_is_whole(tmp_path, monkeypatch):
-    write = os.pwrite
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:777], at))  # as it may
+def test_what_the_system_writes_and_reads_piece_by_piece_is_whole(tmp_path, monkeypatch):
+    write, read = os.pwrite, os.preadv
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:777], at))  # as they may
+    monkeypatch.setattr(os, "preadv", lambda file, room, at: read(file, [room[0][:555]], at))
     frames = np.random.default_rng(0).normal(0, 1, (300, 64)).astype("f2")
     images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype="u1")
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
@@ -92,7 +94,7 @@ def test_what_the_system_writes_piece_by_piece_is_whole(tmp_path, monkeypatch):
 
 
 def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(spooling, "BLOCK", 128)
+    monkeypatch.setattr(copying, "BLOCK", 128)
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
     fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
 
@@ -111,3 +113,22 @@ def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkey
     monkeypatch.undo()
     assert os.listdir(tmp_path) == ["a.h5.parts"] and store.lay_out(["b"], [], (1, 1), True) == 1
     assert len(files.Features(tmp_path / "a.h5").frames) == 50
+
+
+def test_what_the_disk_refuses_while_others_write_ends_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "BLOCK", 128)
+    monkeypatch.setattr(copying, "SETTLED", 128)
+    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
+    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
+    calls, write = [], os.fsync
+
+    def broken(file):  # once: the system tells of what it could not write to who asks first, and to nobody else
+        calls.append(file)
+        if len(calls) == 1:
+            raise OSError(errno.EIO, "Input/output error")
+        write(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(OSError, match="Input/output error"):
+        store.lay_out(["b"], [], (1, 1), True)
+    assert os.listdir(tmp_path) == ["a.h5.parts"]

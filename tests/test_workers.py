@@ -58,6 +58,19 @@ def test_no_more_workers_than_tasks_and_one_serves_many():
     assert list(workers.run(partial(prepare, None), [], 3)) == []
 
 
+def test_what_is_left_is_for_all_and_what_comes_back_goes_first():
+    tasks = workers._Tasks(range(100), jobs=4)
+    given = []
+    while bundle := tasks.take(32):
+        assert len(bundle) <= max(1, (100 - len(given)) / (4 * workers.SHARES) + 1)
+        given += bundle
+    assert given == list(range(100)), "each once, in order"
+    tasks.give_back([1, 2, 3], suspect=False)
+    assert tasks.take(2) == [1, 2] and tasks.take(2) == [3]
+    tasks.give_back([4, 5], suspect=True)
+    assert [tasks.take(9) for _ in range(3)] == [[4], [5], []], "one at a time, where one may have killed its worker"
+
+
 def test_threads_are_pinned_in_workers_only(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)

@@ -7,29 +7,23 @@ over from an earlier output.
 
 from __future__ import annotations
 
-import collections
-import itertools
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from io import FileIO
 from pathlib import Path
 
 import numpy as np
 
 from soundssl import SoundsslError, __version__
+from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
-from soundssl.files.moments import Moments, merge_moments, moments_of, summary_of
 from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, lock, pour, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
-BLOCK = 1 << 19  # bytes copied at a time when the file is laid out: many short clips, and little enough for the cache
-THREADS = 2  # blocks laid out at a time: where the spools are in memory, most of it is waiting for new pages
-OPEN_SPOOLS = 64  # files held open while it is laid out: every worker that died left two
+ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
@@ -157,7 +151,7 @@ class Store:
         return {entry["key"]: entry for entry in entries[1:] if "key" in entry and _is_spooled(entry, size)}
 
     def _line(self, entry: dict) -> None:
-        self.journal.write(json.dumps(entry, default=str) + "\n")
+        self.journal.write(ENCODE(entry) + "\n")
         self.journal.flush()
 
     @staticmethod
@@ -234,7 +228,10 @@ class Store:
             attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
             with_provenance=with_provenance,
         ) as sink:
-            mean, deviation = self._copy_frames(sink, clips)
+            shape = sum(clip["count"][0] for clip in clips), *self._frame_shape()
+            mean, deviation = copy_frames(
+                sink, "frames", self._stretches(clips, 0, self._frame_bytes()), shape, self.dtype
+            )
             sink.write("mean", mean)
             sink.write("deviation", deviation)
             if any(clip["count"][1] for clip in clips):
@@ -247,71 +244,27 @@ class Store:
     def _frame_shape(self) -> tuple[int, ...]:
         return () if self.attributes["representation"] == "waveform" else (self.attributes["bands"],)
 
+    def _frame_bytes(self) -> int:
+        return self.attributes["bands"] * np.dtype(self.dtype).itemsize
+
     def frames_of(self, key: str) -> Iterator[np.ndarray]:
         """Yield the frames of a finished input again, block by block. Shape: `[n, bands]`, or `[n]` of a waveform."""
-        size = self.attributes["bands"] * np.dtype(self.dtype).itemsize
-        for block in self._blocks(self.clips([key]), 0, size):
+        size = self._frame_bytes()
+        for block in read_rows(self._stretches(self.clips([key]), 0, size), size):
             yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
-    def _blocks(self, clips: list[dict], part: int, row_bytes: int, held: int = 1) -> Iterator[memoryview]:
-        """Yield the rows of clips, whole ones, as bytes that hold until `held` more are asked for."""
-        spools: dict[Path, FileIO] = {}
-        size = max(1, BLOCK // row_bytes) * row_bytes
-        buffers = itertools.cycle([memoryview(bytearray(size)) for _ in range(held)])
-        buffer, filled = next(buffers), 0
-        try:
-            for clip in clips:
-                path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
-                if path not in spools:
-                    if len(spools) == OPEN_SPOOLS:
-                        spools.pop(next(iter(spools))).close()
-                    spools[path] = open(path, "rb", buffering=0)  # noqa: SIM115 (closed below)
-                spool = spools[path]
-                spool.seek(clip["first"][part])
-                left = clip["count"][part] * row_bytes
-                while left:
-                    count = spool.readinto(buffer[filled : filled + left])
-                    if not count:
-                        raise FormatError(f"{text(path)} is shorter than was noted; make it again")
-                    left, filled = left - count, filled + count
-                    if filled == size:
-                        yield buffer
-                        buffer, filled = next(buffers), 0
-            if filled:
-                yield buffer[:filled]
-        finally:
-            for spool in spools.values():
-                spool.close()
-
-    def _copy_frames(self, sink, clips: list[dict]) -> tuple[np.ndarray, np.ndarray]:
-        """Lay out the frames and return their mean and deviation, a block at a time in each of some threads."""
-        bands, shape = self.attributes["bands"], self._frame_shape()
-        row_bytes = bands * np.dtype(self.dtype).itemsize
-        sink.reserve("frames", (sum(clip["count"][0] for clip in clips), *shape), self.dtype)
-        rooms = itertools.cycle([np.empty((max(1, BLOCK // row_bytes), bands)) for _ in range(THREADS)])
-
-        def lay(row: int, frames: np.ndarray, room: np.ndarray) -> Moments:
-            sink.place("frames", row, frames.reshape(-1, *shape))
-            return moments_of(frames, room)
-
-        row, moments, under_way = 0, moments_of(np.empty((0, bands))), collections.deque[Future[Moments]]()
-        with ThreadPoolExecutor(THREADS) as pool:
-            for block in self._blocks(clips, 0, row_bytes, THREADS + 1):
-                if len(under_way) == THREADS:
-                    moments = merge_moments(moments, under_way.popleft().result())
-                frames = np.frombuffer(block, self.dtype).reshape(-1, bands)
-                sink.count("frames", frames)
-                under_way.append(pool.submit(lay, row, frames, next(rooms)))
-                row += len(frames)
-            for each in under_way:
-                moments = merge_moments(moments, each.result())
-        return summary_of(moments)
+    def _stretches(self, clips: Iterable[dict], part: int, row_bytes: int) -> Iterator[Stretch]:
+        """Yield where the frames (part 0) or images (1) of clips lie."""
+        for clip in clips:
+            path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
+            yield path, clip["first"][part], clip["count"][part] * row_bytes
 
     def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
         height, width = shape
         sink.reserve("images", (sum(clip["count"][1] for clip in clips), height, width, 3), "u1")
         row = 0
-        for block in self._blocks(clips, 1, height * width * 3):
+        size = height * width * 3
+        for block in read_rows(self._stretches(clips, 1, size), size):
             row = sink.fill("images", row, np.frombuffer(block, np.uint8).reshape(-1, height, width, 3))
         sink.write("clip/image_offset", _offsets([clip["count"][1] for clip in clips]))
 

@@ -179,6 +179,10 @@ class Sink:
         at = dataset.id.get_offset() + row * (len(data) // max(1, len(values)))
         pour(self.file.id.get_vfd_handle(), data, at, self.file.filename)
 
+    def settle(self) -> None:
+        """Wait until the disk has what was placed so far: for a thread of its own, while others place more."""
+        os.fsync(self.file.id.get_vfd_handle())
+
     def count(self, name: str, data: bytes | np.ndarray) -> None:
         """Let the digest of the content know of contiguous data; a dataset's from its first row to its last."""
         if self.content is None:
