@@ -16,7 +16,8 @@ from soundssl.files.moments import Moments, merge_moments, moments_of, summary_o
 from soundssl.files.reading import FormatError
 from soundssl.files.writing import Sink, text
 
-BLOCK = 1 << 19  # bytes copied at a time: many short clips, and little enough for the cache
+BLOCK = 1 << 21  # bytes copied at a time: threads of Python need time to take turns, and short ones take many
+ROOM = 1 << 17  # numbers whose moments are taken at a time: in float64 half of what a core caches
 THREADS = 2  # blocks copied at a time: where the files are in memory, most of it is waiting for new pages
 SETTLED = 1 << 23  # bytes copied after which the disk is set to work, so that it need not begin when all is copied
 OPEN_FILES = 32  # held open for each block: every worker that died left two
@@ -105,7 +106,7 @@ def copy_frames(
     moments, copied = moments_of(np.empty((0, bands))), 0
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(THREADS + 1) as pool:
         rooms = [stack.enter_context(contextlib.closing(_Room(rows * row_bytes))) for _ in range(THREADS + 1)]
-        places = itertools.cycle([(room, np.empty((rows, bands))) for room in rooms])
+        places = itertools.cycle([(room, np.empty((max(1, ROOM // bands), bands))) for room in rooms])
         blocks = enumerate(_blocks(stretches, rows * row_bytes))
         under_way = collections.deque(
             pool.submit(lay, *block, *next(places)) for block in itertools.islice(blocks, len(rooms))
