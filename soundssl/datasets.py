@@ -22,7 +22,7 @@ BESIDE = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Clip:
     """Name a span of a media file: `start`, `end` in seconds (None: its end); `classes` None where nothing is said."""
 

@@ -180,8 +180,7 @@ def featurize(
         if skipped == len(work.clips) and not piece:
             parts.discard()
             raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
-        made = parts.clips(list(work.clips))
-        parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance, made_from)
+        made = parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance, made_from)
     if labelled:
         _write_labels(table, work, output, said, no_provenance)
     terminal.say("featurize", _summary(made, skipped, front_end.frame_rate), quiet)

@@ -180,7 +180,7 @@ class Join:
         try:
             entries = [entry for path in self.paths for entry in read_entries(path)]
             store.done = {str(number): entry for number, entry in enumerate(entries)}
-            return store.lay_out(list(store.done), self.inputs, shape, with_provenance)
+            return len(store.lay_out(list(store.done), self.inputs, shape, with_provenance))
         except BaseException:
             store.discard()
             raise

@@ -213,7 +213,7 @@ class Store:
         image_shape: tuple[int, int],
         with_provenance: bool,
         made_from: str | None = None,
-    ) -> int:
+    ) -> list[dict]:
         """Write the features file from the journal's clips, sorted by key, and remove the folder; return the clips."""
         made_from = self.made_from if made_from is None else made_from
         clips = self.clips(keys)
@@ -239,7 +239,7 @@ class Store:
             write_table(sink, clips, skipped)
             self._line({FINISHED: made_from})
         self.discard()
-        return len(clips)
+        return clips
 
     def _frame_shape(self) -> tuple[int, ...]:
         return () if self.attributes["representation"] == "waveform" else (self.attributes["bands"],)
