@@ -6,6 +6,7 @@ import pytest
 
 from soundssl import files
 from soundssl.files import Spool, Store
+from soundssl.files.copying import BLOCK
 from soundssl.ops.spectrogram import WAVEFORM, FrontEnd
 
 ATTRIBUTES = {**WAVEFORM.attributes(), "resampler": "none", "image_rate": 0.0}
@@ -47,7 +48,7 @@ def test_tracks_know_their_mixture(tmp_path):
 
 
 def test_a_finished_clip_is_read_back_from_the_spool(tmp_path):
-    waveform = np.arange(200_000, dtype="f4")
+    waveform = np.arange(BLOCK // 2, dtype="f4")
     store = Store(tmp_path / "w.h5", ATTRIBUTES, "f4", "one")
     spool = Spool(store.folder, "worker-0", "f4")
     for key in ("first", "second"):
