@@ -74,6 +74,20 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
         assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
 
 
+def test_a_file_without_provenance_is_named_by_its_frames(tmp_path):
+    names = []
+    for name, values in (("a.h5", (1, 2)), ("b.h5", (2, 1)), ("c.h5", (1, 2))):  # of one mean and one deviation
+        store = Store(tmp_path / name, ATTRIBUTES, "f2", "one")
+        spool = files.Spool(store.folder, "worker-0", "f2")
+        for key, value in zip("xy", values, strict=True):
+            spool.start()
+            spool.add_frames(np.full((10, 64), value, "f2"))
+            store.add({"key": key, "recording": key, "split": "", "source": key, "start": 0.0, **spool.finish()})
+        store.lay_out(["x", "y"], [], (1, 1), False)
+        names.append(files.attributes_of(tmp_path / name)["uuid"])
+    assert names[0] == names[2] != names[1]
+
+
 def test_what_the_system_writes_and_reads_piece_by_piece_is_whole(tmp_path, monkeypatch):
     write, read = os.pwrite, os.preadv
     monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:777], at))  # as they may
