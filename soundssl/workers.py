@@ -22,7 +22,7 @@ PINNED = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 26), "MALLOC_TRIM_THRESHOLD_": str(1 << 26)}
 
 
-BUNDLE = 0.1  # seconds that a worker goes on before it answers: another process is as long to wake as a clip to decode
+BUNDLE = 0.1  # seconds that a worker goes on before it answers: waking another process takes as long as a short clip
 MOST = 64  # tasks in a bundle
 SHARES = 3  # bundles a worker that what is left is for, at the least: at the end nobody waits long for another
 
