@@ -56,19 +56,23 @@ class _Tasks:
     """Hand out tasks in order; those that come back go first, one at a time where one of them may kill a worker."""
 
     def __init__(self, tasks: Iterable[Any], jobs: int) -> None:
-        self.new, self.back, self.suspects = collections.deque(tasks), collections.deque[Any](), 0
+        self.new, self.back, self.suspects = (
+            collections.deque(tasks),
+            collections.deque[Any](),
+            collections.deque[Any](),
+        )
         self.shares = SHARES * jobs
 
     def take(self, count: int) -> list[Any]:
         """Return the next tasks, `count` at the most."""
-        bundle = [self.back.popleft() for _ in range(min(len(self.back), 1 if self.suspects else count))]
-        self.suspects = max(0, self.suspects - 1)
+        if self.suspects:
+            return [self.suspects.popleft()]
+        bundle = [self.back.popleft() for _ in range(min(len(self.back), count))]
         return bundle or [self.new.popleft() for _ in range(min(count, -(-len(self.new) // self.shares)))]
 
     def give_back(self, tasks: list[Any], suspect: bool) -> None:
         """Put tasks before all others."""
-        self.back.extendleft(reversed(tasks))
-        self.suspects += len(tasks) if suspect else 0
+        (self.suspects if suspect else self.back).extendleft(reversed(tasks))
 
 
 def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) -> None:
@@ -78,12 +82,17 @@ def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) ->
     _hush_libraries()
     try:
         work = prepare(number)
+    except Exception as error:
+        pipe.send([_Raised(error)])
+        return
+    try:
         pipe.send([])  # ready: from here on the clock runs
         while True:
             pipe.send(_answers(work, pipe.recv()))
     except (EOFError, ConnectionError):  # reset: it was killed with an answer unread
+        sys.stderr.flush()
         os._exit(0)  # all that it did is told; to take an interpreter apart takes as long as twenty clips
-    except Exception as error:
+    except Exception as error:  # an answer that cannot be pickled
         pipe.send([_Raised(error)])
 
 
@@ -140,7 +149,7 @@ def run(
             worker.begun = time.monotonic()
         worker.tasks = tasks
         workers.append(worker)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it died idle, and is found dead next
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has died, and is found dead next
             worker.pipe.send(tasks)
 
     try:
@@ -149,7 +158,8 @@ def run(
         while workers:
             yield from _collect(workers, timeout, employ, waiting)
             for _ in range(len(idle)):
-                employ(idle.pop(0))
+                worker = idle.pop(0)
+                employ(worker if worker.process.is_alive() else None)  # no task is to blame for a death before it
         for worker in idle:
             worker.pipe.close()
         for worker in idle:
@@ -165,12 +175,13 @@ def _collect(workers: list[_Worker], timeout: float | None, employ, waiting: _Ta
     ready = wait([worker.pipe for worker in workers], timeout=1.0)
     for worker in list(workers):
         taken = 0.0 if worker.begun is None else time.monotonic() - worker.begun
-        if worker.pipe in ready:
+        late = timeout and taken > timeout + (BUNDLE if len(worker.tasks) > 1 else 0)  # the last begins after so long
+        if worker.pipe in ready or (late and worker.pipe.poll()):  # or has answered while others were heard
             answers = _receive(worker)
             if worker.begun is None:
                 worker.begun = time.monotonic()
                 continue
-        elif timeout and taken > timeout:
+        elif late:
             worker.process.kill()
             worker.process.join()
             answers = WorkerDied(f"its decoder took longer than {timeout:g} s")
@@ -194,7 +205,7 @@ def _receive(worker: _Worker) -> list[Any] | WorkerDied:
     """Receive answers; a WorkerDied where the worker is dead. Raise what kept it from beginning."""
     try:
         answers = worker.pipe.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # one of them also where it was killed in the middle of an answer
         worker.process.join()
         code = worker.process.exitcode
         how = f"crashed (signal {-code})" if code < 0 else f"exited ({code})"

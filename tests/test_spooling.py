@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -74,9 +77,10 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
         assert source.deviation == pytest.approx(every.std(0, "f8"), rel=1e-6)
 
 
-def test_a_file_without_provenance_is_named_by_its_frames(tmp_path):
+def test_a_file_without_provenance_is_named_by_its_frames(tmp_path, monkeypatch):
     names = []
     for name, values in (("a.h5", (1, 2)), ("b.h5", (2, 1)), ("c.h5", (1, 2))):  # of one mean and one deviation
+        monkeypatch.setattr(copying, "BLOCK", 128 if name == "c.h5" else 1 << 20)
         store = Store(tmp_path / name, ATTRIBUTES, "f2", "one")
         spool = files.Spool(store.folder, "worker-0", "f2")
         for key, value in zip("xy", values, strict=True):
@@ -146,3 +150,21 @@ def test_what_the_disk_refuses_while_others_write_ends_the_run(tmp_path, monkeyp
     with pytest.raises(OSError, match="Input/output error"):
         store.lay_out(["b"], [], (1, 1), True)
     assert os.listdir(tmp_path) == ["a.h5.parts"]
+
+
+def test_threads_have_ended_when_the_run_has_however_often_it_is_interrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "BLOCK", 128)
+    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
+    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
+    before, write = threading.active_count(), os.pwrite
+
+    def slow(file, data, at):
+        time.sleep(0.5)
+        return write(file, data, at)
+
+    monkeypatch.setattr(os, "pwrite", slow)
+    for seconds in (0.1, 0.3):
+        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        store.lay_out(["b"], [], (1, 1), True)
+    assert threading.active_count() == before and os.listdir(tmp_path) == ["a.h5.parts"]

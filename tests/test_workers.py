@@ -1,9 +1,11 @@
 """Worker processes: a task that crashes or hangs costs itself alone; what the work itself raises ends the run."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,13 @@ def prepare(note: str | None, number: int):
             raise OSError(28, "No space left on device")
         if task == "environment":
             return [os.environ.get(name) for name in workers.PINNED]
+        if isinstance(task, Path):  # an answer too long for a pipe, in whose middle it dies
+            while not task.exists():
+                time.sleep(0.01)
+            threading.Timer(0.3, os._exit, (9,)).start()
+            return bytes(1 << 24)
+        if task == "nap":
+            time.sleep(0.3)
         if task == "print":
             os.write(2, b"from C\n")
             print("from Python", file=sys.stderr)
@@ -58,6 +67,41 @@ def test_no_more_workers_than_tasks_and_one_serves_many():
     assert list(workers.run(partial(prepare, None), [], 3)) == []
 
 
+def test_a_worker_that_dies_in_the_middle_of_its_answer_costs_its_task_alone(tmp_path):
+    go, answers = tmp_path / "go", {}
+    for task, answer in workers.run(partial(prepare, None), [1, go, 2], 2):
+        if not answers:
+            go.touch()
+            time.sleep(1)  # the other one fills its pipe, and dies
+        answers[task] = answer
+    assert str(answers.pop(go)) == "its decoder exited (9)" and set(answers) == {1, 2}
+
+
+def test_a_worker_that_has_answered_in_time_is_heard_late():
+    answers = []
+    for _, answer in workers.run(partial(prepare, None), ["nap"] * 9, 3, timeout=0.6):
+        if len(answers) in (0, 3):
+            time.sleep(1)  # a terminal that is held: the others answer meanwhile
+        answers.append(answer)
+    assert len(answers) == 9 and not any(isinstance(answer, workers.WorkerDied) for answer in answers)
+
+
+def test_no_task_is_blamed_for_a_worker_that_died_idle():
+    answers, last = {}, 0
+
+    def shoot():  # by now one sleeps, with other tasks in its bundle, and the one that answered last has nothing to do
+        process = sorted(multiprocessing.active_children(), key=lambda process: process.pid)[last]
+        os.kill(process.pid, signal.SIGKILL)
+
+    for task, answer in workers.run(partial(prepare, None), [*range(40), "sleep", *range(40, 60)], 2, timeout=2.0):
+        if not answers:
+            threading.Timer(1.0, shoot).start()
+        answers[task] = answer
+        last = last if isinstance(answer, workers.WorkerDied) else answer[0]
+    died = {task for task, answer in answers.items() if isinstance(answer, workers.WorkerDied)}
+    assert len(answers) == 61 and died == {"sleep"}
+
+
 def test_what_is_left_is_for_all_and_what_comes_back_goes_first():
     tasks = workers._Tasks(range(100), jobs=4)
     given = []
@@ -68,7 +112,9 @@ def test_what_is_left_is_for_all_and_what_comes_back_goes_first():
     tasks.give_back([1, 2, 3], suspect=False)
     assert tasks.take(2) == [1, 2] and tasks.take(2) == [3]
     tasks.give_back([4, 5], suspect=True)
-    assert [tasks.take(9) for _ in range(3)] == [[4], [5], []], "one at a time, where one may have killed its worker"
+    tasks.give_back([6, 7], suspect=False)
+    given = [tasks.take(9) for _ in range(4)]
+    assert given == [[4], [5], [6, 7], []], "alone, where one of them may have killed its worker"
 
 
 def test_threads_are_pinned_in_workers_only(monkeypatch):

@@ -20,7 +20,7 @@ BLOCK = 1 << 21  # bytes copied at a time: threads of Python need time to take t
 ROOM = 1 << 17  # numbers whose moments are taken at a time: in float64 half of what a core caches
 THREADS = 2  # blocks copied at a time: where the files are in memory, most of it is waiting for new pages
 SETTLED = 1 << 23  # bytes copied after which the disk is set to work, so that it need not begin when all is copied
-OPEN_FILES = 32  # held open for each block: every worker that died left two
+OPEN_FILES = 64  # held open for each block: every worker that died left two
 
 Stretch = tuple[Path, int, int]  # a file, where in it the rows begin, and how many bytes they take
 
@@ -85,6 +85,24 @@ def read_rows(stretches: Iterable[Stretch], row_bytes: int) -> Iterator[memoryvi
         yield from map(room.read, _blocks(stretches, size))
 
 
+@contextlib.contextmanager
+def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield threads that have ended when the body has, however often it is interrupted: their files are closed then."""
+    pool, interruption = ThreadPoolExecutor(count), None
+    try:
+        yield pool
+    finally:
+        ended = False
+        while not ended:
+            try:
+                pool.shutdown(cancel_futures=True)
+                ended = True
+            except (KeyboardInterrupt, SystemExit) as error:
+                interruption = error
+    if interruption is not None:
+        raise interruption
+
+
 def copy_frames(
     sink: Sink, name: str, stretches: Iterable[Stretch], shape: tuple[int, ...], dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +122,7 @@ def copy_frames(
         return values, moments_of(values, floats)
 
     moments, copied = moments_of(np.empty((0, bands))), 0
-    with contextlib.ExitStack() as stack, ThreadPoolExecutor(THREADS + 1) as pool:
+    with contextlib.ExitStack() as stack, _threads(THREADS + 1) as pool:
         rooms = [stack.enter_context(contextlib.closing(_Room(rows * row_bytes))) for _ in range(THREADS + 1)]
         places = itertools.cycle([(room, np.empty((max(1, ROOM // bands), bands))) for room in rooms])
         blocks = enumerate(_blocks(stretches, rows * row_bytes))

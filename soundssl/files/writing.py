@@ -63,7 +63,7 @@ def replace(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield partial
         with open(partial, "rb") as written:
-            os.fsync(written.fileno())
+            sync(written.fileno(), partial)
         os.chmod(partial, 0o666 & ~UMASK)  # safetensors keeps its files to their owner
         os.replace(partial, final)
     except BaseException:
@@ -113,6 +113,14 @@ def pour(descriptor: int, data: memoryview, at: int, name: str | os.PathLike) ->
     return at
 
 
+def sync(descriptor: int, name: str | os.PathLike) -> None:
+    """Wait until the disk has what was written to a file. Raises OSError with the file's name."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(name)) from error
+
+
 def digest(*parts: object) -> str:
     """Return 32 hexadecimal digits that stand for JSON-serialisable parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
@@ -139,6 +147,7 @@ class Sink:
     def __init__(self, file: h5py.File, digested: bool) -> None:
         self.file = file
         self.content = hashlib.sha256() if digested else None
+        self.counted = ""  # the dataset that it was last told of
         self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
@@ -181,13 +190,15 @@ class Sink:
 
     def settle(self) -> None:
         """Wait until the disk has what was placed so far: for a thread of its own, while others place more."""
-        os.fsync(self.file.id.get_vfd_handle())
+        sync(self.file.id.get_vfd_handle(), self.file.filename)
 
     def count(self, name: str, data: bytes | np.ndarray) -> None:
         """Let the digest of the content know of contiguous data; a dataset's from its first row to its last."""
         if self.content is None:
             return
-        self.content.update(name.encode())
+        if name != self.counted:  # once, into how many blocks it may be cut
+            self.content.update(f"\0{name}\0".encode())
+            self.counted = name
         self.content.update(data if isinstance(data, bytes) else data.reshape(-1).view(np.uint8).data)
 
 
