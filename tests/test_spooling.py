@@ -152,19 +152,24 @@ def test_what_the_disk_refuses_while_others_write_ends_the_run(tmp_path, monkeyp
     assert os.listdir(tmp_path) == ["a.h5.parts"]
 
 
-def test_threads_have_ended_when_the_run_has_however_often_it_is_interrupted(tmp_path, monkeypatch):
+def test_nothing_is_written_when_the_run_has_ended_however_often_it_is_interrupted(tmp_path, monkeypatch):
     monkeypatch.setattr(copying, "BLOCK", 128)
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
     fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
-    before, write = threading.active_count(), os.pwrite
+    writing, write, first = [], os.pwrite, threading.Lock()
+    timers = [threading.Timer(0.1 * i, os.kill, (os.getpid(), signal.SIGINT)) for i in (1, 2, 3)]
 
     def slow(file, data, at):
-        time.sleep(0.5)
+        if first.acquire(blocking=False):
+            for timer in timers:
+                timer.start()
+        writing.append(at)
+        time.sleep(1)
+        writing.remove(at)
         return write(file, data, at)
 
     monkeypatch.setattr(os, "pwrite", slow)
-    for seconds in (0.1, 0.3):
-        threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         store.lay_out(["b"], [], (1, 1), True)
-    assert threading.active_count() == before and os.listdir(tmp_path) == ["a.h5.parts"]
+    assert not any(timer.is_alive() for timer in timers)
+    assert not writing and os.listdir(tmp_path) == ["a.h5.parts"]

@@ -6,9 +6,10 @@ import collections
 import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,16 +87,27 @@ def read_rows(stretches: Iterable[Stretch], row_bytes: int) -> Iterator[memoryvi
 
 
 @contextlib.contextmanager
-def _threads(count: int) -> Iterator[ThreadPoolExecutor]:
-    """Yield threads that have ended when the body has, however often it is interrupted: their files are closed then."""
-    pool, interruption = ThreadPoolExecutor(count), None
+def _threads(count: int) -> Iterator[Callable[..., Future]]:
+    """Yield what submits work to threads; it has ended when the body has, however often that is interrupted.
+
+    The files it reads and writes are closed then, and others may be opened under their numbers.
+    """
+    pool, given, interruption = ThreadPoolExecutor(count), set[Future](), None
+
+    def submit(work: Callable, *arguments: Any) -> Future:
+        future = pool.submit(work, *arguments)
+        given.add(future)
+        future.add_done_callback(given.discard)
+        return future
+
     try:
-        yield pool
+        yield submit
     finally:
         ended = False
         while not ended:
             try:
-                pool.shutdown(cancel_futures=True)
+                pool.shutdown(wait=False, cancel_futures=True)
+                wait(list(given))  # and not for the threads: joining one that was interrupted returns at once (3.11)
                 ended = True
             except (KeyboardInterrupt, SystemExit) as error:
                 interruption = error
@@ -122,21 +134,21 @@ def copy_frames(
         return values, moments_of(values, floats)
 
     moments, copied = moments_of(np.empty((0, bands))), 0
-    with contextlib.ExitStack() as stack, _threads(THREADS + 1) as pool:
+    with contextlib.ExitStack() as stack, _threads(THREADS + 1) as submit:
         rooms = [stack.enter_context(contextlib.closing(_Room(rows * row_bytes))) for _ in range(THREADS + 1)]
         places = itertools.cycle([(room, np.empty((max(1, ROOM // bands), bands))) for room in rooms])
         blocks = enumerate(_blocks(stretches, rows * row_bytes))
         under_way = collections.deque(
-            pool.submit(lay, *block, *next(places)) for block in itertools.islice(blocks, len(rooms))
+            submit(lay, *block, *next(places)) for block in itertools.islice(blocks, len(rooms))
         )
-        settling = pool.submit(sink.settle)
+        settling = submit(sink.settle)
         while under_way:
             values, others = under_way.popleft().result()
             sink.count(name, values)
             moments, copied = merge_moments(moments, others), copied + values.nbytes
             if copied >= SETTLED and settling.done():
                 settling.result()
-                settling, copied = pool.submit(sink.settle), 0
-            under_way.extend(pool.submit(lay, *block, *next(places)) for block in itertools.islice(blocks, 1))
+                settling, copied = submit(sink.settle), 0
+            under_way.extend(submit(lay, *block, *next(places)) for block in itertools.islice(blocks, 1))
         settling.result()
     return summary_of(moments)
