@@ -56,11 +56,8 @@ class _Tasks:
     """Hand out tasks in order; those that come back go first, one at a time where one of them may kill a worker."""
 
     def __init__(self, tasks: Iterable[Any], jobs: int) -> None:
-        self.new, self.back, self.suspects = (
-            collections.deque(tasks),
-            collections.deque[Any](),
-            collections.deque[Any](),
-        )
+        self.new = collections.deque(tasks)
+        self.back, self.suspects = collections.deque[Any](), collections.deque[Any]()
         self.shares = SHARES * jobs
 
     def take(self, count: int) -> list[Any]:

@@ -19,7 +19,7 @@ from soundssl.files.writing import Sink, text
 
 BLOCK = 1 << 21  # bytes copied at a time: threads of Python need time to take turns, and short ones take many
 ROOM = 1 << 17  # numbers whose moments are taken at a time: in float64 half of what a core caches
-THREADS = 2  # blocks copied at a time: where the files are in memory, most of it is waiting for new pages
+THREADS = 2  # that copy, beside one that waits for the disk, or copies too: most of it is waiting for new pages
 SETTLED = 1 << 23  # bytes copied after which the disk is set to work, so that it need not begin when all is copied
 OPEN_FILES = 64  # held open for each block: every worker that died left two
 
