@@ -15,6 +15,12 @@ def brute_force(embedding, weight, scale):
     return cosine, F.softmax(scale * cosine, 1)
 
 
+def first_greatest(cosine):
+    """Return the first of the greatest of each row; a library that multiplies in blocks tells equal columns apart."""
+    number = torch.arange(cosine.shape[1])
+    return torch.where(cosine >= cosine.amax(1, keepdim=True) - 1e-12, number, cosine.shape[1]).amin(1)
+
+
 @pytest.mark.parametrize("clusters", [1, 5, 64, 65, 700, 3000])
 @pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("scale", [20.0, 200.0])
@@ -29,7 +35,7 @@ def test_assignment_equals_brute_force_also_among_equals(clusters, dtype, scale,
     embedding[3] = 0  # as far from all of them
     found = assignment.Assigner(weight, scale, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, scale)
-    assert torch.equal(found.cluster, cosine.argmax(1))
+    assert torch.equal(found.cluster, first_greatest(cosine))
     assert torch.allclose(found.similarity.double(), cosine.amax(1), atol=1e-6)
     tolerance = 1e-2 * (dtype != torch.float32) + 5e-7 * scale
     assert torch.allclose(found.confidence.double(), probability.amax(1), atol=tolerance)
@@ -42,7 +48,7 @@ def test_many_centres_within_rounding_of_each_other(dtype):
     embedding = weight[::400] + 1e-4 * torch.randn(100, 128, generator=generator)
     found = assignment.Assigner(weight, 60.0, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, 60.0)
-    assert torch.equal(found.cluster, cosine.argmax(1))
+    assert torch.equal(found.cluster, first_greatest(cosine))
     assert torch.allclose(found.confidence.double(), probability.amax(1), rtol=1e-5)
 
 
@@ -52,7 +58,7 @@ def test_the_product_at_full_size_is_exact(dtype):
     embedding, weight = (torch.randn(n, 128, generator=generator) for n in (2048, 20_000))
     found = assignment.Assigner(weight, 60.0, dtype)(embedding)
     cosine, probability = brute_force(embedding, weight, 60.0)
-    assert torch.equal(found.cluster, cosine.argmax(1))
+    assert torch.equal(found.cluster, first_greatest(cosine))
     assert torch.allclose(found.confidence.double(), probability.amax(1), atol=1e-2)
 
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from soundssl import SoundsslError
+
 
 class ConvTasNet(nn.Module):
     """Let torchaudio's net mask its learned basis; `size` is that of the masked coefficients of all tracks together.
@@ -17,8 +19,13 @@ class ConvTasNet(nn.Module):
 
     def __init__(self, tracks: int, **sizes: int) -> None:
         super().__init__()
-        from torchaudio.models import ConvTasNet as Net
-
+        try:
+            from torchaudio.models import ConvTasNet as Net
+        except (ImportError, OSError) as error:  # its library is built for one torch, and may not load beside another
+            raise SoundsslError(
+                f"Conv-TasNet needs torchaudio, which does not load beside torch {torch.__version__} ({error}); "
+                f"install a torchaudio for it, or choose --separator tdcn"
+            ) from error
         self.net: Any = Net(num_sources=tracks, **sizes)
         self.tracks, self.hop = tracks, self.net.enc_stride
         self.size = tracks * self.net.enc_num_feats
