@@ -32,7 +32,7 @@ def write_waves(path: Path, seed: int = 0, clips: int = CLIPS, seconds: float = 
         spool.add_frames(tone(i, generator, seconds))
         about = {"recording": f"r{i}", "split": "test" if i >= clips * 3 // 4 else "train", "source": f"{i}.wav"}
         store.add({"key": f"clip-{i:02}", **about, "start": 0.0, **spool.finish()})
-    store.lay_out(list(store.done), [], (1, 1), False)
+    store.lay_out(list(store.done), [], (1, 1), None)
     return path
 
 

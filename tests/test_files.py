@@ -62,9 +62,9 @@ def columns(kind: str, seed: int = 0) -> dict[str, object]:
     return made
 
 
-def write(path, kind: str, made: dict[str, object], attributes=None, **options) -> None:
+def write(path, kind: str, made: dict[str, object], attributes=None, command: str | None = "soundssl test") -> None:
     attributes = ATTRIBUTES_OF.get(kind, {}) if attributes is None else attributes
-    with files.create(path, kind, inputs=[], made_from="digest", attributes=attributes, **options) as sink:
+    with files.create(path, kind, inputs=[], made_from="digest", attributes=attributes, command=command) as sink:
         for name, values in made.items():
             sink.write(name, values)
 
@@ -211,7 +211,7 @@ def test_an_exception_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_without_provenance_equal_content_is_equal_bytes(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write(tmp_path / name, "features", columns("features", seed), with_provenance=False)
+        write(tmp_path / name, "features", columns("features", seed), command=None)
     write(tmp_path / "d", "features", columns("features"))
     a, b, c, d = ((tmp_path / name).read_bytes() for name in "abcd")
     assert a == b != c and a != d

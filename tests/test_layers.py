@@ -29,6 +29,7 @@ class Room(NamedTuple):
 ROOMS = {
     "__init__": Room(""),
     "__main__": Room("commands"),
+    "progress": Room(""),
     # floor 0
     "ops": Room("ops*", "torch numpy", "scipy sklearn faiss triton"),
     # ground

@@ -41,7 +41,7 @@ def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path)
     with pytest.raises(SoundsslError, match=r"another run is writing .*a\.h5; let it end"):
         Store(output, ATTRIBUTES, "f2", "one")
     fill(again, "c", 1, files.Spool(again.folder, "worker-0", "f2"))
-    assert len(again.lay_out(["b", "aa", "c"], [], (2, 2), True)) == 3
+    assert len(again.lay_out(["b", "aa", "c"], [], (2, 2), "soundssl test")) == 3
     assert os.listdir(tmp_path) == ["a.h5"]
     source = files.Features(output)
     assert list(source.clips.key) == ["aa", "b", "c"] and list(source.frames[:][:, 0]) == [2, 2, 1, 1, 1, 1]
@@ -70,7 +70,7 @@ def test_blocks_that_are_laid_out_at_a_time_do_not_matter(tmp_path, monkeypatch)
             spool.start()
             spool.add_frames(frames[key])
             store.add({"key": key, "recording": key, "split": "", "source": key, "start": 0.0, **spool.finish()})
-        store.lay_out(list(frames), [], (1, 1), False)
+        store.lay_out(list(frames), [], (1, 1), None)
         source = files.Features(tmp_path / name)
         assert np.array_equal(source.frames[:], every), "in the order of the keys, whoever was first"
         assert source.mean == pytest.approx(every.mean(0, "f8"), rel=1e-6)
@@ -87,7 +87,7 @@ def test_a_file_without_provenance_is_named_by_its_frames(tmp_path, monkeypatch)
             spool.start()
             spool.add_frames(np.full((10, 64), value, "f2"))
             store.add({"key": key, "recording": key, "split": "", "source": key, "start": 0.0, **spool.finish()})
-        store.lay_out(["x", "y"], [], (1, 1), False)
+        store.lay_out(["x", "y"], [], (1, 1), None)
         names.append(files.attributes_of(tmp_path / name)["uuid"])
     assert names[0] == names[2] != names[1]
 
@@ -106,7 +106,7 @@ def test_what_the_system_writes_and_reads_piece_by_piece_is_whole(tmp_path, monk
     spool.add_images(images)
     about = {"key": "a", "recording": "a", "split": "", "source": "a", "start": 0.0}
     store.add({**about, **spool.finish()})
-    store.lay_out(["a"], [], (8, 8), True)
+    store.lay_out(["a"], [], (8, 8), "soundssl test")
     source = files.Features(tmp_path / "a.h5")
     assert np.array_equal(source.frames[:], frames) and np.array_equal(source.images[:], images)
 
@@ -121,7 +121,7 @@ def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkey
 
     monkeypatch.setattr(os, "pwrite", full)
     with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.partial'"):
-        store.lay_out(["b"], [], (1, 1), True)
+        store.lay_out(["b"], [], (1, 1), "soundssl test")
     monkeypatch.undo()
     spool = files.Spool(store.folder, "worker-1", "f2")
     spool.start()
@@ -129,7 +129,7 @@ def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkey
     with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.parts/worker-1-.*\.frames'"):
         spool.add_frames(np.zeros((1, 64), "f2"))
     monkeypatch.undo()
-    assert os.listdir(tmp_path) == ["a.h5.parts"] and len(store.lay_out(["b"], [], (1, 1), True)) == 1
+    assert os.listdir(tmp_path) == ["a.h5.parts"] and len(store.lay_out(["b"], [], (1, 1), "soundssl test")) == 1
     assert len(files.Features(tmp_path / "a.h5").frames) == 50
 
 
@@ -148,7 +148,7 @@ def test_what_the_disk_refuses_while_others_write_ends_the_run(tmp_path, monkeyp
 
     monkeypatch.setattr(os, "fsync", broken)
     with pytest.raises(OSError, match=r"Input/output error: '.*a\.h5\.partial'"):
-        store.lay_out(["b"], [], (1, 1), True)
+        store.lay_out(["b"], [], (1, 1), "soundssl test")
     assert os.listdir(tmp_path) == ["a.h5.parts"]
 
 
@@ -170,6 +170,6 @@ def test_nothing_is_written_when_the_run_has_ended_however_often_it_is_interrupt
 
     monkeypatch.setattr(os, "pwrite", slow)
     with pytest.raises(KeyboardInterrupt):
-        store.lay_out(["b"], [], (1, 1), True)
+        store.lay_out(["b"], [], (1, 1), "soundssl test")
     assert not any(timer.is_alive() for timer in timers)
     assert not writing and os.listdir(tmp_path) == ["a.h5.parts"]

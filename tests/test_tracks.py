@@ -27,7 +27,7 @@ def write_tracks(path, mixtures: dict[str, np.ndarray], parts: int = 2):
                 entry |= {"key": f"{key}#{track}", "parent": key, "track": track, "processor": 0}
                 entry |= {"level": LEVELS[track], "silent": int(track > 0)}
             store.add(entry)
-    store.lay_out(list(store.done), [], (1, 1), False)
+    store.lay_out(list(store.done), [], (1, 1), None)
     return path
 
 
@@ -66,7 +66,7 @@ def test_files_without_tracks_say_so(tmp_path):
     spool.start()
     spool.add_frames(np.zeros(16000, "f4"))
     store.add({"key": "a", "recording": "a", "split": "", "source": "a", "start": 0.0, **spool.finish()})
-    store.lay_out(["a"], [], (1, 1), False)
+    store.lay_out(["a"], [], (1, 1), None)
     source = files.Features(tmp_path / "w.h5")
     assert (source.tracks.parent == -1).all() and not source.tracks.silent.any()
     with h5py.File(tmp_path / "w.h5") as file:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import assigning, describing, terminal
+from soundssl.commands import assigning, describing, target, terminal
 from soundssl.commands.assigning import Head, Source, Tally
 from soundssl.commands.options import (
     Device,
@@ -225,7 +225,7 @@ def cluster(
             head = _k_means(chosen, k, seed, quiet)
         head = dataclasses.replace(head, context=context)
         if accelerator.main:
-            origin = {"inputs": inputs, "made_from": made_from, "with_provenance": not no_provenance}
+            origin = {"inputs": inputs, "made_from": made_from, "command": target.provenance_of(no_provenance)}
             tally = _write(source, head, accelerator, output, origin, quiet)
             if stability:
                 tally.facts["stability"] = describing.stability(source, head, other, accelerator)

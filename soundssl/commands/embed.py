@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from soundssl.commands import terminal
+from soundssl.commands import target, terminal
 from soundssl.commands.joining import join
 from soundssl.commands.options import (
     BatchSize,
@@ -144,7 +144,8 @@ def embed(
                 advance(len(vectors))
 
         if output.suffix == ".npy" or str(output) == "-":
-            files.write_matrix(output, (count, width), store, (vectors for vectors, _ in batches()))
+            place = sys.stdout.buffer if str(output) == "-" else output
+            files.write_matrix(place, (count, width), store, (vectors for vectors, _ in batches()))
         else:
             attributes = {
                 **{
@@ -162,7 +163,7 @@ def embed(
                 inputs=inputs,
                 made_from=made_from,
                 attributes=attributes,
-                with_provenance=not no_provenance,
+                command=target.provenance_of(no_provenance),
             ) as sink:
                 files.write_embeddings(
                     sink,

@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import SoundsslError, __version__
-from soundssl.commands import decoding, terminal, waveforms
+from soundssl.commands import decoding, target, terminal, waveforms
 from soundssl.commands.decoding import IMAGE_SIZE, Recipe, decode, source_digest
 from soundssl.commands.joining import join
 from soundssl.commands.options import (
@@ -180,7 +180,9 @@ def featurize(
         if skipped == len(work.clips) and not piece:
             parts.discard()
             raise SoundsslError(f"none of {len(work.clips)} inputs gave a clip; nothing was written")
-        made = parts.lay_out(list(work.clips), work.inputs, work.image_size, not no_provenance, made_from)
+        made = parts.lay_out(
+            list(work.clips), work.inputs, work.image_size, target.provenance_of(no_provenance), made_from
+        )
     if labelled:
         _write_labels(table, work, output, said, no_provenance)
     terminal.say("featurize", _summary(made, skipped, front_end.frame_rate), quiet)
@@ -389,7 +391,7 @@ def _write_labels(path: Path, work: waveforms.Work, features: Path, made_from: s
         row[[column[name] for name in names or ()]] = 1
     inputs = [files.identity("features", features, source.attributes)]
     with files.create(
-        path, "labels", inputs=inputs, made_from=made_from, attributes={}, with_provenance=not no_provenance
+        path, "labels", inputs=inputs, made_from=made_from, attributes={}, command=target.provenance_of(no_provenance)
     ) as sink:
         sink.write("label", label)
         sink.write("segment/key", list(source.clips.key))

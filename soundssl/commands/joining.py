@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from soundssl.commands import terminal
+from soundssl.commands import target, terminal
 
 
 def join(
@@ -34,7 +34,7 @@ def join(
     if terminal.done_before(command, output, made_from, force, quiet, False):
         return
     write = joined.copy if copy else joined.refer
-    rows = write(output, made_from, not no_provenance)
+    rows = write(output, made_from, target.provenance_of(no_provenance))
     terminal.say(
         command, f"{len(inputs)} files, {rows} clips{'' if copy else '; they must stay where they are'}", quiet
     )

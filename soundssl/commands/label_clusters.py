@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import terminal
+from soundssl.commands import target, terminal
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Quiet, Seed, Split, beside, words
 
 if TYPE_CHECKING:
@@ -131,7 +131,12 @@ def label_clusters(
     rows, of = labelling.spread(windows.cluster, found.asked, windows.similarity, plan.spread)
     scores = _scores(windows, found, rows, of, known)
     with files.create(
-        output, "labels", inputs=inputs, made_from=made_from, attributes=facts, with_provenance=not no_provenance
+        output,
+        "labels",
+        inputs=inputs,
+        made_from=made_from,
+        attributes=facts,
+        command=target.provenance_of(no_provenance),
     ) as sink:
         _write(sink, windows, found, rows, of)
     terminal.say("label-clusters", _summary(scores, len(windows.clip)), quiet)

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import terminal
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Output, Quiet, Seed, Split, beside, words
+from soundssl.commands.target import aim
 from soundssl.samplers import SAMPLERS
 
 
@@ -52,26 +52,18 @@ def sample_triplets(
     """
     from soundssl import files, triplets
 
-    if sampler not in SAMPLERS:
-        raise typer.BadParameter(f"choose from {', '.join(SAMPLERS)}", param_hint="--sampler")
-    if sampler == "supervised" and labels is None:
-        raise typer.BadParameter("the supervised sampler needs them", param_hint="--labels")
-    implied, output = output is None, output or beside(features, "triplets")
-    files.guard(output, no_clobber)
-    files.guard_inputs(output, [features, *([labels] if labels else [])])
+    _check(sampler, labels)
+    given = [features, *([labels] if labels else [])]
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    target = aim("sample-triplets", output, beside(features, "triplets"), given, **flags)
     source = files.Features(features)
     source.require("logmel", "triplets are drawn from")
     known = files.Labels(labels) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if known else []
-    if max_shift >= source.bands:
-        raise typer.BadParameter(f"{max_shift} is not less than {source.bands} bands", param_hint="--max-shift")
-    frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
-    if not frames > 1:
-        raise typer.BadParameter(f"{proximity:g} s are not more than one frame", param_hint="--proximity")
-    options = triplets.Options(window=source.window, noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
+    options = _options(source, noise, max_shift, gain, proximity)
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
-    if terminal.done_before("sample-triplets", output, made_from, force, quiet, implied):
+    if target.stands(made_from):
         return
     chosen = source.clips.in_splits(words(split), features) & source.recorded
     layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
@@ -85,13 +77,29 @@ def sample_triplets(
         "samplers": json.dumps(list(triplets.NUMBER)),
         "classes": json.dumps(known.classes if known else []),
     }
-    with files.create(
-        output, "triplets", inputs=inputs, made_from=made_from, attributes=attributes, with_provenance=not no_provenance
-    ) as sink:
+    with target.create("triplets", inputs, made_from, attributes) as sink:
         for name, column in recipes.items():
             sink.write(name, column)
-    terminal.say("sample-triplets", f"{count} {sampler} triplets from {len(layout.clip)} clips", quiet)
-    terminal.print_path(output, implied)
+    target.finish(f"{count} {sampler} triplets from {len(layout.clip)} clips")
+
+
+def _check(sampler: str, labels: Path | None) -> None:
+    if sampler not in SAMPLERS:
+        raise typer.BadParameter(f"choose from {', '.join(SAMPLERS)}", param_hint="--sampler")
+    if sampler == "supervised" and labels is None:
+        raise typer.BadParameter("the supervised sampler needs them", param_hint="--labels")
+
+
+def _options(source, noise: float, max_shift: int, gain: float, proximity: float):
+    """Return the options of the sampler, in bands and frames of the features; raise BadParameter for others."""
+    from soundssl import triplets
+
+    if max_shift >= source.bands:
+        raise typer.BadParameter(f"{max_shift} is not less than {source.bands} bands", param_hint="--max-shift")
+    frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
+    if not frames > 1:
+        raise typer.BadParameter(f"{proximity:g} s are not more than one frame", param_hint="--proximity")
+    return triplets.Options(window=source.window, noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
 
 
 def _segments(labels, source):

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from soundssl import SoundsslError
-from soundssl.commands import decoding, featurize, terminal, waveforms
+from soundssl.commands import decoding, featurize, target, terminal, waveforms
 from soundssl.commands.options import (
     Device,
     Force,
@@ -125,7 +125,7 @@ def separate(
                     raise
                 tracks = [key for key, entry in parts.done.items() if "parent" in entry]
                 keys = [*work.clips, *tracks]
-                parts.lay_out(keys, [*work.inputs, *origin], work.image_size, not no_provenance)
+                parts.lay_out(keys, [*work.inputs, *origin], work.image_size, target.provenance_of(no_provenance))
             terminal.print_path(output, implied)
     if wav:
         _export(output, wav, quiet)

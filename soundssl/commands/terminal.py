@@ -9,7 +9,10 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+
+from soundssl.progress import Advance, Progress
 
 MINUTE = 60.0  # seconds over which the pace of work is taken
 
@@ -18,6 +21,26 @@ def say(command: str, message: str, quiet: bool = False) -> None:
     """Print one message line on standard error."""
     if not quiet:
         print(f"soundssl {command}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Terminal(Progress):
+    """Tell a person at standard error what a command does; only warnings where it is `quiet`."""
+
+    command: str
+    quiet: bool = False
+
+    def say(self, message: str) -> None:
+        """Print a message of one line."""
+        say(self.command, message, self.quiet)
+
+    def warn(self, message: str) -> None:
+        """Print a message of one line, also where the command is quiet."""
+        say(self.command, message)
+
+    def track(self, description: str, total: int | None, unit: str) -> contextlib.AbstractContextManager[Advance]:
+        """Draw a bar with rate and remaining time, on a terminal only."""
+        return progress(description, total, unit, self.quiet)
 
 
 def done_before(command: str, output: Path, made_from: str, force: bool, quiet: bool, implied: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from soundssl.commands import terminal
+from soundssl.commands import target, terminal
 from soundssl.commands.options import (
     Device,
     Force,
@@ -185,7 +185,7 @@ def train(
         def write(path: Path, heads: dict, origin: str, **more: int) -> None:
             files.write_model(
                 path, training.tensors_of(network, heads), {**config, **more},
-                inputs=inputs, made_from=origin, with_provenance=not no_provenance,
+                inputs=inputs, made_from=origin, command=target.provenance_of(no_provenance),
             )  # fmt: skip
 
         with terminal.progress("train", sum(stage.steps for stage in plan.stage), "steps", quiet) as advance:

@@ -98,11 +98,11 @@ class Join:
 
     # ---------------------------------------------------------------- references
 
-    def refer(self, output: str | os.PathLike, made_from: str, with_provenance: bool) -> int:
+    def refer(self, output: str | os.PathLike, made_from: str, command: str | None) -> int:
         """Write a file whose rows are those of the parts, where they lie; return its clips."""
         folder = Path(output).absolute().parent
         names = [_relative(path, folder) for path in self.paths]
-        with self._create(output, made_from, with_provenance) as sink:
+        with self._create(output, made_from, command) as sink:
             for name in ROWS[self.kind]:
                 self._refer_rows(sink, name, names)
             self._write_columns(sink)
@@ -110,14 +110,14 @@ class Join:
             sink.write("part/uuid", [each["uuid"] for each in self.identities])
         return sum(len(columns["clip/key"]) for columns in self.columns)
 
-    def _create(self, output, made_from: str, with_provenance: bool):
+    def _create(self, output, made_from: str, command: str | None):
         return create(
             output,
             self.kind,
             inputs=self.inputs,
             made_from=made_from,
             attributes=self.attributes,
-            with_provenance=with_provenance,
+            command=command,
         )
 
     def _refer_rows(self, sink: Sink, name: str, sources: list[str]) -> None:
@@ -167,30 +167,28 @@ class Join:
 
     # ---------------------------------------------------------------- copies
 
-    def copy(self, output: str | os.PathLike, made_from: str, with_provenance: bool) -> int:
+    def copy(self, output: str | os.PathLike, made_from: str, command: str | None) -> int:
         """Write a file that holds the rows of all parts, clips sorted by key as one run would; return its clips."""
-        return (self._copy_features if self.kind == "features" else self._copy_embeddings)(
-            output, made_from, with_provenance
-        )
+        return (self._copy_features if self.kind == "features" else self._copy_embeddings)(output, made_from, command)
 
-    def _copy_features(self, output, made_from: str, with_provenance: bool) -> int:
+    def _copy_features(self, output, made_from: str, command: str | None) -> int:
         dtype = self.rows[0]["frames"].dtype.str[1:]
         shape = next((rows["images"].shape[1:3] for rows in self.rows if "images" in rows), (0, 0))
         store = Store(output, self.attributes, dtype, made_from)
         try:
             entries = [entry for path in self.paths for entry in read_entries(path)]
             store.done = {str(number): entry for number, entry in enumerate(entries)}
-            return len(store.lay_out(list(store.done), self.inputs, shape, with_provenance))
+            return len(store.lay_out(list(store.done), self.inputs, shape, command))
         except BaseException:
             store.discard()
             raise
 
-    def _copy_embeddings(self, output, made_from: str, with_provenance: bool) -> int:
+    def _copy_embeddings(self, output, made_from: str, command: str | None) -> int:
         parts = [(i, row) for i, columns in enumerate(self.columns) for row in range(len(columns["clip/key"]))]
         parts.sort(key=lambda place: order(self.columns[place[0]]["clip/key"][place[1]]))
         windows = [_windows_of(columns) for columns in self.columns]
         rows = [windows[i][row] for i, row in parts]
-        with self._create(output, made_from, with_provenance) as sink, contextlib.ExitStack() as stack:
+        with self._create(output, made_from, command) as sink, contextlib.ExitStack() as stack:
             files = [stack.enter_context(h5py.File(path, "r", locking=False)) for path in self.paths]
             total, first = sum(map(len, rows)), self.rows[0]["embedding"]
             sink.reserve("embedding", (total, *first.shape[1:]), first.dtype.str[1:])

@@ -34,10 +34,13 @@ def write_model(
     *,
     inputs: list[dict],
     made_from: str,
-    with_provenance: bool = True,
+    command: str | None = None,
 ) -> None:
-    """Write a model whole or not at all. Tensors are named `encoder.*` and `head.<objective>.*`."""
-    shared = provenance("model", inputs, made_from, command=with_provenance)
+    """Write a model whole or not at all. Tensors are named `encoder.*` and `head.<objective>.*`.
+
+    Without the `command` line that makes it, equal runs give equal bytes.
+    """
+    shared = provenance("model", inputs, made_from, command)
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
     content = digest(config, {name: digest(tensor.tobytes().hex()) for name, tensor in tensors.items()})
     shared.setdefault("uuid", str(uuid.UUID(content)))

@@ -211,7 +211,7 @@ class Store:
         keys: Sequence[str],
         inputs: list[dict],
         image_shape: tuple[int, int],
-        with_provenance: bool,
+        command: str | None,
         made_from: str | None = None,
     ) -> list[dict]:
         """Write the features file from the journal's clips, sorted by key, and remove the folder; return the clips."""
@@ -226,7 +226,7 @@ class Store:
             inputs=inputs,
             made_from=made_from,
             attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
-            with_provenance=with_provenance,
+            command=command,
         ) as sink:
             shape = sum(clip["count"][0] for clip in clips), *self._frame_shape()
             mean, deviation = copy_frames(

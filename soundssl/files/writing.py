@@ -7,11 +7,10 @@ import fcntl
 import hashlib
 import json
 import os
-import shlex
-import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import quote_from_bytes
 
 import h5py
@@ -126,8 +125,8 @@ def digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
 
 
-def provenance(kind: str, inputs: list[dict], made_from: str, command: bool = True) -> dict[str, str | int]:
-    """Return the attributes that every file carries; without `command` the uuid is left to the content's digest."""
+def provenance(kind: str, inputs: list[dict], made_from: str, command: str | None = None) -> dict[str, str | int]:
+    """Return the attributes that every file carries; without one the uuid is that of the content."""
     attributes: dict[str, str | int] = {
         "kind": kind,
         "schema": KINDS[kind].version if kind in KINDS else 1,
@@ -135,8 +134,8 @@ def provenance(kind: str, inputs: list[dict], made_from: str, command: bool = Tr
         "inputs": json.dumps(inputs),
         "made_from": made_from,
     }
-    if command:
-        attributes["command"] = shlex.join(["soundssl", *(text(word) for word in sys.argv[1:])])
+    if command is not None:
+        attributes["command"] = command
         attributes["uuid"] = str(uuid.uuid4())
     return attributes
 
@@ -210,17 +209,18 @@ def create(
     inputs: list[dict],
     made_from: str,
     attributes: Mapping[str, object],
-    with_provenance: bool = True,
+    command: str | None = None,
 ) -> Iterator[Sink]:
     """Yield a Sink; on success check the schema and rename the whole file to `path`.
 
-    Raises ValueError when what was written does not fit the schema of `kind`.
+    `command` is the command line that makes it; without one, equal runs give equal bytes. Raises ValueError when what
+    was written does not fit the schema of `kind`.
     """
     # No lock: network file systems refuse it, and the partial file is this process's own.
     with replace(path) as partial, h5py.File(partial, "w", locking=False) as file:
-        sink = Sink(file, digested=not with_provenance)
+        sink = Sink(file, digested=command is None)
         yield sink
-        shared = provenance(kind, inputs, made_from, command=with_provenance)
+        shared = provenance(kind, inputs, made_from, command)
         if sink.content is not None:
             sink.content.update(json.dumps([shared, dict(attributes)], sort_keys=True, default=str).encode())
             shared["uuid"] = str(uuid.UUID(sink.content.hexdigest()[:32]))
@@ -297,20 +297,22 @@ def _knows(known: Callable[[dict], bool], line: str) -> bool:
         return False
 
 
-def write_matrix(path: str | os.PathLike, shape: tuple[int, int], dtype: str, blocks: Iterator[np.ndarray]) -> None:
-    """Write blocks of rows as one NPY matrix, to a file whole or not at all, or to standard output for `-`."""
+def write_matrix(
+    place: str | os.PathLike | BinaryIO, shape: tuple[int, int], dtype: str, blocks: Iterator[np.ndarray]
+) -> None:
+    """Write blocks of rows as one NPY matrix, to a file whole or not at all, or to an open stream."""
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
 
-    def write(stream) -> None:
+    def write(stream: BinaryIO) -> None:
         np.lib.format.write_array_header_2_0(stream, header)
         for block in blocks:
-            stream.write(np.ascontiguousarray(block, dtype))
+            stream.write(np.ascontiguousarray(block, dtype).data)
+        stream.flush()
 
-    if str(path) == "-":
-        write(sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+    if not isinstance(place, str | os.PathLike):
+        write(place)
         return
-    with replace(path) as partial, open(partial, "wb") as stream:
+    with replace(place) as partial, open(partial, "wb") as stream:
         write(stream)
 
 

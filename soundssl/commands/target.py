@@ -1,0 +1,103 @@
+"""The output of a command: guarded before any work, compared with what stands there, and named when it is done."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from soundssl.commands.terminal import Terminal, print_path
+
+if TYPE_CHECKING:
+    from soundssl.files.writing import Sink
+
+
+def provenance_of(no_provenance: bool) -> str | None:
+    """Return the command line of this process, quoted for a shell; None where equal runs are to give equal bytes."""
+    from soundssl import files
+
+    return None if no_provenance else shlex.join(["soundssl", *(files.text(word) for word in sys.argv[1:])])
+
+
+@dataclass(frozen=True)
+class Target:
+    """Hold where a command writes and how: `implied` where the path was not given and is printed at the end."""
+
+    command: str
+    path: Path
+    implied: bool = False
+    force: bool = False
+    no_provenance: bool = False
+    quiet: bool = False
+
+    @property
+    def terminal(self) -> Terminal:
+        """What messages and progress of this command go to."""
+        return Terminal(self.command, self.quiet)
+
+    @property
+    def provenance(self) -> str | None:
+        """The command line that the output carries, None where equal runs are to give equal bytes."""
+        return provenance_of(self.no_provenance)
+
+    def stands(self, made_from: str) -> bool:
+        """Return whether the output already stands for the same inputs and options; then touch it, and say so."""
+        from soundssl import files
+
+        if self.force or files.made_from(self.path) != made_from:
+            return False
+        files.clear_finished(self.path, made_from)
+        self.up_to_date()
+        return True
+
+    def up_to_date(self) -> None:
+        """Touch a finished output, for make, and say that nothing was to be done."""
+        from soundssl import files
+
+        os.utime(self.path)
+        self.terminal.say(f"{files.text(self.path)} is up to date; --force makes it again")
+        self.finish()
+
+    def create(
+        self, kind: str, inputs: list[dict], made_from: str, attributes: Mapping[str, object]
+    ) -> contextlib.AbstractContextManager[Sink]:
+        """Return the context in which a file of this kind is written, whole or not at all."""
+        from soundssl import files
+
+        return files.create(
+            self.path, kind, inputs=inputs, made_from=made_from, attributes=attributes, command=self.provenance
+        )
+
+    def finish(self, summary: str = "") -> None:
+        """Say what was made, and print the path of an output whose name was not given, for `$(soundssl …)`."""
+        if summary:
+            self.terminal.say(summary)
+        print_path(self.path, self.implied)
+
+
+def aim(
+    command: str,
+    output: Path | None,
+    default: Path,
+    inputs: Collection[Path],
+    *,
+    force: bool = False,
+    no_clobber: bool = False,
+    no_provenance: bool = False,
+    quiet: bool = False,
+) -> Target:
+    """Return the target of a command; refuse one that cannot be written, or is one of the inputs, before any work.
+
+    Raises Exists, Unusable.
+    """
+    from soundssl import files
+
+    path = output or default
+    files.guard(path, no_clobber)
+    files.guard_inputs(path, [source for source in inputs if str(source) != "-"])
+    return Target(command, path, output is None, force, no_provenance, quiet)
