@@ -340,17 +340,6 @@ def test_a_few_labels_a_class_are_drawn_and_averaged():
     assert data.label[drawn].sum(axis=0).tolist() == [3] * 5 and not (drawn & ~data.part(0)).any()
 
 
-def test_unknown_labels_give_neither_loss_nor_gradient():
-    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    label = torch.tensor([[1, 0, -1, -1]] * 6, dtype=torch.int8)
-    loss = shallow.known_cross_entropy(logits, label)
-    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, :2], label[:, :2].float())
-    assert loss.item() == pytest.approx(expected.item())
-    loss.backward()
-    assert not logits.grad[:, 2:].any() and logits.grad[:, :2].all()
-    assert shallow.known_cross_entropy(logits, torch.full_like(label, -1)).item() == 0.0
-
-
 def test_test_labels_never_reach_training():
     data, options = clips(1.0), shallow.Options(hidden=(), epochs=2, per_class=5, draws=1)
     arrays, parts = (data.embedding, data.clip), (CLASSES, data.part(0), data.part(1), None, options)

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from soundssl.evaluations import row, tagging
-from soundssl.ops import metrics, neighbors
+from soundssl.ops import losses, metrics, neighbors
 
 WINDOW_BLOCK = 8192  # windows scored at once
 
@@ -137,16 +137,6 @@ class Classifier(nn.Module):
         return self.layers((embedding - self.mean) / self.deviation)
 
 
-def known_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
-    """Average the binary cross-entropy over the entries whose label is known; 0 when none is.
-
-    Shape: logits and label [batch, classes], label in {1, 0, -1}; returns [].
-    """
-    known = (label >= 0).to(logits.dtype)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, label.clamp_min(0).to(logits.dtype), reduction="none")
-    return (loss * known).sum() / known.sum().clamp_min(1.0)
-
-
 @torch.no_grad()
 def clip_scores(network: Classifier, windows: Windows, clips: np.ndarray) -> np.ndarray:
     """Return the mean window probability of each class for the chosen clips, in float64.
@@ -185,7 +175,7 @@ def fit(
             inputs = windows.embedding[batch].to(device, torch.float32)
             targets = label[torch.from_numpy(windows.clip[batch.numpy()])].to(device)
             optimizer.zero_grad(set_to_none=True)
-            known_cross_entropy(network(inputs), targets).backward()
+            losses.weighted_mean(*losses.masked_binary_cross_entropy(network(inputs), targets)).backward()
             optimizer.step()
         if validation is not None:
             reached = metrics.per_class(clip_scores(network, windows, validation), windows.label[validation]).mean

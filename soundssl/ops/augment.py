@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from soundssl.ops.checks import may_read
 from soundssl.ops.generators import PerExampleGenerator, half_normal
 
 FLOOR = 0.01  # added to the energies before the logarithm, as VGGish
@@ -33,8 +34,7 @@ def add_noise(windows: Tensor, deviation: Tensor, seeds: Tensor, floor: float = 
     tensor(True)
     """
     _check(windows, deviation=deviation, seeds=seeds)
-    if (deviation < 0).any():
-        raise ValueError(f"the noise's deviation is {float(deviation.min())}; it must not be negative")
+    _refuse_negative("the noise's deviation", deviation)
     frames, bands = windows.shape[1:]
     factors = half_normal(seeds, frames * bands).view_as(windows).mul_(deviation.view(-1, 1, 1)).add_(1)
     return factors.mul_(energies(windows, floor)).add_(floor).log_()
@@ -68,8 +68,7 @@ def mix(windows: Tensor, others: Tensor, gain: Tensor, floor: float = FLOOR) -> 
     _check(windows, gain=gain)
     if others.shape != windows.shape:
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
-    if (gain < 0).any():
-        raise ValueError(f"the gain is {float(gain.min())}; it must not be negative")
+    _refuse_negative("the gain", gain)
     kept, added = energies(windows, floor), energies(others, floor)
     total, other_total = kept.sum((1, 2)), added.sum((1, 2))
     audible = other_total > 0
@@ -81,8 +80,7 @@ def mix(windows: Tensor, others: Tensor, gain: Tensor, floor: float = FLOOR) -> 
 def scale(windows: Tensor, gain: Tensor, floor: float = FLOOR) -> Tensor:
     """Multiply all energies of a window by its gain (1 leaves it as it is). Shape: `gain` [batch]."""
     _check(windows, gain=gain)
-    if (gain < 0).any():
-        raise ValueError(f"the gain is {float(gain.min())}; it must not be negative")
+    _refuse_negative("the gain", gain)
     return energies(windows, floor).mul_(gain[:, None, None]).add_(floor).log_()
 
 
@@ -97,7 +95,7 @@ def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True
     _check(windows, share=share)
     if others.shape != windows.shape:
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
-    if ((share < 0) | (share > 1)).any():
+    if may_read(share) and ((share < 0) | (share > 1)).any():
         raise ValueError(f"a share is {float(share.min())} … {float(share.max())}; it lies between 0 and 1")
     kept, added = energies(windows, floor), energies(others, floor)
     ratio, changed = share, share > 0
@@ -257,3 +255,9 @@ def _check(windows: Tensor, **parameters: Tensor) -> None:
     for name, value in parameters.items():
         if value.shape != windows.shape[:1]:
             raise ValueError(f"{name} has shape {list(value.shape)}; one value a window is needed, [{len(windows)}]")
+
+
+def _refuse_negative(name: str, values: Tensor) -> None:
+    """Refuse values below zero, where they may be read."""
+    if may_read(values) and (values < 0).any():
+        raise ValueError(f"{name} is {float(values.min())}; it must not be negative")
