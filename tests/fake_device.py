@@ -42,12 +42,11 @@ class Waits(TorchDispatchMode):
         kwargs = kwargs or {}
         packet = operator.overloadpacket
         there = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and away(each.device)]
-        if packet is aten._local_scalar_dense:
-            if there:
-                self._note(operator)
-            return {torch.bool: True, torch.float32: 1.0, torch.float64: 1.0}.get(args[0].dtype, 1)
         if not there and not away(kwargs.get("device")):
             return operator(*args, **kwargs)
+        if packet is aten._local_scalar_dense:
+            self._note(operator)
+            return {torch.bool: True, torch.float32: 1.0, torch.float64: 1.0}.get(args[0].dtype, 1)
         if packet is aten.nonzero:
             self._note(operator)
             return _every_place(args[0])
