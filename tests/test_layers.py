@@ -54,6 +54,8 @@ ROOMS = {
     "training": Room("curriculum objectives* models* ops* files* device", "torch numpy"),
     # floor 4
     "commands": Room("*", "typer", "rich torch numpy"),
+    # floor 6
+    "manual": Room("*", "typer"),
 }
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}
