@@ -6,9 +6,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from test_files import columns, write
+from builder import columns, model, write
 
-from soundssl import files
 from soundssl.commands import main
 from soundssl.files.schema import KINDS
 
@@ -67,11 +66,11 @@ def test_every_kind_has_something_to_say(tmp_path, info, kind):
 
 def test_a_model(tmp_path, info):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3)}
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    model(tmp_path / "m.safetensors", tensors, {"size": 3})
     found = json.loads(info(tmp_path / "m.safetensors", "--verify")[1])
     assert (found["kind"], found["parameters"], found["config"], found["faults"]) == ("model", 6, {"size": 3}, [])
     tensors["encoder.w"][0, 0] = np.nan
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    model(tmp_path / "m.safetensors", tensors, {"size": 3})
     status, _, err = info(tmp_path / "m.safetensors", "--verify")
     assert status == 4 and "encoder.w has numbers that are not finite; make it again" in err
     (tmp_path / "a.txt").write_text("words")
