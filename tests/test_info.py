@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from builder import columns, model, write
 
+from soundssl import commands, files
 from soundssl.commands import main
 from soundssl.files.schema import KINDS
 
@@ -41,6 +42,14 @@ def test_a_features_file_and_what_it_was_made_of(toy, info, tmp_path):
     assert json.loads(info(tmp_path / "l.h5")[1])["made_of"][0]["state"] == "missing"
     write(tmp_path / toy.features.name, "features", columns("features"))
     assert json.loads(info(tmp_path / "l.h5")[1])["made_of"][0]["state"] == "another one now"
+
+
+def test_it_is_a_function_too(tmp_path, capsys):
+    write(tmp_path / "a.h5", "labels", columns("labels"))
+    commands.info.info(tmp_path / "a.h5")
+    assert json.loads(capsys.readouterr().out)["kind"] == "labels"
+    with pytest.raises(files.Missing, match=r"none\.h5 does not exist; check the path"):
+        commands.info.info(tmp_path / "none.h5", verify=True)
 
 
 def test_as_a_table(toy, info, tmp_path):

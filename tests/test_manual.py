@@ -1,6 +1,7 @@
 """The manual in man/ is what the commands say of themselves now, whole, and renders without a warning."""
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -47,6 +48,13 @@ def test_committed_pages_are_those_made_now(pages):
     assert sorted(made) == sorted(committed), renew
     for name, page in made.items():
         assert committed[name] == page, f"man/{name} is out of date; {renew}"
+
+
+def test_a_command_line_writes_them(tmp_path, pages, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["soundssl.manual", str(tmp_path / "new")])
+    runpy.run_module("soundssl.manual", run_name="__main__")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in pages.iterdir()}
 
 
 def test_every_command_has_a_page_and_stands_in_the_overview(pages):

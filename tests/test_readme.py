@@ -1,4 +1,4 @@
-"""The README keeps its word: every room is in its tree, every link leads somewhere, what it says in Python is Python."""
+"""The README keeps its word: every room is in its tree, links lead somewhere, what it says in Python is Python."""
 
 import ast
 import re
