@@ -8,19 +8,35 @@ import datetime
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from soundssl.progress import Advance, Progress
 
+TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # of text: embeddings, overrides
 MINUTE = 60.0  # seconds over which the pace of work is taken
 
 
 def say(command: str, message: str, quiet: bool = False) -> None:
     """Print one message line on standard error."""
     if not quiet:
-        print(f"soundssl {command}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+        print(f"soundssl {command}: {printable(' '.join(message.splitlines()))}", file=sys.stderr, flush=True)
+
+
+def printable(message: str) -> str:
+    """Return a message with control characters escaped: in a name of a file they would speak to the terminal.
+
+    >>> printable("a\\x1b[2J.wav")
+    'a\\\\x1b[2J.wav'
+    """
+    return "".join(ascii(each)[1:-1] if _controls(each) else each for each in message)
+
+
+def _controls(character: str) -> bool:
+    """Return whether a character is not shown but obeyed: control codes, and marks that turn the direction of text."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in TURNING
 
 
 @dataclass(frozen=True)
@@ -143,6 +159,7 @@ class Pace:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on standard output: ruled on a terminal, aligned columns that are never wrapped elsewhere."""
+    columns, rows = [printable(cell) for cell in columns], [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:

@@ -157,7 +157,7 @@ def files_of(name: str, parameters: list[Parameter]) -> list[str]:
     made += WRITTEN.get(name, [])
     read = [kind for kind in [*KINDS, "model"] if kind in asked and (kind not in made or kind == "model")]
     lines = [f"Reads {', '.join(read)}."] * bool(read) + [f"Writes {', '.join(made)}."] * bool(made)
-    lines += ["An output is written as OUTPUT.partial and renamed when it is whole."] * bool(made)
+    lines += ["An output is written beside its place and renamed when it is whole."] * bool(made)
     return [".PP", prose(" ".join([*lines, "The kinds are described in"])), ".BR soundssl\\-files (5)."]
 
 
