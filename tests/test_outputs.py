@@ -12,8 +12,8 @@ import pytest
 
 from soundssl import SoundsslError, files
 from soundssl.commands import terminal
+from soundssl.files.outputs import Unusable, guard, replace
 from soundssl.files.spooling import JOURNAL, Store, parts_of
-from soundssl.files.writing import Unusable, guard, replace
 
 
 def write(path, through=False, content=b"made"):
@@ -109,12 +109,12 @@ def test_two_writers_of_one_output_never_meet(tmp_path):
 
 def threading_write(path):
     """Write as another process would: without what this one holds."""
-    held = set(files.writing.Lock.held_here)
-    files.writing.Lock.held_here.clear()
+    held = set(files.outputs.Lock.held_here)
+    files.outputs.Lock.held_here.clear()
     try:
         write(path)
     finally:
-        files.writing.Lock.held_here.update(held)
+        files.outputs.Lock.held_here.update(held)
 
 
 def test_a_name_as_long_as_may_be_is_written(tmp_path):

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from soundssl.files.moments import Moments, merge_moments, moments_of, summary_of
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError
-from soundssl.files.writing import Sink, text
+from soundssl.files.writing import Sink
 
 BLOCK = 1 << 21  # bytes copied at a time: threads of Python need time to take turns, and short ones take many
 ROOM = 1 << 17  # numbers whose moments are taken at a time: in float64 half of what a core caches

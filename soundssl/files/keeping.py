@@ -6,8 +6,8 @@ import os
 
 import numpy as np
 
+from soundssl.files.outputs import Lock
 from soundssl.files.spooling import JOURNAL, parts_of, remove_parts
-from soundssl.files.writing import Lock
 
 
 class Vectors:

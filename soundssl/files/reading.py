@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 
 from soundssl import SoundsslError
+from soundssl.files.outputs import text
 from soundssl.files.schema import KINDS, check
-from soundssl.files.writing import datasets, text
+from soundssl.files.trust import fetched_from_elsewhere
+from soundssl.files.writing import datasets
 
 NAMED = 2  # kinds of file that a message names with the commands that make them
 
@@ -64,7 +66,8 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
             missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
             if missing:
                 raise ValueError(f"attribute {missing[0]} is missing")
-            _check_within(path, file)
+            if fetched := fetched_from_elsewhere(path, file):
+                raise FormatError(f"{text(path)} fetches {fetched}; it is not trusted, make it again")
             check(KINDS[file.attrs["kind"]], datasets(file))
             _check_parts(path, file)
             yield file
@@ -83,29 +86,6 @@ def _check_kind(path: Path, file: h5py.File, kinds: Sequence[str], remedy: str) 
             f"{text(path)} has schema {schema} of {kind}, this program knows up to {KINDS[kind].version}; "
             f"install a newer soundssl"
         )
-
-
-def _check_within(path: Path, file: h5py.File) -> None:
-    """Raise FormatError where a file fetches rows from another that is no listed part of it: it may name any file."""
-    parts = {os.path.normpath(path.parent / name) for name in strings(file, "part/file")} if "part/file" in file else {}
-
-    def look(group: h5py.Group) -> None:
-        for name in group:
-            if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                raise FormatError(f"{text(path)} fetches {name} through a link; make it again, it is not trusted")
-            item = group[name]
-            if isinstance(item, h5py.Group):
-                look(item)
-            elif isinstance(item, h5py.Dataset):
-                named = [each.file_name for each in item.virtual_sources()] if item.is_virtual else []
-                others = [each for each in named if os.path.normpath(path.parent / each) not in parts]
-                if item.external or others:
-                    other = (item.external or [others])[0][0]
-                    raise FormatError(
-                        f"{text(path)} fetches {name} from {text(other)}, no part of it; it is not trusted"
-                    )
-
-    look(file)
 
 
 def _check_parts(path: Path, file: h5py.File) -> None:

@@ -20,8 +20,9 @@ import numpy as np
 from soundssl import SoundsslError, __version__
 from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
+from soundssl.files.outputs import Lock, Unusable, alone, text
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import Lock, Unusable, alone, create, pour, text
+from soundssl.files.writing import create, pour
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)")  # what else a run writes there
