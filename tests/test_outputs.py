@@ -2,9 +2,13 @@
 
 import os
 import re
+import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
+import time
 
 import h5py
 import numpy as np
@@ -183,3 +187,54 @@ def test_control_characters_of_names_are_shown_and_not_obeyed(capsys):
     assert capsys.readouterr().err == "soundssl featurize: a\\x1b[2J\\x07\\u202e.wav: \N{DOG FACE} ä is kept as it is\n"
     terminal.print_table(["na\tme"], [["\x1b[31mred"]])
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", capsys.readouterr().out)
+
+
+def test_away_from_a_terminal_long_work_is_told_in_lines(capsys, monkeypatch):
+    monkeypatch.setattr(terminal, "SPOKEN", 0.0)
+    with terminal.Terminal("train").track("train", 4, "steps") as advance:
+        advance(2, "loss 1.5")
+        advance(1)
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[-1].startswith("soundssl train: train 3 of 4 steps, ") and lines[-1].endswith(", loss 1.5")
+    assert "left " in lines[-1]
+    with terminal.Terminal("train", quiet=True).track("train", 4, "steps") as advance:
+        advance(4)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_closed_standard_output_is_an_error_where_something_is_to_be_printed(toy):
+    command = [sys.executable, "-m", "soundssl"]
+    lost = subprocess.run(
+        ["sh", "-c", '"$@" >&-', "sh", *command, "info", str(toy.features)], capture_output=True, text=True, timeout=60
+    )
+    assert (lost.returncode, lost.stderr.count("\n")) == (1, 1) and "standard output is closed" in lost.stderr
+    silent = [
+        "sample-triplets",
+        str(toy.features),
+        "--count",
+        "10",
+        "-q",
+        "-o",
+        str(toy.features.with_name("closed.h5")),
+    ]
+    done = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command, *silent], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_pipe_as_input_is_refused_without_waiting(tmp_path, soundssl):
+    os.mkfifo(tmp_path / "pipe")
+    for words in (("info",), ("sample-triplets",), ("train",)):
+        done = soundssl(*words, tmp_path / "pipe")
+        assert done.status == 2 and "is a pipe or a device" in done.stderr and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("wait", [0.05, 0.15, 0.3])
+def test_an_interrupt_while_the_program_loads_ends_it_quietly(toy, wait):
+    program = "import runpy; print('on', flush=True); runpy.run_module('soundssl', run_name='__main__')"
+    command = [sys.executable, "-c", program, "info", str(toy.features)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "on\n"
+    time.sleep(wait)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode in (0, 130) and "Traceback" not in errors

@@ -17,6 +17,7 @@ from soundssl.progress import Advance, Progress
 
 TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # of text: embeddings, overrides
 MINUTE = 60.0  # seconds over which the pace of work is taken
+SPOKEN = 30.0  # seconds between lines about long work, where there is no terminal
 
 
 def say(command: str, message: str, quiet: bool = False) -> None:
@@ -56,7 +57,7 @@ class Terminal(Progress):
 
     def track(self, description: str, total: int | None, unit: str) -> contextlib.AbstractContextManager[Advance]:
         """Draw a bar with rate and remaining time, on a terminal only."""
-        return progress(description, total, unit, self.quiet)
+        return progress(description, total, unit, self.quiet, self.command)
 
 
 def done_before(command: str, output: Path, made_from: str, force: bool, quiet: bool, implied: bool) -> bool:
@@ -84,11 +85,38 @@ def print_path(output: Path, implied: bool) -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, unit: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Yield `advance(steps, note)`; draw a bar with rate and remaining time, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
+def progress(
+    description: str, total: int | None, unit: str, quiet: bool = False, command: str = ""
+) -> Iterator[Callable[..., None]]:
+    """Yield `advance(steps, note)`; draw a bar, or away from a terminal say now and then how far it is."""
+    if quiet:
         yield lambda steps=1, note="": None
-        return
+    elif not sys.stderr.isatty():
+        yield _lines(command or description, description, total, unit)
+    else:
+        with _bar(description, total, unit) as advance:
+            yield advance
+
+
+def _lines(command: str, description: str, total: int | None, unit: str) -> Callable[..., None]:
+    """Return what says every half minute how much is done, how fast it goes and how long it will take."""
+    pace, said, notes = Pace(unit), [time.monotonic()], [""]
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        now = time.monotonic()
+        pace.add(steps, now)
+        notes[0] = note or notes[0]
+        if now - said[0] >= SPOKEN:
+            said[0] = now
+            of = "" if total is None else f" of {total}"
+            parts = [f"{description} {pace.done}{of} {unit}", pace.rate(), f"left {pace.left(total)}", notes[0]]
+            say(command, ", ".join(part for part in parts if part))
+
+    return advance
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from soundssl import SoundsslError
-from soundssl.files.outputs import text
+from soundssl.files.outputs import is_special, text
 from soundssl.files.schema import KINDS, check
 from soundssl.files.trust import fetched_from_elsewhere
 from soundssl.files.writing import datasets
@@ -36,11 +36,12 @@ class Missing(SoundsslError):
 
 def require(path: str | os.PathLike) -> Path:
     """Return the path of a readable, regular file; raise Missing otherwise."""
-    path = Path(path)
-    if not path.exists():
+    if not (path := Path(path)).exists():
         raise Missing(f"{text(path)} does not exist; check the path")
     if path.is_dir():
         raise Missing(f"{text(path)} is a folder, not a file; name the file in it")
+    if is_special(path):
+        raise Missing(f"{text(path)} is a pipe or a device, in which one cannot go back; write it to a file first")
     if not os.access(path, os.R_OK):
         raise Missing(f"{text(path)} cannot be read; check its permissions")
     return path
