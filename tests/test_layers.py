@@ -2,7 +2,7 @@
 
 A row of ROOMS says what the modules of a room may import of soundssl (names with `*` for whatever lies below), of other
 packages, and of other packages within functions only. So what stands in one row alone has one place: h5py and
-safetensors in files, soundfile, PyAV and soxr in media, matplotlib in pictures, typer and rich in commands.
+safetensors in files, soundfile, PyAV and soxr in media, matplotlib in reports, typer and rich in commands.
 """
 
 import ast
@@ -36,20 +36,23 @@ ROOMS = {
     "files": Room("files*", "h5py safetensors numpy"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
-    "pictures": Room("", "numpy", "matplotlib"),
     "workers": Room(""),
     # floor 1
     "datasets": Room("", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
-    "labelling": Room("", "numpy"),
-    "sheets": Room("", "numpy"),
     "views": Room("objectives files* ops*", "torch numpy"),
     "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives views models* ops* files* device", "torch numpy"),
     "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
     # floor 3
+    "clustering": Room(
+        "clustering* reports* evaluations* curriculum training objectives models* ops* files* device progress",
+        "torch numpy",
+    ),
+    "labelling": Room("labelling* evaluations* files*", "numpy"),
+    "reports": Room("", "numpy", "matplotlib"),
     "curriculum": Room("objectives models", "numpy"),
     "training": Room("curriculum objectives* models* ops* files* device", "torch numpy"),
     # floor 4
@@ -161,7 +164,10 @@ def test_the_walk_finds_a_trespass(module, source):
         ("ops.metrics", "def f():\n    from scipy.special import ndtri"),
         ("commands.train", "def f():\n    import torch\n    print(torch)"),
         ("evaluations.knn", "from soundssl.evaluations import row\nfrom soundssl.ops import metrics"),
-        ("pictures", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
+        (
+            "reports.pictures",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.axes import Axes",
+        ),
         ("device", "import torch.distributed\nfrom soundssl import SoundsslError"),
     ],
 )
