@@ -40,15 +40,12 @@ ROOMS = {
     "files": Room("files*", "h5py safetensors filelock numpy"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
-    "pictures": Room("dependencies", "numpy", "matplotlib"),
     "workers": Room(""),
     # floor 1
     "datasets": Room("datasets* media* progress", "numpy"),
     "labels": Room("files* ops*", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
-    "labelling": Room("labelling* labels files* ops* progress", "numpy"),
-    "sheets": Room("", "numpy"),
     "views": Room("objectives files* ops*", "torch numpy"),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
@@ -56,10 +53,16 @@ ROOMS = {
     "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
     # floor 3
     "extraction": Room("extraction* datasets* files* media* ops* device progress", "torch numpy"),
-    "clustering": Room("clustering* objectives* models* labels files* ops* device progress", "torch numpy"),
-    "separation": Room("separation* extraction* models* labels files* media* ops* device progress", "torch numpy"),
-    "detection": Room("detection* labels files* ops* progress", "numpy"),
-    "reports": Room("reports* ops* progress", "numpy", "matplotlib"),
+    "clustering": Room(
+        "clustering* reports* evaluations* curriculum training objectives* models* labels files* ops* device progress",
+        "torch numpy",
+    ),
+    "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),
+    "separation": Room(
+        "separation* extraction* evaluations* reports* models* labels files* media* ops* device progress", "torch numpy"
+    ),
+    "detection": Room("detection* tables labels files* ops* progress", "numpy", "pyarrow"),
+    "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models", "numpy"),
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
@@ -258,7 +261,10 @@ def test_the_walk_finds_a_trespass(module, source):
         ("ops.metrics", "def f():\n    from scipy.special import ndtri"),
         ("commands.train", "def f():\n    import torch\n    print(torch)"),
         ("evaluations.knn", "from soundssl.evaluations import row\nfrom soundssl.ops import metrics"),
-        ("pictures", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.axes import Axes"),
+        (
+            "reports.pictures",
+            "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from matplotlib.axes import Axes",
+        ),
         ("device", "import torch.distributed\nfrom soundssl import SoundsslError"),
         ("__init__", "def __getattr__(name):\n    from soundssl import model"),
         ("manual.lists", "from soundssl import commands, objectives"),
