@@ -33,7 +33,10 @@ class Windows(NamedTuple):
 
     def labels(self, labels, rows=slice(None)):
         """Return what a labels file says of some windows, at their centres."""
-        return labels.of_windows(self.source.clips.key, self.clip[rows], self.start[rows] + self.length / 2)
+        from soundssl.labels import Index
+
+        index = Index(labels, self.source.clips.key)
+        return index.of_windows(self.clip[rows], self.start[rows] + self.length / 2)
 
     def heard_at(self, rows=slice(None)):
         """Return when some windows start, in seconds into the file to listen to."""

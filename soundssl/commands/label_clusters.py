@@ -245,6 +245,8 @@ def _scores(windows: Windows, found: Answers, rows, of, known) -> list[dict[str,
 
     from soundssl.evaluations import labels as task
     from soundssl.evaluations import row
+    from soundssl.evaluations.table import Table
+    from soundssl.labels import align
 
     label = found.label[of]
     labelled = int((label >= 0).any(1).sum())
@@ -256,8 +258,8 @@ def _scores(windows: Windows, found: Answers, rows, of, known) -> list[dict[str,
         return counts
     classes = list(dict.fromkeys([*known.classes, *found.classes]))
     given = np.full((len(windows.clip), len(classes)), -1, np.int8)
-    given[rows] = task.align(label, found.classes, classes)
-    return counts + task.evaluate(given, task.align(windows.labels(known), known.classes, classes), classes)
+    given[rows] = align(label, found.classes, classes)
+    return counts + task.evaluate(Table(given, align(windows.labels(known), known.classes, classes), classes))
 
 
 def _summary(scores: list[dict], windows: int) -> str:
