@@ -1,6 +1,7 @@
 """Evaluations: their contract, chance and perfect scores, and the rules of which pairs and neighbours count."""
 
 import dataclasses
+import inspect
 import math
 import subprocess
 import sys
@@ -113,7 +114,16 @@ def test_a_class_without_positives_is_skipped_and_counted(name):
     assert overall(rows)["mAP"]["count"] == 4 and list(of_classes(rows)) == CLASSES[:2] + CLASSES[3:]
 
 
-def test_tables_and_their_imports():
+@pytest.mark.parametrize("name", [name for name in evaluations.EVALUATIONS if name != "separation"])
+def test_every_evaluation_has_one_shape(name):
+    """Separation takes what was measured of mixtures, batch by batch."""
+    module = evaluations.load(name)
+    assert list(inspect.signature(module.evaluate).parameters) == ["table", "options", "seed"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        module.Options().anything = 1
+
+
+def test_the_table_of_evaluations_and_its_imports():
     with pytest.raises(ValueError, match="no evaluation is called 'retreival': did you mean retrieval"):
         evaluations.load("retreival")
     with pytest.raises(ValueError, match="there are retrieval, knn, "):
