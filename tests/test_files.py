@@ -301,36 +301,6 @@ def test_mean_and_deviation_are_those_of_all_frames(toy):
     assert source.deviation == pytest.approx(frames.std(0), abs=1e-5)
 
 
-def test_labels_of_clips_and_windows_agree_with_brute_force(tmp_path):
-    generator = np.random.default_rng(0)
-    keys = [f"clip {i}" for i in range(5)]
-    for _ in range(20):
-        count = int(generator.integers(1, 12))
-        start = generator.integers(0, 8, count).astype("f8")
-        made = {
-            "label": generator.integers(-1, 2, (count, 3)).astype("i1"),
-            "segment/key": list(generator.choice([*keys[:-1], "elsewhere"], count)),
-            "segment/start": start,
-            "segment/end": np.where(generator.random(count) < 0.3, np.inf, start + generator.integers(0, 5, count)),
-            "class": ["a", "b", "c"],
-        }
-        write(tmp_path / "l.h5", "labels", made)
-        labels = files.Labels(tmp_path / "l.h5")
-        clip, centre = generator.integers(0, 5, 30), generator.uniform(0, 12, 30).round()
-        of_clips, of_windows = labels.of_clips(keys), labels.of_windows(keys, clip, centre)
-        for c in range(3):
-            for i, key in enumerate(keys):
-                said = [made["label"][s, c] for s in range(count) if made["segment/key"][s] == key]
-                assert of_clips[i, c] == max(said, default=-1)
-            for w in range(30):
-                said = [
-                    made["label"][s, c] for s in range(count)
-                    if made["segment/key"][s] == keys[clip[w]]
-                    and made["segment/start"][s] <= centre[w] < made["segment/end"][s]
-                ]  # fmt: skip
-                assert of_windows[w, c] == max(said, default=-1)
-
-
 def test_splits_are_chosen_by_name(toy):
     clips = files.Features(toy.features).clips
     assert clips.in_splits(["1", "3"]).sum() == 16 and clips.in_splits(None).all()

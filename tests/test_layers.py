@@ -1,8 +1,9 @@
 """Who may import what: the rooms of the house, held by a walk over every module's syntax tree.
 
-A row of ROOMS says what the modules of a room may import of soundssl (names with `*` for whatever lies below), of other
-packages, and of other packages within functions only. So what stands in one row alone has one place: h5py and
-safetensors in files, soundfile, PyAV and soxr in media, matplotlib in reports, typer and rich in commands.
+A row of ROOMS says what the modules of a room, or one module of it, may import of soundssl (names with `*` for what
+lies below), of other packages, and of other packages within functions only. So what stands in one row alone has one
+place: h5py and safetensors in files, soundfile, PyAV and soxr in media, matplotlib in reports, typer and rich in
+commands.
 
 Below the commands nothing prints, exits or reads the command line, and imports stand at the top. Bodies of commands are
 short.
@@ -35,7 +36,7 @@ ROOMS = {
     "progress": Room(""),
     "dependencies": Room(""),
     # floor 0
-    "ops": Room("ops* dependencies", "torch numpy", "scipy sklearn faiss triton"),
+    "ops": Room("ops* dependencies", "torch numpy", "scipy faiss triton"),
     # ground
     "files": Room("files*", "h5py safetensors filelock numpy"),
     "media": Room("media*", "soundfile av soxr numpy"),
@@ -49,8 +50,9 @@ ROOMS = {
     "views": Room("objectives files* ops*", "torch numpy"),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
-    "objectives": Room("objectives views models* ops* files* device", "torch numpy"),
-    "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
+    "objectives": Room("objectives views labels models* ops* files* device", "torch numpy"),
+    "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy", "scipy"),
+    "evaluations.reading": Room("evaluations.table labels files ops.groups progress", "numpy"),
     # floor 3
     "extraction": Room("extraction* datasets* files* media* ops* device progress", "torch numpy"),
     "clustering": Room(
@@ -154,7 +156,7 @@ def imports(tree: ast.AST, when: str = "loaded") -> Iterator[Import]:
 def trespasses(module: str, source: str) -> list[str]:
     """Return what a module imports that its room does not allow, a line each."""
     found = []
-    room = ROOMS[module.split(".")[0]]
+    room = ROOMS.get(module) or ROOMS[module.split(".")[0]]
     for each in imports(ast.parse(source)):
         if each.package == "soundssl":
             rest = each.name.partition(".")[2]

@@ -31,12 +31,13 @@ def read(path: Path, labels: Path | None, splits: list[str] | None, count: int, 
 
     from soundssl import files
     from soundssl.evaluations import separation as task
+    from soundssl.labels import Index
 
     source = files.Features(path)
     source.require("waveform", "separation is scored on")
     known = files.Labels(labels) if labels else None
     chosen = np.flatnonzero(source.clips.in_splits(splits, path) & source.recorded)
-    label = known.of_clips(source.clips.key)[chosen] if known else None
+    label = Index(known, source.clips.key).of_clips()[chosen] if known else None
     try:
         pair = task.draw(source.clips.recording_number()[chosen], label, count, generator)
     except ValueError as error:

@@ -21,7 +21,7 @@ Metrics
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -35,8 +35,8 @@ from soundssl.ops import metrics, separation
 class Options:
     """Choose which tracks count as heard, and whether intervals are wanted."""
 
-    heard: float = field(default=-20.0, metadata={"help": "Level in dB re the mixture from which a track is heard."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over mixtures for 95 % intervals."})
+    heard: float = -20.0  # level in dB re the mixture from which a track is heard
+    bootstrap: int = 0  # replicates over mixtures for 95 % intervals; 0: none
 
 
 def draw(recording: np.ndarray, label: np.ndarray | None, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -13,7 +13,7 @@ inspection  what is in a file, and whether it is sound
 model       model files (safetensors)
 """
 
-from soundssl.files.features import Features, read_windows
+from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join
 from soundssl.files.keeping import Vectors
@@ -29,6 +29,7 @@ from soundssl.files.reading import (
     Triplets,
     attributes_of,
     identity,
+    in_splits,
     kind_of,
     made_from,
     read_matrix,
@@ -65,6 +66,7 @@ __all__ = [
     "guard",
     "guard_inputs",
     "identity",
+    "in_splits",
     "inspect",
     "kind_of",
     "made_from",
@@ -72,7 +74,6 @@ __all__ = [
     "read_matrix",
     "read_model",
     "read_scores",
-    "read_windows",
     "replace",
     "require",
     "skipped",

@@ -15,8 +15,10 @@ import numpy as np
 
 from soundssl import SoundsslError, evaluations, files
 from soundssl.evaluations import labels as evaluation
+from soundssl.evaluations.table import Table
 from soundssl.labelling import sheets
 from soundssl.labelling.windows import Windows
+from soundssl.labels import align
 
 
 class Answers(NamedTuple):
@@ -265,9 +267,9 @@ class Labelling:
             return counts
         classes = list(dict.fromkeys([*known.classes, *answers.classes]))
         given = np.full((len(windows), len(classes)), -1, np.int8)
-        given[self.rows] = evaluation.align(self.label, answers.classes, classes)
-        truth = evaluation.align(windows.labels(known), known.classes, classes)
-        return counts + evaluation.evaluate(given, truth, classes)
+        given[self.rows] = align(self.label, answers.classes, classes)
+        truth = align(windows.labels(known), known.classes, classes)
+        return counts + evaluation.evaluate(Table(given, truth, classes))
 
 
 def summary(scores: Sequence[Mapping[str, Any]], windows: int) -> str:

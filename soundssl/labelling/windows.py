@@ -10,6 +10,7 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.labelling.sheets import Finder, Question
+from soundssl.labels import Index
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Windows:
 
     def labels(self, known: files.Labels, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Return what a labels file says of some windows, at their centres. Shape: `[rows, classes]`."""
-        return known.of_windows(list(self.source.clips.key), self.clip[rows], self.start[rows] + self.length / 2)
+        return Index(known, self.source.clips.key).of_windows(self.clip[rows], self.start[rows] + self.length / 2)
 
     def heard_at(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Return when some windows start, in seconds into the file to listen to. Shape: `[rows]`."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from soundssl.labels import rows_of
 from soundssl.models.classifier import Classifier
 from soundssl.objectives import Inputs, option
 from soundssl.ops import losses
@@ -44,8 +45,7 @@ class Examples(torch.utils.data.Dataset):
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels
         self.frames, self.window, self.seed = features.frames, features.window, seed
-        row = {key: number for number, key in enumerate(features.clips.key)}
-        clip = np.array([row.get(key, -1) for key in labels.key], np.int64)
+        clip = rows_of(labels.key, features.clips.key)
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
         kept = (clip >= 0) & useful & np.where(clip >= 0, inputs.clips[clip], False)
         begin, end = features.offset[clip], features.offset[clip + 1]

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundssl import device
+from soundssl.labels import Index
 from soundssl.objectives import Inputs, option
 from soundssl.ops import augment, losses
 
@@ -101,14 +102,15 @@ class _Classes:
             raise ValueError("supervised triplets need the labels they were drawn from; give --labels")
         if inputs.labels.classes != inputs.triplets.classes:
             raise ValueError("the labels have other classes than the triplets were drawn from; give the same --labels")
-        self.features, self.labels, self.length = inputs.features, inputs.labels, length
+        self.features, self.length = inputs.features, length
+        self.index = Index(inputs.labels, inputs.features.clips.key)
 
     def of(self, first: np.ndarray) -> np.ndarray:
         """Return labels of windows. Shape: `[n]` → `[n, classes]`, int8."""
         features = self.features
         clip = np.searchsorted(features.offset[1:], first, side="right")
         centre = features.seconds(first - features.offset[clip] + self.length // 2)
-        return self.labels.of_windows(features.clips.key, clip, centre)
+        return self.index.of_windows(clip, centre)
 
 
 def realise(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:

@@ -28,29 +28,6 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.where(length > 0, length, 1.0)
 
 
-def group_means(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Average the rows of each group; a group without rows gets zeros.
-
-    Shape: rows [n, d], group [n] in 0 ... groups - 1; returns [groups, d], float64 for float64 rows, else float32.
-    """
-    group = np.asarray(group)
-    if group.shape != (len(rows),):
-        raise ValueError(f"{len(rows)} rows need as many group numbers, not {list(group.shape)}")
-    if len(group) and not 0 <= group.min() <= group.max() < groups:
-        raise ValueError(f"group numbers must lie in 0 ... {groups - 1}, not {group.min()} ... {group.max()}")
-    dtype = np.float64 if rows.dtype == np.float64 else np.float32
-    means = np.zeros((groups, rows.shape[1]), dtype)
-    if not len(group):
-        return means
-    if (np.diff(group) < 0).any():
-        order = np.argsort(group, kind="stable")
-        rows, group = rows[order], group[order]
-    first = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
-    count = np.diff(first, append=len(group))
-    means[group[first]] = np.add.reduceat(rows, first, axis=0, dtype=dtype) / count[:, None].astype(dtype)
-    return means
-
-
 def nearest(
     queries: np.ndarray,
     base: np.ndarray,
