@@ -69,7 +69,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
         checkpoint, log = training.Checkpoint(tmp_path / "m", "x", 1e9), files.Log(None)
         heads = training.train(
             plan, encoder, inputs_of(toy), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
-        )
+        ).heads
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert heads["classification"]["classifier.layers.0.weight"].abs().sum() > 0
 

@@ -27,7 +27,7 @@ class Room(NamedTuple):
 
 
 ROOMS = {
-    "__init__": Room(""),
+    "__init__": Room("files model ops.spectrogram"),
     "__main__": Room("commands"),
     "progress": Room(""),
     # floor 0
@@ -44,15 +44,17 @@ ROOMS = {
     "triplets": Room("samplers", "numpy"),
     "labelling": Room("", "numpy"),
     "sheets": Room("", "numpy"),
-    "views": Room("objectives files* ops*", "torch numpy"),
     "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
-    "objectives": Room("objectives views models* ops* files* device", "torch numpy"),
+    "objectives": Room("objectives objectives.clock objectives.pairs models* ops* files* device", "torch numpy"),
     "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),
     # floor 3
     "curriculum": Room("objectives models", "numpy"),
-    "training": Room("curriculum objectives* models* ops* files* device", "torch numpy"),
     # floor 4
+    "training": Room("training* progress curriculum objectives* models* ops* files* device", "torch numpy"),
+    "model": Room("models objectives media files ops* device", "torch numpy"),
+    "embedding": Room("model progress files*", "numpy"),
+    # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
 }
 # Modules that others read for a table of descriptions; a list of names must cost no import.

@@ -317,8 +317,8 @@ def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, samp
     drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
     inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
     batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
-    anchor, positive, negative = triplet.realise(batch)
-    again = triplet.realise(batch)[1]
+    anchor, positive, negative = triplet.apply_recipe(batch)
+    again = triplet.apply_recipe(batch)[1]
     assert torch.equal(positive, again)
     assert torch.equal(negative, batch["negative"].float())
     if sampler == "proximity":
@@ -340,10 +340,10 @@ def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
     torch.manual_seed(0)
     encoder = models.build("plain", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
-    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
+    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint).heads
     assert checkpoint.load()["stage"] == 1
     torch.manual_seed(99)  # what a new process has drawn is of no matter
     again = models.build("plain", 8, norm="group")
-    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint)
+    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint).heads
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])

@@ -15,6 +15,7 @@ import typer
 from soundssl import SoundsslError
 from soundssl.commands import assigning, describing, target, terminal
 from soundssl.commands.assigning import Head, Source, Tally
+from soundssl.commands.interrupts import Signals
 from soundssl.commands.options import (
     Device,
     Force,
@@ -332,19 +333,22 @@ class _Runs:
     def _learn(self, place: Path, seed: int) -> Head:
         from soundssl import device as hardware
         from soundssl import files, objectives, training
-        from soundssl.models import heads
+        from soundssl.objectives.clustering import Identity
 
         hardware.seed(seed)
         log = files.Log(_log(place) if self.accelerator.main else None)
         checkpoint = training.Checkpoint(place, self.made_from, self.every)
-        with terminal.progress("cluster", self.plan.stage[0].steps, "steps", self.quiet) as advance:
+        steps = self.plan.stage[0].steps
+        with Signals() as signals, terminal.progress("cluster", steps, "steps", self.quiet) as advance:
             found = training.train(
-                self.plan, self.accelerator.place(heads.Identity(self.source.size)),
+                self.plan, self.accelerator.place(Identity(self.source.size)),
                 objectives.Inputs(None, None, embeddings=self.source), self.accelerator,
-                seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
+                seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance, stop=signals.asked,
             )  # fmt: skip
+        if not found.finished:
+            raise SystemExit(signals.status)
         return Head(
-            found["clustering"]["head.weight"].numpy(), scale=self.plan.stage[0].objective["clustering"]["scale"]
+            found.heads["clustering"]["head.weight"].numpy(), scale=self.plan.stage[0].objective["clustering"]["scale"]
         )
 
 
