@@ -205,7 +205,9 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """
     known = list(known)
     match = difflib.get_close_matches(name, known, n=1)
-    return ", which is not known; " + (f"did you mean {match[0]}?" if match else f"there are {', '.join(known)}")
+    return ", which is not known; " + (
+        f"did you mean {match[0]}?" if match else f"there are {', '.join(known) or 'none'}"
+    )
 
 
 def parse_value(text: str) -> Any:

@@ -140,7 +140,7 @@ class Model:
         """
         output = self.output(layer)
         windows, start = self._windows(waveform, rate, hop)
-        vectors = [output(np.ascontiguousarray(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]
+        vectors = [output(np.array(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]
         return np.concatenate([np.empty((0, output.width), np.float32), *vectors]), start
 
     def probabilities(
