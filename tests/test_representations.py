@@ -10,7 +10,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_contrastive import train_command
 from test_evaluations import CLASSES, clips, of_classes, overall
 
-from soundssl import files, models
+from soundssl import files, models, objectives
 from soundssl.commands import main
 from soundssl.evaluations import knn, linear
 from soundssl.evaluations.table import Table
@@ -182,7 +182,7 @@ def test_projections_are_what_the_head_makes_of_the_encoder(toy, model, tmp_path
     assert command("embed", toy.features, *words, "-q") == 0
     trained, source = files.read_model(model), files.Features(toy.features)
     encoder = models.restore(trained.config, trained.tensors).eval()
-    head = models.restore_projection(trained.config, trained.tensors).eval()
+    head = objectives.restore("projection", trained.config, trained.tensors).head.eval()
     projected = files.Embeddings(tmp_path / "p.h5")
     assert projected.attributes["layer"] == "projection" and projected.embedding[:].shape[1] == 8
     windows = next(source.windows(96, 50, 20)).frames
@@ -213,4 +213,4 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
 
 def test_a_model_without_a_projection_is_named(tmp_path):
     with pytest.raises(ValueError, match="no projection; train one with --objective contrastive"):
-        models.restore_projection({"heads": {}}, {})
+        objectives.restore("projection", {"heads": {}}, {})

@@ -12,7 +12,18 @@ job      from rows to clusters, and what stands for all of it
 """
 
 from soundssl.clustering.assign import Assignment, Centres, Memory, assign, attributes, nearness, read_centres, write
-from soundssl.clustering.fit import CONTEXT, PRESETS, SEED_STEP, Method, Optimiser, Options, Preset, Runs, stability
+from soundssl.clustering.fit import (
+    CONTEXT,
+    PRESETS,
+    SEED_STEP,
+    Method,
+    Optimiser,
+    Options,
+    Preset,
+    Runs,
+    Stopped,
+    stability,
+)
 from soundssl.clustering.job import EVERY, Job, fit
 from soundssl.clustering.rows import MAGIC, Rows, read_rows
 from soundssl.clustering.summary import Summary, largest, plot, table
@@ -33,6 +44,7 @@ __all__ = [
     "Preset",
     "Rows",
     "Runs",
+    "Stopped",
     "Summary",
     "assign",
     "attributes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,13 +13,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from soundssl import curriculum, device, files, objectives, training
+from soundssl import SoundsslError, curriculum, device, files, objectives, training
 from soundssl.clustering.assign import Centres, evenly_spaced, nearness
 from soundssl.clustering.rows import BLOCK, Rows
 from soundssl.curriculum import Curriculum
 from soundssl.device import Accelerator
 from soundssl.evaluations.clusters import adjusted_rand
-from soundssl.models.heads import Identity
+from soundssl.objectives.clustering import Identity
 from soundssl.ops import entropy, kmeans
 from soundssl.progress import SILENT, Progress
 
@@ -84,12 +85,17 @@ def _scale(rows: Rows, k: int, seed: int) -> float:
     return entropy.modest_scale(torch.from_numpy(rows.sample(JUDGED, seed)), k, usual, UNSURE)
 
 
+class Stopped(SoundsslError):
+    """Somebody asked the learning to stop; what it has is saved."""
+
+
 @dataclass
 class Runs:
     """Learn centres in the training loop, from one start or several.
 
     With an output, the state and the figures of every start lie beside it, and a run goes on where it was stopped: a
-    state is saved every so many seconds, for what `made_from` stands for. Without one nothing is kept.
+    state is saved every so many seconds, for what `made_from` stands for. Without one nothing is kept. Raises Stopped
+    where `stop` said so.
     """
 
     plan: Curriculum
@@ -97,6 +103,7 @@ class Runs:
     output: Path | None = None
     made_from: str = ""
     every: float = 300.0
+    stop: Callable[[], bool] = lambda: False  # asked between two steps
     best: int = 0  # the start whose centres were taken
 
     def fit(self, rows: Rows, seed: int, accelerator: Accelerator, progress: Progress = SILENT) -> Centres:
@@ -116,8 +123,11 @@ class Runs:
             found = training.train(
                 self.plan, accelerator.place(Identity(rows.size)), objectives.Inputs(None, None, embeddings=rows),
                 accelerator, seed=seed, workers=0, checkpoint=self._checkpoint(number), log=log, advance=advance,
+                stop=self.stop,
             )  # fmt: skip
-        weight = found["clustering"]["head.weight"].numpy()
+        if not found.finished:
+            raise Stopped("stopped, the state is saved; the same command goes on from there")
+        weight = found.heads["clustering"]["head.weight"].numpy()
         return Centres(weight, scale=self.plan.stage[0].objective["clustering"]["scale"])
 
     def forget(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -67,13 +67,15 @@ class Job:
             progress.say("a bare matrix has no times; its rows are assigned without context")
         return usual if rows.file else 0.0
 
-    def runs(self, output: Path | None = None, every: float = EVERY) -> list[Runs]:
+    def runs(
+        self, output: Path | None = None, every: float = EVERY, stop: Callable[[], bool] = lambda: False
+    ) -> list[Runs]:
         """Return the runs by which centres are learnt, none where they are not; beside an output they keep states."""
         if self.plan is None:
             return []
         again = output and output.with_name(output.name + ".again")
         places = [output, again] if self.stability else [output]
-        return [Runs(self.plan, self.options.starts, place, self.made_from, every) for place in places]
+        return [Runs(self.plan, self.options.starts, place, self.made_from, every, stop) for place in places]
 
     def fit(self, runs: Sequence[Runs], progress: Progress = SILENT) -> list[Centres]:
         """Return the centres: those that are known, those that k-means finds, or those that each of the runs learns."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from soundssl.commands.interrupts import Signals
 from soundssl.commands.options import (
     Device,
     Force,
@@ -27,10 +28,10 @@ from soundssl.commands.options import (
     words,
 )
 from soundssl.commands.target import Target, aim
-from soundssl.commands.terminal import print_table
+from soundssl.commands.terminal import Terminal, print_table
 
 if TYPE_CHECKING:
-    from soundssl.clustering import Centres, Job, Rows, Summary
+    from soundssl.clustering import Centres, Job, Rows, Runs, Summary
 
 
 def cluster(
@@ -158,13 +159,13 @@ def cluster(
         hardware.start(device, precision, threads) as accelerator,
         files.alone(target.path, accelerator.main),
     ):
-        target = target.of_process(accelerator.main)
+        signals, target = Signals(), target.of_process(accelerator.main)
         told = target.terminal
         job = clustering.Job(
             rows, accelerator, k=k, known=assign, options=options, splits=words(split), context=context, seed=seed,
             stability=stability, progress=told,
         )  # fmt: skip
-        runs = job.runs(target.path, checkpoint_every)
+        runs = job.runs(target.path, checkpoint_every, signals.asked)
         if target.stands(job.made_from):
             for run in runs if accelerator.main else ():
                 run.clear_finished()
@@ -173,13 +174,25 @@ def cluster(
         for run in runs if force and accelerator.main else ():
             run.forget()
         accelerator.barrier()
-        found = job.fit(runs, told)
+        found = _fit(job, runs, told, signals)
         if accelerator.main:
             summary = _write(target, job, found)
             for run in runs:
                 run.finish()
             _report(summary, target, picture)
             target.finish()
+
+
+def _fit(job: Job, runs: list[Runs], told: Terminal, signals: Signals) -> list[Centres]:
+    """Return the centres; end the command where a signal stopped the learning, the state saved."""
+    from soundssl import clustering
+
+    with signals:
+        try:
+            return job.fit(runs, told)
+        except clustering.Stopped as stopped:
+            told.warn(str(stopped))
+            raise SystemExit(signals.status) from None
 
 
 def _check(embeddings: Path, output: Path | None, k: int | None, assign: Path | None) -> None:

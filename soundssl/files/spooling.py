@@ -25,7 +25,7 @@ from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create, pour
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
-WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)")  # what else a run writes there
+WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)|vectors")  # what else a run writes there
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
@@ -86,7 +86,7 @@ def clear_finished(output: str | os.PathLike, made_from: str) -> None:
         return
     with contextlib.suppress(SoundsslError), alone(output):  # or another run is at work there
         last = journal.read_bytes().splitlines()[-1:]
-        if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
+        if last in ([json.dumps({key: made_from}).encode()] for key in ("made_from", FINISHED)):
             remove_parts(folder)
 
 

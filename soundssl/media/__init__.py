@@ -10,7 +10,7 @@ images   pictures of a video at a steady rate
 
 from soundssl.media.images import is_sound_only, read_images
 from soundssl.media.opening import DecodeError
-from soundssl.media.sound import RESAMPLER, Heard, channel_count, read_audio, write_audio
+from soundssl.media.sound import RESAMPLER, Heard, channel_count, read_audio, resample, write_audio
 
 __all__ = [
     "RESAMPLER",
@@ -20,5 +20,6 @@ __all__ = [
     "is_sound_only",
     "read_audio",
     "read_images",
+    "resample",
     "write_audio",
 ]

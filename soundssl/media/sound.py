@@ -100,7 +100,7 @@ def read_audio(
     """
     request = _Request(path, start, end, channel, keep_truncated, heard or Heard())
     blocks, source_rate = _open_audio(request)
-    return _resample(blocks, source_rate, rate)
+    return resample(blocks, source_rate, rate)
 
 
 def channel_count(path: str | os.PathLike) -> int:
@@ -365,10 +365,11 @@ def _joined(blocks: list[np.ndarray]) -> np.ndarray:
 
 
 # Resamplers that are done, by rates: a new one costs a tenth of what it takes to resample five seconds.
-_idle: dict[tuple[int, int], soxr.ResampleStream] = {}
+_idle: dict[tuple[float, float], soxr.ResampleStream] = {}
 
 
-def _resample(blocks: Iterable[np.ndarray], source_rate: int, rate: int) -> Iterator[np.ndarray]:
+def resample(blocks: Iterable[np.ndarray], source_rate: float, rate: float) -> Iterator[np.ndarray]:
+    """Yield mono float32 blocks at `source_rate` Hz as blocks at `rate` Hz, by soxr. Shape: [samples] each."""
     if source_rate == rate:
         yield from blocks
         return

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from soundssl.labels import rows_of
-from soundssl.models.classifier import Classifier
-from soundssl.objectives import Inputs, option
+from soundssl.models.tensors import below
+from soundssl.objectives import Head, Inputs, Layer, option
 from soundssl.ops import losses
 
 NEEDS = ("features", "labels")
+SEPARATES = False
+UNIT_LENGTH = False
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,48 @@ class Options:
     weighted: bool = option(True, "weigh an example by the confidence of its labels, where the labels file has any")
 
 
-def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    """Return what a model file must say about the head, to use it again."""
-    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": _OUTPUT[options.loss]}
+class Classifier(nn.Module):
+    """Map embeddings to one logit a class: a linear layer, or one hidden layer of rectified units before it.
+
+    Shape: [batch, size] to [batch, classes].
+    """
+
+    def __init__(self, size: int, classes: int, hidden: int = 0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError("a classifier needs a class; the labels name none")
+        layers = (
+            [nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes)] if hidden else [nn.Linear(size, classes)]
+        )
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits, in float32 whatever the encoder computes in: bfloat16 tells 0.998 from 1 hardly."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.layers(embedding.float())
 
 
-_OUTPUT = {"ce": "softmax", "bce": "sigmoid"}
+OUTPUT = {"ce": "softmax", "bce": "sigmoid"}  # what turns logits of a loss into probabilities
+
+
+def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": OUTPUT[options.loss]}
+
+
+def _logits(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    classes = facts["classes"]
+    classifier = Classifier(size, len(classes), facts["hidden"])
+    classifier.load_state_dict(below(tensors, "head.classification.classifier."))
+    return Layer(classifier, len(classes), classes)
+
+
+def _probabilities(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    logits = _logits(facts, size, tensors)
+    output = nn.Softmax(dim=1) if facts["output"] == "softmax" else nn.Sigmoid()
+    return logits._replace(head=nn.Sequential(logits.head, output))
+
+
+HEAD = Head("classifier", _facts, ("classes", "hidden"), {"logits": _logits, "probabilities": _probabilities})
 
 
 class Examples(torch.utils.data.Dataset):

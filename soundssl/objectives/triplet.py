@@ -19,7 +19,9 @@ from soundssl.objectives import Inputs, option
 from soundssl.ops import augment, losses
 
 NEEDS = ("features", "triplets")
+SEPARATES = False
 UNIT_LENGTH = True  # embeddings are compared by their angle: `embed` writes them with length one
+HEAD = None
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class _Classes:
         return self.index.of_windows(clip, centre)
 
 
-def realise(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def apply_recipe(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, positives changed as their recipes say, and negatives, in float32.
 
     The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise.
@@ -148,7 +150,7 @@ class Objective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of active triplets and the mean distances, which tell a collapse."""
-        embedding = F.normalize(self.encoder(torch.cat(realise(batch))).float(), dim=1)
+        embedding = F.normalize(self.encoder(torch.cat(apply_recipe(batch))).float(), dim=1)
         anchor, positive, negative = embedding.chunk(3)
         if self.options.mining == "semihard":
             negative = self._mine(anchor, positive, negative, batch)

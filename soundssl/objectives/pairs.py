@@ -1,9 +1,9 @@
-"""Views: two windows of one clip that shall be found to belong together, and what is changed in a copy of them.
+"""Pair sampling: two windows of one clip that are to be found to belong together, and how each is augmented.
 
 Pairs draw them: crops of a clip (temporal proximity), the same with another sound in the background (mix-back), or a
 window of a mixture and one of a track that a separator found in it (Fonseca et al. 2021, "Unsupervised contrastive
 learning of sound event representations" and "Self-supervised learning from automatically separated sound scenes").
-Objectives whose pairs are equal share a batch; each changes a copy of its own by the augmentations that it names.
+Objectives whose pairs are equal share a batch; each augments a copy of its own as its options say.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LOGARITHM = {"natural": 1.0, "10": math.log(10)}  # natural units in one of the 
 
 
 @dataclass(frozen=True)
-class Drawing:
+class PairSampling:
     """Options that say what a pair is; objectives that have the same ones in common share their batches."""
 
     views: Literal["crops", "same", "mixback", "separated"] = option(
@@ -43,8 +43,8 @@ class Drawing:
 
 
 @dataclass(frozen=True)
-class Changes:
-    """Options that say how each view is changed: which augmentations in which order, and how far each goes."""
+class Augmentation:
+    """Options that say how each view is augmented: by what, in which order, and how far each goes."""
 
     augment: str = option(
         "crop,compression,noise",
@@ -79,7 +79,7 @@ AUGMENTATIONS = {
 
 
 def check(options: Any, objective: str) -> None:
-    """Raise ValueError for an unknown augmentation, and for ranges that an augmentation or a drawing cannot have."""
+    """Raise ValueError for an unknown augmentation, and for ranges that augmentation or pair sampling cannot have."""
     for name in composition(options):
         if name not in AUGMENTATIONS:
             raise ValueError(f"no augmentation is called {name!r}; there are {', '.join(AUGMENTATIONS)}, or none")
@@ -88,29 +88,29 @@ def check(options: Any, objective: str) -> None:
             f"background {options.background} and distance {options.distance} of the {objective} objective: a share "
             "between 0 and 1, and seconds that are not negative, are needed"
         )
-    change(torch.zeros(1, WINDOW, WINDOW), Lots(torch.zeros(1)), options)  # each range is judged where it is used
+    augmented(torch.zeros(1, WINDOW, WINDOW), Lots(torch.zeros(1)), options)  # each range is judged where it is used
 
 
-def composition(options: Changes) -> list[str]:
+def composition(options: Augmentation) -> list[str]:
     """Return the names of the augmentations in their order.
 
-    >>> composition(Changes(augment="crop, masks"))
+    >>> composition(Augmentation(augment="crop, masks"))
     ['crop', 'masks']
     """
     return [name.strip() for name in options.augment.split(",") if name.strip() not in ("", "none")]
 
 
-def change(windows: Tensor, lots: Lots, options: Changes) -> Tensor:
+def augmented(windows: Tensor, lots: Lots, options: Augmentation) -> Tensor:
     """Apply the augmentations, one after the other. Shape: [batch, frames, bands] to the same."""
     for place, name in enumerate(composition(options)):
         windows = AUGMENTATIONS[name](windows, lots.fork(place), options)
     return windows
 
 
-class Realise:
-    """Make the two views of a batch of pairs: backgrounds as the pairs say, then changes of an objective's own.
+class Recipe:
+    """Say how a batch of pairs becomes two views: backgrounds as the pairs say, then an objective's own augmentation.
 
-    `copy` is a number of the objective: two of them which share a batch see different changes of it.
+    `copy` is a number of the objective: two of them which share a batch see different copies of it.
     """
 
     def __init__(self, inputs: Inputs, options: Any, copy: int) -> None:
@@ -118,14 +118,14 @@ class Realise:
         self.floor, self.unit = float(attributes["floor"]), LOGARITHM[str(attributes["logarithm"])]
         self.options, self.copy = options, copy
 
-    def __call__(self, batch: dict[str, Tensor]) -> list[Tensor]:
+    def apply(self, batch: dict[str, Tensor]) -> list[Tensor]:
         """Return the views in float32: `window`, and `other` where there is one. Shape: each [batch, frames, bands]."""
         lots, made = Lots(batch["lot"]).fork(self.copy), []
         for side, name in enumerate(name for name in ("window", "other") if name in batch):
             windows = batch[name].float()
             if "share" in batch:
                 windows = self._mixed(windows, batch[f"{name}_background"].float(), batch["share"])
-            made.append(change(windows, lots.fork(side), self.options))
+            made.append(augmented(windows, lots.fork(side), self.options))
         return made
 
     def _mixed(self, windows: Tensor, others: Tensor, share: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class Pairs(torch.utils.data.Dataset):
     """
 
     def __init__(self, inputs: Inputs, options: Any, seed: int) -> None:
-        self.options = Drawing(**{each.name: getattr(options, each.name) for each in fields(Drawing)})
+        self.options = PairSampling(**{each.name: getattr(options, each.name) for each in fields(PairSampling)})
         features, self.seed = inputs.features, seed
         self.features, self.clips = features, inputs.clips
         self.first = features.offset[:-1].astype(np.int64)
@@ -205,7 +205,7 @@ class Pairs(torch.utils.data.Dataset):
         """Return the batch of (epoch, row) keys.
 
         Shape: `window` and `other`, and for mixback `window_background` and `other_background` [batch, frames, bands],
-        `share` [batch]; `recording` and `lot` [batch], the seed of all changes.
+        `share` [batch]; `recording` and `lot` [batch], the seed of the augmentation.
         """
         drawn = [self._draw(epoch, row) for epoch, row in keys]
         batch = {

@@ -7,11 +7,9 @@ The batch of a step depends on the seed, the stage and the step alone, so a resu
 from __future__ import annotations
 
 import math
-import signal
 import time
 from collections.abc import Callable, Collection, Iterator
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,11 +20,13 @@ from soundssl.curriculum import Curriculum, Stage
 from soundssl.device import Accelerator
 from soundssl.objectives import Inputs
 from soundssl.ops import optimisers
+from soundssl.progress import Advance
+from soundssl.training.checkpoint import Checkpoint
 
 Heads = dict[str, dict[str, Tensor]]
 
 
-class Mixture(nn.Module):
+class MultiTaskLoss(nn.Module):
     """Hold the encoder and the objectives of one stage; the loss is the weighted sum of theirs."""
 
     def __init__(self, encoder: nn.Module, parts: dict[str, nn.Module], weights: dict[str, float]) -> None:
@@ -80,60 +80,14 @@ class Order(torch.utils.data.Sampler):
         return epoch, int(self.permutation[row])
 
 
+class Outcome(NamedTuple):
+    """Hold what a training has, the heads by objective, and whether it was finished or was stopped."""
+
+    heads: Heads
+    finished: bool
+
+
 UNSAVED = 20.0  # seconds of training that are saved when it ends, in case that what comes after is interrupted
-
-
-class Checkpoint:
-    """Keep the private state from which a stopped run goes on, in `OUTPUT.resume`."""
-
-    def __init__(self, output: Path, made_from: str, every: float) -> None:
-        self.path, self.made_from, self.every = output.with_name(output.name + ".resume"), made_from, every
-        self.saved = time.monotonic()
-
-    def load(self) -> dict[str, Any] | None:
-        """Return the state of an interrupted run of the same command, None where there is none."""
-        if not self.path.is_file():
-            return None
-        try:
-            state = torch.load(self.path, map_location="cpu", weights_only=True, mmap=True)  # gigabytes, copied once
-        except Exception as error:
-            raise SoundsslError(f"{self.path} cannot be read ({error}); delete it to begin afresh") from error
-        return state if state["made_from"] == self.made_from else None
-
-    def save(self, **state: Any) -> None:
-        """Write the state whole or not at all."""
-        with files.replace(self.path) as partial:
-            torch.save({"made_from": self.made_from, **state}, partial)
-        self.saved = time.monotonic()
-
-    def due(self) -> bool:
-        """Return whether it is time to save."""
-        return time.monotonic() - self.saved >= self.every
-
-    def remove(self) -> None:
-        """Remove the state of a finished run."""
-        self.path.unlink(missing_ok=True)
-
-    def clear_finished(self) -> None:
-        """Remove the state of the same command, left by a run that was killed between its output and clearing up."""
-        if self.load() is not None:
-            self.remove()
-
-
-class Signals:
-    """Let a run finish its step when SIGINT or SIGTERM comes; `received` is the signal's number, 0 for none."""
-
-    def __enter__(self) -> Signals:
-        self.received = 0
-        self.before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def _note(self, number, frame) -> None:
-        self.received = number
-
-    def __exit__(self, *_) -> None:
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
 
 
 def learning_rate(stage: Stage, step: int) -> float:
@@ -148,7 +102,7 @@ def learning_rate(stage: Stage, step: int) -> float:
 
 def build_stage(
     stage: Stage, encoder: nn.Module, inputs: Inputs, heads: Heads, seed: int
-) -> tuple[Mixture, dict[str, Any]]:
+) -> tuple[MultiTaskLoss, dict[str, Any]]:
     """Return the module and the examples of a stage; raise ValueError where an input that it needs is lacking.
 
     Objectives whose examples are equal hold the same ones.
@@ -168,9 +122,9 @@ def build_stage(
         parts[name] = module.Objective(encoder, inputs, chosen)
     if len(parts) > 1 and any(options.get("freeze") for options in stage.objective.values()):
         raise ValueError("a frozen encoder teaches other objectives nothing; give the frozen one a stage of its own")
-    mixture = Mixture(encoder, parts, weights)
-    mixture.take_heads(heads)
-    return mixture, examples
+    loss = MultiTaskLoss(encoder, parts, weights)
+    loss.take_heads(heads)
+    return loss, examples
 
 
 def load(
@@ -227,16 +181,16 @@ def train(
     checkpoint: Checkpoint,
     log: files.Log,
     heads: Heads | None = None,
-    advance: Callable[[int, str], None] = lambda steps, note: None,
+    advance: Advance = lambda steps=1, note="": None,
+    stop: Callable[[], bool] = lambda: False,
     log_every: int = 10,
     keep_at: Collection[int] = (),
     keep: Callable[[int, Heads], None] = lambda steps, heads: None,
-) -> Heads:
-    """Train an encoder through all stages; return the heads, by objective.
+) -> Outcome:
+    """Train an encoder through all stages, or until `stop` says yes in any process: then the state is saved.
 
     After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
-    heads. Raises SoundsslError where the loss is not finite, and SystemExit with 128 + the signal after SIGINT or
-    SIGTERM, the state saved.
+    heads. Raises SoundsslError where the loss is not finite.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -250,62 +204,61 @@ def train(
     log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
 
-    def save(stage: int, step: int, mixture: Mixture, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(stage: int, step: int, module: MultiTaskLoss, optimizer: torch.optim.Optimizer | None) -> None:
         if accelerator.main:
-            own = {"encoder": encoder.state_dict(), "heads": _grown(known, mixture.heads())}
+            own = {"encoder": encoder.state_dict(), "heads": _grown(known, module.heads())}
             checkpoint.save(stage=stage, step=step, **own, optimizer=optimizer and optimizer.state_dict())
 
-    with Signals() as signals:
-        for number, stage in enumerate(curriculum.stage):
-            if number < state["stage"]:
-                continue
-            first = state["step"] if number == state["stage"] else 0
+    for number, stage in enumerate(curriculum.stage):
+        if number < state["stage"]:
+            continue
+        first = state["step"] if number == state["stage"] else 0
 
-            # ---- the stage: objectives, optimiser, batches
-            device.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))  # also where a run goes on
-            mixture, examples = build_stage(stage, encoder, inputs, known, seed)
-            accelerator.place(mixture).train()
-            module = accelerator.wrap(mixture)
-            learnt = [parameter for parameter in mixture.parameters() if parameter.requires_grad]
-            optimizer = _optimiser(stage, learnt)
-            before = state.pop("optimizer", None)
-            if first and before:
-                optimizer.load_state_dict(before)
-            del before
-            loaders = load(examples, number, stage, first, seed, accelerator, workers)
+        # ---- the stage: objectives, optimiser, batches
+        device.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))  # also where a run goes on
+        objective, examples = build_stage(stage, encoder, inputs, known, seed)
+        accelerator.place(objective).train()
+        module = accelerator.wrap(objective)
+        learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+        optimizer = _optimiser(stage, learnt)
+        before = state.pop("optimizer", None)
+        if first and before:
+            optimizer.load_state_dict(before)
+        del before
+        loaders = load(examples, number, stage, first, seed, accelerator, workers)
 
-            # ---- the steps
-            before_it = sum(each.steps for each in curriculum.stage[:number])
-            for step in range(first, stage.steps):
-                for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(stage, step)
-                loss, figures = take_step(module, optimizer, loaders, accelerator, step / stage.steps)
+        # ---- the steps
+        before_it = sum(each.steps for each in curriculum.stage[:number])
+        for step in range(first, stage.steps):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(stage, step)
+            loss, figures = take_step(module, optimizer, loaders, accelerator, step / stage.steps)
 
-                # ---- figures, now and then
-                if (step + 1) % log_every == 0 or step + 1 == stage.steps:
-                    line = {name: float(device.mean(value)) for name, value in {"loss": loss, **figures}.items()}
-                    if not math.isfinite(line["loss"]):
-                        raise SoundsslError(f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate")
-                    log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
-                    advance(0, f"loss {line['loss']:.4f}")
-                advance(1, "")
-                if accelerator.main and before_it + step + 1 in keep_at:
-                    keep(before_it + step + 1, {**known, **mixture.heads()})
+            # ---- figures, now and then
+            if (step + 1) % log_every == 0 or step + 1 == stage.steps:
+                line = {name: float(device.mean(value)) for name, value in {"loss": loss, **figures}.items()}
+                if not math.isfinite(line["loss"]):
+                    raise SoundsslError(f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate")
+                log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
+                advance(0, f"loss {line['loss']:.4f}")
+            advance(1, "")
+            if accelerator.main and before_it + step + 1 in keep_at:
+                keep(before_it + step + 1, {**known, **objective.heads()})
 
-                # ---- the state, now and then and when asked to stop
-                ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
-                if ask and device.any_process(bool(signals.received)):
-                    save(number, step + 1, mixture, optimizer)
-                    raise SystemExit(128 + (signals.received or signal.SIGTERM))
-                if checkpoint.due():
-                    save(number, step + 1, mixture, optimizer)
+            # ---- the state, now and then and when asked to stop
+            ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
+            if ask and device.any_process(stop()):
+                save(number, step + 1, objective, optimizer)
+                return Outcome(_grown(known, objective.heads()), finished=False)
+            if checkpoint.due():
+                save(number, step + 1, objective, optimizer)
 
-            known = _grown(known, {name: _copied(tensors) for name, tensors in mixture.heads().items()})
-            if number + 1 < len(curriculum.stage):
-                save(number + 1, 0, mixture, None)
-            elif time.monotonic() - checkpoint.saved > UNSAVED:
-                save(number, stage.steps, mixture, None)  # what comes after may take long, too
-    return known
+        known = _grown(known, {name: _copied(tensors) for name, tensors in objective.heads().items()})
+        if number + 1 < len(curriculum.stage):
+            save(number + 1, 0, objective, None)
+        elif time.monotonic() - checkpoint.saved > UNSAVED:
+            save(number, stage.steps, objective, None)  # what comes after may take long, too
+    return Outcome(known, finished=True)
 
 
 def _as_is(batch: Any) -> Any:
