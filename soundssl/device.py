@@ -84,7 +84,7 @@ def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iter
     if device.type == "cpu":
         # Before there are threads, which take it over: of a million clusters most powers are below the normal numbers.
         torch.set_flush_denormal(True)
-        torch.set_num_threads(threads or _cores())
+        torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or cores())
         _keep_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
@@ -104,9 +104,9 @@ def _threads() -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def _cores() -> int:
-    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    return given or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def cores() -> int:
+    """Return the number of cores that this process may use, as the scheduler says where it can be asked."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep_memory() -> None:
@@ -115,6 +115,8 @@ def _keep_memory() -> None:
     Mapping and clearing the maps of a batch anew takes a third of a training step on a CPU. Other C libraries than
     glibc have no such call and need none.
     """
+    if os.name != "posix":
+        return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**29)):
@@ -151,11 +153,12 @@ def _precision(device: torch.device, precision: str) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "bfloat16 and channels-last because the card multiplies bfloat16"
         return torch.float32, "float32 because the card has no bfloat16"
-    able = torch.cpu.get_capabilities()
+    used = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    able = torch.cpu.get_capabilities() if used else {}  # oneDNN does it, unless ONEDNN_MAX_CPU_ISA says otherwise
     for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
         if able.get(flag):
             return torch.bfloat16, f"bfloat16 and channels-last because the processor has {unit}"
-    return torch.float32, "float32 because the processor multiplies no bfloat16"
+    return torch.float32, "float32 because the processor, or oneDNN on it, multiplies no bfloat16"
 
 
 def gather(tensor: Tensor) -> Tensor:

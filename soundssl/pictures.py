@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError
+from soundssl.dependencies import needed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,14 +49,12 @@ def drawn(path: str | os.PathLike[str], width: float, height: float) -> Iterator
     """Yield an empty figure of a size in inches, and write it as PNG when the body succeeds.
 
     The figure has a canvas of its own, so matplotlib's global state and the caller's backend stay as they are. Whoever
-    reads the path sees the old file or the whole new one. Raises `SoundsslError` without matplotlib.
+    reads the path sees the old file or the whole new one. Raises DependencyError without matplotlib.
     """
-    try:
+    with needed("a picture", "matplotlib", "pip install 'soundssl[plot]'"):
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SoundsslError("pictures need matplotlib: pip install 'soundssl[plot]'") from error
     final = Path(path)
     partial = final.with_name(final.name + ".partial")
     try:

@@ -30,13 +30,14 @@ ROOMS = {
     "__init__": Room(""),
     "__main__": Room("commands"),
     "progress": Room(""),
+    "dependencies": Room(""),
     # floor 0
-    "ops": Room("ops*", "torch numpy", "scipy sklearn faiss triton"),
+    "ops": Room("ops* dependencies", "torch numpy", "scipy sklearn faiss triton"),
     # ground
-    "files": Room("files*", "h5py safetensors numpy"),
+    "files": Room("files*", "h5py safetensors filelock numpy"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
-    "pictures": Room("", "numpy", "matplotlib"),
+    "pictures": Room("dependencies", "numpy", "matplotlib"),
     "workers": Room(""),
     # floor 1
     "datasets": Room("", "numpy"),
@@ -45,7 +46,7 @@ ROOMS = {
     "labelling": Room("", "numpy"),
     "sheets": Room("", "numpy"),
     "views": Room("objectives files* ops*", "torch numpy"),
-    "models": Room("models* ops*", "torch numpy", "timm torchvision torchaudio"),
+    "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives views models* ops* files* device", "torch numpy"),
     "evaluations": Room("evaluations evaluations.tagging ops*", "torch numpy", "scipy sklearn"),

@@ -133,7 +133,7 @@ def main(arguments: list[str] | None = None) -> None:
         typer.completion.completion_init()
     try:
         typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
-    except (SoundsslError, ValueError, OSError, MemoryError, RuntimeError) as error:
+    except (SoundsslError, ValueError, OSError, MemoryError, RuntimeError, ImportError) as error:
         if os.environ.get("SOUNDSSL_DEBUG"):
             raise
         name = next((word for word in arguments if not word.startswith("-")), "")

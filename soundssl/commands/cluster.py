@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import typer
 
-from soundssl import SoundsslError
 from soundssl.commands import assigning, describing, target, terminal
 from soundssl.commands.assigning import Head, Source, Tally
 from soundssl.commands.options import (
@@ -356,11 +355,7 @@ def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:
 
     rows = source.sample(kmeans.POINTS * k, seed)
     terminal.say("cluster", f"k-means on {len(rows)} of {len(source)} rows", quiet)
-    try:
-        return Head(kmeans.fit(rows, k, seed, torch.get_num_threads()), "kmeans", "euclidean", 0.0)
-    except ImportError as error:
-        remedy = "pip install 'soundssl[faiss]'"
-        raise SoundsslError(f"--method kmeans needs faiss, which is not installed; {remedy}") from error
+    return Head(kmeans.fit(rows, k, seed, torch.get_num_threads()), "kmeans", "euclidean", 0.0)
 
 
 def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[str, Any], quiet: bool) -> Tally:

@@ -35,6 +35,7 @@ from soundssl.files.reading import (
 )
 from soundssl.files.spooling import Spool, Store, clear_finished, differences
 from soundssl.files.writing import (
+    Lock,
     Log,
     Unusable,
     alone,
@@ -56,6 +57,7 @@ __all__ = [
     "FormatError",
     "Join",
     "Labels",
+    "Lock",
     "Log",
     "Missing",
     "Model",

@@ -7,6 +7,7 @@ over from an earlier output.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,7 +21,7 @@ from soundssl import SoundsslError, __version__
 from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import create, lock, pour, text
+from soundssl.files.writing import Lock, alone, create, pour, text
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
@@ -51,12 +52,8 @@ def clear_finished(output: str | os.PathLike, made_from: str) -> None:
     journal = folder / JOURNAL
     if not journal.is_file():
         return
-    with open(journal, "r+b") as file:
-        try:
-            lock(file, output)
-        except SoundsslError:  # another run is at work there
-            return
-        last = file.read().splitlines()[-1:]
+    with contextlib.suppress(SoundsslError), alone(output):  # or another run is at work there
+        last = journal.read_bytes().splitlines()[-1:]
         if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
             remove_parts(folder)
 
@@ -121,9 +118,9 @@ class Store:
     def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
         self.folder = parts_of(output)
+        self.lock = Lock(output)
         self.folder.mkdir(exist_ok=True)
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        lock(self.journal, self.output)
         self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
         self.done = self._read()
         if not self.done:
@@ -159,18 +156,21 @@ class Store:
         """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
         journal = parts_of(output) / JOURNAL
         if journal.is_file():
-            with open(journal, "r+b") as file:
-                lock(file, output)
-                file.truncate(0)
+            with alone(output):
+                os.truncate(journal, 0)
 
     def close(self) -> None:
         """Let go of the folder; what is in it stays, for the run that goes on."""
         self.journal.close()
+        self.lock.release()
 
     def discard(self) -> None:
         """Give up: remove the folder."""
-        self.close()
-        remove_parts(self.folder)
+        self.journal.close()
+        try:
+            remove_parts(self.folder)
+        finally:
+            self.lock.release()
 
     def keep(self, sources: Mapping[str, str]) -> None:
         """Forget every entry whose input is no longer what `sources` (digest by key) says."""

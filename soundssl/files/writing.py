@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
+import errno
 import hashlib
 import json
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import quote_from_bytes
 
+import filelock
 import h5py
 import numpy as np
 
@@ -27,6 +29,12 @@ STRING = h5py.string_dtype("utf-8")
 # Bytes written at a time. For these the kernel takes runs of pages so short that they are at hand. Longer ones a
 # virtual machine may have given back to its host, and has to wait for: writing then takes three times as long.
 PIECE = 1 << 15
+
+
+PATIENCE = 0.2  # seconds in which a run that is ending may let go of its lock
+
+# What asking for a lock says on file systems that have none: network shares, and some that are mounted by a program.
+LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 class Exists(SoundsslError):
@@ -61,7 +69,7 @@ def replace(path: str | os.PathLike) -> Iterator[Path]:
     partial = final.with_name(final.name + ".partial")
     try:
         yield partial
-        with open(partial, "rb") as written:
+        with open(partial, "r+b") as written:  # Windows settles nothing that is open for reading alone
             sync(written.fileno(), partial)
         os.chmod(partial, 0o666 & ~UMASK)  # safetensors keeps its files to their owner
         os.replace(partial, final)
@@ -70,46 +78,68 @@ def replace(path: str | os.PathLike) -> Iterator[Path]:
         raise
 
 
-def lock(file, output: str | os.PathLike) -> None:
-    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
-    except OSError:  # a file system without locks
-        return
+class Lock:
+    """Be the only run that writes an output until `release`; `PATH.lock` says so.
+
+    One that a killed run left is taken over. On a file system without locks nobody is refused. Raises SoundsslError
+    where another run writes the same output, and where `PATH.lock` is a symbolic link.
+    """
+
+    def __init__(self, output: str | os.PathLike) -> None:
+        self.path = Path(output).with_name(Path(output).name + ".lock")
+        os.stat(self.path.parent)  # filelock would make a folder that is not there
+        self.lock = filelock.FileLock(self.path, timeout=PATIENCE, thread_local=False)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of a file system without flock, where a marker takes over
+                self.lock.acquire()
+        except filelock.Timeout:
+            raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
+        except OSError as error:
+            if self.path.is_symlink():
+                raise SoundsslError(f"{text(self.path)} is a symbolic link; remove it") from error
+            if error.errno not in LOCKLESS:
+                raise
+        self.held = True
+
+    def release(self) -> None:
+        """Let others write the output; remove `PATH.lock`."""
+        if self.held:
+            self.held = False
+            with contextlib.suppress(OSError):  # where an open file cannot be removed, releasing it does it
+                self.path.unlink()
+            self.lock.release()
 
 
 @contextlib.contextmanager
 def alone(path: str | os.PathLike, asked: bool = True) -> Iterator[None]:
-    """Be the only run that writes `path` while the body runs; raise SoundsslError where another one does.
-
-    `PATH.lock` says so. One that a killed run left is taken over.
-    """
+    """Be the only run that writes `path` while the body runs, if `asked`; see Lock."""
     if not asked:
         yield
         return
-    place = Path(path).with_name(Path(path).name + ".lock")
-    with open(place, "a") as file:
-        lock(file, path)
-        if not os.fstat(file.fileno()).st_nlink:  # the other run ended, and removed it, between the two lines
-            raise SoundsslError(f"another run was just writing {text(path)}; give the command again")
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)
+    lock = Lock(path)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def pour(descriptor: int, data: memoryview, at: int, name: str | os.PathLike) -> int:
     """Write bytes to a file from position `at` on; return where they end. Raises OSError with the file's name."""
     while data:
         try:
-            written = os.pwrite(descriptor, data[:PIECE], at)
+            written = _write_at(descriptor, data[:PIECE], at)
         except OSError as error:
             raise OSError(error.errno, error.strerror, os.fspath(name)) from error
         data, at = data[written:], at + written
     return at
+
+
+def _write_at(descriptor: int, data: memoryview, at: int) -> int:
+    """Write bytes at a position; return how many. Without pwrite (Windows) only one thread may write a file."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    return os.write(descriptor, data)
 
 
 def sync(descriptor: int, name: str | os.PathLike) -> None:
