@@ -38,9 +38,8 @@ ROOMS = {
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
     "pictures": Room("dependencies", "numpy", "matplotlib"),
-    "workers": Room(""),
     # floor 1
-    "datasets": Room("", "numpy"),
+    "datasets": Room("datasets*"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "labelling": Room("", "numpy"),
@@ -53,6 +52,11 @@ ROOMS = {
     # floor 3
     "curriculum": Room("objectives models", "numpy"),
     "training": Room("curriculum objectives* models* ops* files* device", "torch numpy"),
+    "extraction": Room("extraction* datasets files* media* ops* progress", "numpy"),
+    "separation": Room(
+        "separation* extraction* datasets files* media* models* evaluations.separation ops* device pictures progress",
+        "numpy",
+    ),
     # floor 4
     "commands": Room("*", "typer", "rich torch numpy"),
 }
@@ -149,7 +153,7 @@ def test_modules_import_what_their_room_may(module):
         ("commands.train", "import numpy as np"),
         ("commands.train", "try:\n    import h5py\nexcept ImportError: pass"),
         ("commands.train", "def f():\n    import h5py"),
-        ("workers", "from . import files"),
+        ("extraction.pool", "from soundssl.commands import terminal"),
     ],
 )
 def test_the_walk_finds_a_trespass(module, source):

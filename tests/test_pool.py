@@ -102,19 +102,12 @@ def test_no_task_is_blamed_for_a_worker_that_died_idle():
     assert len(answers) == 61 and died == {"sleep"}
 
 
-def test_what_is_left_is_for_all_and_what_comes_back_goes_first():
-    tasks = pool._Tasks(range(100), jobs=4)
-    given = []
-    while bundle := tasks.take(32):
-        assert len(bundle) <= max(1, (100 - len(given)) / (4 * pool.SHARES) + 1)
-        given += bundle
-    assert given == list(range(100)), "each once, in order"
-    tasks.give_back([1, 2, 3], suspect=False)
-    assert tasks.take(2) == [1, 2] and tasks.take(2) == [3]
-    tasks.give_back([4, 5], suspect=True)
-    tasks.give_back([6, 7], suspect=False)
-    given = [tasks.take(9) for _ in range(4)]
-    assert given == [[4], [5], [6, 7], []], "alone, where one of them may have killed its worker"
+def test_tasks_behind_one_that_killed_its_worker_are_answered_in_order():
+    tasks = [*range(200), "abort", *range(200, 220), "exit", *range(220, 230)]
+    answers = list(pool.run(partial(prepare, None), tasks, 1))
+    assert [task for task, _ in answers] == tasks, "each once, by one worker after another"
+    died = [task for task, answer in answers if isinstance(answer, pool.WorkerDied)]
+    assert died == ["abort", "exit"], "and no other is blamed"
 
 
 def test_threads_are_pinned_in_workers_only(monkeypatch):

@@ -25,11 +25,11 @@ from soundssl.commands.options import (
     Quiet,
     Split,
     Threads,
-    belongs,
     beside,
     part_of,
     words,
 )
+from soundssl.datasets import belongs
 
 
 def embed(

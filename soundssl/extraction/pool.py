@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -120,7 +121,7 @@ class _Worker:
 
     def answers(self, ready: bool, timeout: float | None) -> list[tuple[Any, Any]]:
         """Return (task, answer) of what it has answered; where it has died or is late, the last is a WorkerDied."""
-        late = bool(timeout) and self.begun is not None and time.monotonic() - self.begun > timeout
+        late = self.begun is not None and time.monotonic() - self.begun > (timeout or math.inf)
         found: list[tuple[Any, Any]] = []
         while (ready or late) and self.tasks and not self.dead and self.pipe.poll():  # also while others were heard
             try:
@@ -153,7 +154,7 @@ class _Worker:
         """Return how the process ended; raise ChildProcessError where it could not begin."""
         self.dead = True
         self.process.join()
-        code = self.process.exitcode
+        code = self.process.exitcode or 0
         how = f"crashed (signal {-code})" if code < 0 else f"exited ({code})"
         if self.begun is None:
             raise ChildProcessError(f"a worker process {how} before it could begin") from None

@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 
-from soundssl.files.spooling import JOURNAL, parts_of, remove_parts
+from soundssl.files.spooling import JOURNAL, remove_spool, spool_folder
 from soundssl.files.writing import Lock
 
 
@@ -18,7 +18,7 @@ class Vectors:
     """
 
     def __init__(self, output: str | os.PathLike, made_from: str, width: int, dtype: str, afresh: bool) -> None:
-        self.width, self.dtype, self.folder = width, np.dtype(dtype), parts_of(output)
+        self.width, self.dtype, self.folder = width, np.dtype(dtype), spool_folder(output)
         self.lock = Lock(output)
         self.folder.mkdir(exist_ok=True)
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
@@ -58,6 +58,6 @@ class Vectors:
         self.file.close()
         self.journal.close()
         try:
-            remove_parts(self.folder)
+            remove_spool(self.folder)
         finally:
             self.lock.release()
