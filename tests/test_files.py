@@ -16,9 +16,9 @@ from builder import columns, write
 from soundssl import SoundsslError, files
 from soundssl.commands import main
 from soundssl.files.features import FRONT_END
-from soundssl.files.moments import merge_moments, moments_of
 from soundssl.files.reading import Array
 from soundssl.files.schema import KINDS, check
+from soundssl.files.statistics import statistics_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -282,16 +282,16 @@ def test_windows_at_any_hop_are_slices_of_their_clip(toy):
                 assert np.array_equal(frames, source.frames[first : first + length])
 
 
-def test_moments_merge_to_those_of_the_whole():
+def test_statistics_merge_to_those_of_the_whole():
     generator = np.random.default_rng(0)
     rows = generator.normal([0, 1, 1e3, -1e5], 1e-3, (500, 4))
     for _ in range(50):
         edges = np.sort(generator.integers(0, 501, generator.integers(0, 12)))
-        moments = (0, np.zeros(4), np.zeros(4))
-        for part in np.split(rows, edges):
-            moments = merge_moments(moments, moments_of(part))
-        assert moments[0] == 500 and moments[1] == pytest.approx(rows.mean(0), rel=1e-12)
-        assert moments[2] / 500 == pytest.approx(rows.var(0), rel=1e-6)
+        found = statistics_of(rows[:0])
+        for some in np.split(rows, edges):
+            found = found.merge(statistics_of(some))
+        assert found.rows == 500 and found.mean == pytest.approx(rows.mean(0), rel=1e-12)
+        assert found.squares / 500 == pytest.approx(rows.var(0), rel=1e-6)
 
 
 def test_mean_and_deviation_are_those_of_all_frames(toy):

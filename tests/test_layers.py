@@ -41,9 +41,8 @@ ROOMS = {
     "files": Room("files*", "h5py safetensors filelock numpy"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
-    "workers": Room(""),
     # floor 1
-    "datasets": Room("datasets* media* progress", "numpy"),
+    "datasets": Room("datasets* tables"),
     "labels": Room("files* ops*", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
@@ -246,11 +245,11 @@ def test_modules_import_what_their_room_may(module):
         ("commands.train", "import numpy as np"),
         ("commands.train", "try:\n    import h5py\nexcept ImportError: pass"),
         ("commands.train", "def f():\n    import h5py"),
-        ("workers", "from . import files"),
         ("__init__", "from soundssl import model"),
         ("clustering.fit", "from soundssl import commands"),
         ("extraction.decode", "import rich"),
         ("reports.pictures", "import matplotlib"),
+        ("extraction.pool", "from soundssl.commands import terminal"),
     ],
 )
 def test_the_walk_finds_a_trespass(module, source):

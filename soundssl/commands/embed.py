@@ -24,12 +24,12 @@ from soundssl.commands.options import (
     Quiet,
     Split,
     Threads,
-    belongs,
     beside,
     part_of,
     words,
 )
 from soundssl.commands.target import aim
+from soundssl.datasets import belongs
 from soundssl.objectives import LAYERS
 
 if TYPE_CHECKING:

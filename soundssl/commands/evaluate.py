@@ -304,33 +304,30 @@ def separation(
 
     soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
     """
-    import numpy as np
-
-    from soundssl import device as hardware
-    from soundssl import files
-    from soundssl.commands import mixing
-    from soundssl.commands.separate import network_of
-    from soundssl.evaluations import separation as task
+    from soundssl import files, separation
+    from soundssl.evaluations.separation import Options
 
     report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
-    generator, options = np.random.default_rng(seed), task.Options(heard=heard, bootstrap=bootstrap)
-    drawn = mixing.read(waves, labels, words(split), count, generator)
-    measured: list[dict] = []
-    kept: list[tuple] = []
-    with hardware.start(device, precision, threads) as accelerator:
-        network = network_of(files.read_model(model), drawn.source.front_end(), accelerator)
-        for pair in mixing.sources(drawn, seconds, batch_size, generator):
-            tracks = accelerator.run(network, pair.sum(1))
-            alone = pair.reshape(-1, pair.shape[2])
-            measured += [task.measure(pair, tracks, options)]
-            measured += [task.measure_alone(alone, accelerator.run(network, alone), options)]
-            kept += list(zip(pair, tracks, strict=True))[: max(0, mixing.DRAWN - len(kept))]
+    scored = separation.score(
+        waves,
+        model,
+        labels=labels,
+        splits=words(split),
+        count=count,
+        seconds=seconds,
+        batch_size=batch_size,
+        options=Options(heard=heard, bootstrap=bootstrap),
+        seed=seed,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
     if picture:
-        mixing.draw(picture, kept)
-    scoring.show(task.evaluate(measured, drawn.label, drawn.classes, options, seed), report)
+        separation.plot(picture, scored.examples)
+    scoring.show(scored.rows, report)
 
 
 @app.command("labels")

@@ -6,7 +6,8 @@ writing     files with provenance inside
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
-moments     mean and deviation of what comes in blocks
+statistics  mean and deviation of what comes in blocks
+copying     rows that lie in many files into one dataset
 keeping     vectors that are done, until an embeddings file is whole
 joining     several files of one kind as one
 inspection  what is in a file, and whether it is sound
@@ -15,7 +16,7 @@ model       model files (safetensors)
 
 from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, skipped, verify
-from soundssl.files.joining import Join
+from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
 from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, replace, text
@@ -57,6 +58,7 @@ __all__ = [
     "Unusable",
     "Vectors",
     "alone",
+    "are_features",
     "attributes_of",
     "chain",
     "clear_finished",
@@ -68,6 +70,7 @@ __all__ = [
     "identity",
     "in_splits",
     "inspect",
+    "join",
     "kind_of",
     "made_from",
     "model_made_from",

@@ -8,7 +8,7 @@ import os
 import numpy as np
 
 from soundssl.files.outputs import Lock
-from soundssl.files.spooling import JOURNAL, claim, parts_of, remove_parts
+from soundssl.files.spooling import JOURNAL, claim, remove_spool, spool_folder
 
 
 class Vectors:
@@ -21,7 +21,7 @@ class Vectors:
     def __init__(
         self, output: str | os.PathLike, made_from: str, shape: tuple[int, int], dtype: str, afresh: bool = False
     ) -> None:
-        self.shape, self.dtype, self.folder = shape, np.dtype(dtype), parts_of(output)
+        self.shape, self.dtype, self.folder = shape, np.dtype(dtype), spool_folder(output)
         self.lock = Lock(output)
         try:
             claim(self.folder)
@@ -62,6 +62,6 @@ class Vectors:
         self.file.close()
         self.journal.close()
         try:
-            remove_parts(self.folder)
+            remove_spool(self.folder)
         finally:
             self.lock.release()

@@ -15,33 +15,10 @@ import h5py
 import numpy as np
 
 from soundssl import __version__
-from soundssl.files.outputs import replace, sync
+from soundssl.files.outputs import replace
 from soundssl.files.schema import KINDS, check, type_name
 
 STRING = h5py.string_dtype("utf-8")
-
-# Bytes written at a time. For these the kernel takes runs of pages so short that they are at hand. Longer ones a
-# virtual machine may have given back to its host, and has to wait for: writing then takes three times as long.
-PIECE = 1 << 15
-
-
-def pour(descriptor: int, data: memoryview, at: int, name: str | os.PathLike) -> int:
-    """Write bytes to a file from position `at` on; return where they end. Raises OSError with the file's name."""
-    while data:
-        try:
-            written = _write_at(descriptor, data[:PIECE], at)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(name)) from error
-        data, at = data[written:], at + written
-    return at
-
-
-def _write_at(descriptor: int, data: memoryview, at: int) -> int:
-    """Write bytes at a position; return how many. Without pwrite (Windows) only one thread may write a file."""
-    if hasattr(os, "pwrite"):
-        return os.pwrite(descriptor, data, at)
-    os.lseek(descriptor, at, os.SEEK_SET)
-    return os.write(descriptor, data)
 
 
 def digest(*parts: object) -> str:
@@ -98,22 +75,15 @@ class Sink:
         self.count(name, "\0".join(identities).encode())
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
-        """Write `values` into rows from `row` on; return the next row."""
+        """Write `values` into rows from `row` on; return the next row. Raises OSError with the file's name."""
         dataset = self.reserved[name]
-        dataset[row : row + len(values)] = values
+        try:
+            dataset[row : row + len(values)] = values
+        except OSError as error:  # HDF5 says at length what, but not in which file
+            fact = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, fact, self.file.filename) from error
         self.count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
-
-    def place(self, name: str, row: int, values: np.ndarray) -> None:
-        """Write contiguous `values` of the dataset's type into rows from `row` on, not counted: for several threads."""
-        dataset = self.reserved[name]
-        data = values.reshape(-1).view(np.uint8).data
-        at = dataset.id.get_offset() + row * (len(data) // max(1, len(values)))
-        pour(self.file.id.get_vfd_handle(), data, at, self.file.filename)
-
-    def settle(self) -> None:
-        """Wait until the disk has what was placed so far: for a thread of its own, while others place more."""
-        sync(self.file.id.get_vfd_handle(), self.file.filename)
 
     def count(self, name: str, data: bytes | np.ndarray) -> None:
         """Let the digest of the content know of contiguous data; a dataset's from its first row to its last."""
@@ -141,7 +111,7 @@ def create(
     was written does not fit the schema of `kind`.
     """
     # No lock: network file systems refuse it, and the partial file is this process's own.
-    with replace(path) as partial, h5py.File(partial, "w", locking=False) as file:
+    with replace(path) as partial, _opened(partial) as file:
         sink = Sink(file, digested=command is None)
         yield sink
         shared = provenance(kind, inputs, made_from, command)
@@ -151,6 +121,19 @@ def create(
         for name, value in {**shared, **attributes}.items():
             file.attrs[name] = value
         check(KINDS[kind], datasets(file))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Yield a new file; where writing it fails, HDF5 may fail to close it too, and what went wrong first is told."""
+    file = h5py.File(path, "w", locking=False)
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    file.close()
 
 
 def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:

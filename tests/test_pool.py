@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from soundssl import workers
+from soundssl.extraction import pool
 
 
 def prepare(note: str | None, number: int):
@@ -32,7 +32,7 @@ def prepare(note: str | None, number: int):
         if task == "raise":
             raise OSError(28, "No space left on device")
         if task == "environment":
-            return [os.environ.get(name) for name in workers.PINNED]
+            return [os.environ.get(name) for name in pool.PINNED]
         if isinstance(task, Path):  # an answer too long for a pipe, in whose middle it dies
             while not task.exists():
                 time.sleep(0.01)
@@ -50,26 +50,26 @@ def prepare(note: str | None, number: int):
 
 def test_a_crash_and_a_hang_cost_only_themselves():
     tasks = [1, "abort", 2, "sleep", 3, "exit", 4]
-    answers = dict(workers.run(partial(prepare, None), tasks, 2, timeout=1.0))
+    answers = dict(pool.run(partial(prepare, None), tasks, 2, timeout=1.0))
     assert set(answers) == set(tasks)
     assert {task: answers[task][1] for task in (1, 2, 3, 4)} == {1: 1, 2: 2, 3: 3, 4: 4}
-    assert all(isinstance(answers[task], workers.WorkerDied) for task in ("abort", "sleep", "exit"))
+    assert all(isinstance(answers[task], pool.WorkerDied) for task in ("abort", "sleep", "exit"))
     assert str(answers["abort"]) == f"its decoder crashed (signal {signal.SIGABRT.value})"
     assert str(answers["sleep"]) == "its decoder took longer than 1 s"
     assert str(answers["exit"]) == "its decoder exited (5)"
 
 
 def test_no_more_workers_than_tasks_and_one_serves_many():
-    few = list(workers.run(partial(prepare, None), iter(range(2)), 8))
+    few = list(pool.run(partial(prepare, None), iter(range(2)), 8))
     assert sorted(task for task, _ in few) == [0, 1] and {number for _, (number, _) in few} <= {0, 1}
-    many = list(workers.run(partial(prepare, None), range(20), 1))
+    many = list(pool.run(partial(prepare, None), range(20), 1))
     assert [task for task, _ in many] == list(range(20)) and {number for _, (number, _) in many} == {0}
-    assert list(workers.run(partial(prepare, None), [], 3)) == []
+    assert list(pool.run(partial(prepare, None), [], 3)) == []
 
 
 def test_a_worker_that_dies_in_the_middle_of_its_answer_costs_its_task_alone(tmp_path):
     go, answers = tmp_path / "go", {}
-    for task, answer in workers.run(partial(prepare, None), [1, go, 2], 2):
+    for task, answer in pool.run(partial(prepare, None), [1, go, 2], 2):
         if not answers:
             go.touch()
             time.sleep(1)  # the other one fills its pipe, and dies
@@ -79,11 +79,11 @@ def test_a_worker_that_dies_in_the_middle_of_its_answer_costs_its_task_alone(tmp
 
 def test_a_worker_that_has_answered_in_time_is_heard_late():
     answers = []
-    for _, answer in workers.run(partial(prepare, None), ["nap"] * 9, 3, timeout=0.6):
+    for _, answer in pool.run(partial(prepare, None), ["nap"] * 9, 3, timeout=0.6):
         if len(answers) in (0, 3):
             time.sleep(1)  # a terminal that is held: the others answer meanwhile
         answers.append(answer)
-    assert len(answers) == 9 and not any(isinstance(answer, workers.WorkerDied) for answer in answers)
+    assert len(answers) == 9 and not any(isinstance(answer, pool.WorkerDied) for answer in answers)
 
 
 def test_no_task_is_blamed_for_a_worker_that_died_idle():
@@ -93,34 +93,27 @@ def test_no_task_is_blamed_for_a_worker_that_died_idle():
         process = sorted(multiprocessing.active_children(), key=lambda process: process.pid)[last]
         os.kill(process.pid, signal.SIGKILL)
 
-    for task, answer in workers.run(partial(prepare, None), [*range(40), "sleep", *range(40, 60)], 2, timeout=2.0):
+    for task, answer in pool.run(partial(prepare, None), [*range(40), "sleep", *range(40, 60)], 2, timeout=2.0):
         if not answers:
             threading.Timer(1.0, shoot).start()
         answers[task] = answer
-        last = last if isinstance(answer, workers.WorkerDied) else answer[0]
-    died = {task for task, answer in answers.items() if isinstance(answer, workers.WorkerDied)}
+        last = last if isinstance(answer, pool.WorkerDied) else answer[0]
+    died = {task for task, answer in answers.items() if isinstance(answer, pool.WorkerDied)}
     assert len(answers) == 61 and died == {"sleep"}
 
 
-def test_what_is_left_is_for_all_and_what_comes_back_goes_first():
-    tasks = workers._Tasks(range(100), jobs=4)
-    given = []
-    while bundle := tasks.take(32):
-        assert len(bundle) <= max(1, (100 - len(given)) / (4 * workers.SHARES) + 1)
-        given += bundle
-    assert given == list(range(100)), "each once, in order"
-    tasks.give_back([1, 2, 3], suspect=False)
-    assert tasks.take(2) == [1, 2] and tasks.take(2) == [3]
-    tasks.give_back([4, 5], suspect=True)
-    tasks.give_back([6, 7], suspect=False)
-    given = [tasks.take(9) for _ in range(4)]
-    assert given == [[4], [5], [6, 7], []], "alone, where one of them may have killed its worker"
+def test_tasks_behind_one_that_killed_its_worker_are_answered_in_order():
+    tasks = [*range(200), "abort", *range(200, 220), "exit", *range(220, 230)]
+    answers = list(pool.run(partial(prepare, None), tasks, 1))
+    assert [task for task, _ in answers] == tasks, "each once, by one worker after another"
+    died = [task for task, answer in answers if isinstance(answer, pool.WorkerDied)]
+    assert died == ["abort", "exit"], "and no other is blamed"
 
 
 def test_threads_are_pinned_in_workers_only(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    [(_, found)] = workers.run(partial(prepare, None), ["environment"], 1)
+    [(_, found)] = pool.run(partial(prepare, None), ["environment"], 1)
     assert found == ["1", "1", "1"]
     assert os.environ["OMP_NUM_THREADS"] == "7" and "MKL_NUM_THREADS" not in os.environ
 
@@ -135,16 +128,16 @@ def test_threads_are_pinned_in_workers_only(monkeypatch):
 )
 def test_what_is_no_fault_of_a_task_ends_the_run(note, tasks, error, fact):
     with pytest.raises(error, match=fact):
-        list(workers.run(partial(prepare, note), tasks, 1))
+        list(pool.run(partial(prepare, note), tasks, 1))
 
 
 def test_c_libraries_are_hushed_and_python_is_not(capfd):
-    list(workers.run(partial(prepare, None), ["print"], 1))
+    list(pool.run(partial(prepare, None), ["print"], 1))
     assert capfd.readouterr().err == "from Python\n"
 
 
 def test_a_run_that_is_left_leaves_no_process():
-    run = workers.run(partial(prepare, None), ["sleep", "sleep", 1], 3)
+    run = pool.run(partial(prepare, None), ["sleep", "sleep", 1], 3)
     assert next(run)[0] == 1
     before = time.monotonic()
     run.close()
@@ -156,7 +149,7 @@ def test_a_run_that_is_left_leaves_no_process():
 def test_the_number_of_cores_is_that_of_this_process():
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from soundssl.workers import cores; print(cores())"
+        "from soundssl.extraction.pool import cores; print(cores())"
     )
     root = str(Path(__file__).parents[1])
     done = subprocess.run(
