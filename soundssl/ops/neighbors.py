@@ -22,10 +22,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     Shape: vectors [n, d]; returns [n, d].
     """
     vectors = np.asarray(vectors, dtype=np.float32)
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
+    low, high = (reduce(vectors, axis=1, keepdims=True, initial=0.0) for reduce in (np.min, np.max))
+    largest = np.maximum(high, -low)
     vectors = vectors / np.where(largest > 0, largest, 1.0)  # squares of very small or large numbers stay in range
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1.0)
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    vectors /= np.where(length > 0, length, 1.0)
+    return vectors
 
 
 def nearest(
