@@ -164,8 +164,7 @@ def fit(windows: Windows, train: np.ndarray, validation: np.ndarray | None, opti
             inputs = windows.embedding[batch].to(device, torch.float32)
             targets = label[torch.from_numpy(windows.clip[batch.numpy()])].to(device)
             optimizer.zero_grad(set_to_none=True)
-            ones = torch.ones(len(batch), device=device)
-            losses.known_binary_cross_entropy(network(inputs), targets, ones).backward()
+            losses.weighted_mean(*losses.masked_binary_cross_entropy(network(inputs), targets)).backward()
             optimizer.step()
         if validation is not None:
             reached = metrics.per_class(clip_scores(network, windows, validation), windows.label[validation]).mean

@@ -142,8 +142,9 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of examples whose highest class is one of theirs."""
         logits = self.classifier(self.encoder(batch["window"].float())).float()
-        loss = losses.known_cross_entropy if self.options.loss == "ce" else losses.known_binary_cross_entropy
+        masked = losses.masked_cross_entropy if self.options.loss == "ce" else losses.masked_binary_cross_entropy
+        loss, known = masked(logits, batch["label"])
         with torch.no_grad():
             best = batch["label"].gather(1, logits.argmax(1, keepdim=True))[:, 0]
             correct = (best == 1).float().mean()
-        return loss(logits, batch["label"], batch["weight"]), {"correct": correct}
+        return losses.weighted_mean(loss, known * batch["weight"]), {"correct": correct}

@@ -134,7 +134,7 @@ class Objective(nn.Module):
         count = len(vectors)
         own = torch.arange(count, device=vectors.device)
         positive = (own + count // 2) % count + device.rank() * count
-        loss = losses.nt_xent(vectors, everyone, positive, legal, self.options.temperature)
+        loss = losses.nt_xent(vectors, everyone, positive, legal, self.options.temperature).mean()
         with torch.no_grad():
             cosine = vectors @ everyone.T
             to_other = cosine.gather(1, positive[:, None])[:, 0]

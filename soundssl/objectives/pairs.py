@@ -19,7 +19,7 @@ from torch import Tensor
 from soundssl.files.features import WINDOW
 from soundssl.objectives import Inputs, option
 from soundssl.ops import augment
-from soundssl.ops.lots import Lots
+from soundssl.ops.generators import PerExampleGenerator
 
 LOGARITHM = {"natural": 1.0, "10": math.log(10)}  # natural units in one of the features' logarithm
 
@@ -67,14 +67,14 @@ class Augmentation:
 
 
 AUGMENTATIONS = {
-    "time": lambda windows, lots, to: augment.roll_frames(windows, lots, to.time),
-    "band": lambda windows, lots, to: augment.roll_bands(windows, lots, to.band),
-    "crop": lambda windows, lots, to: augment.resized_crop(windows, lots, to.crop_area, to.crop_aspect),
-    "reversal": lambda windows, lots, to: augment.reverse(windows, lots, to.reversal),
-    "compression": lambda windows, lots, to: augment.compress(windows, lots, to.compression),
-    "masks": lambda windows, lots, to: augment.mask(windows, lots, to.mask_frames, to.mask_bands, to.masks),
-    "noise": lambda windows, lots, to: augment.add_gaussian(windows, lots, to.noise),
-    "blur": lambda windows, lots, to: augment.blur(windows, lots, to.blur),
+    "time": lambda windows, generator, to: augment.roll_frames(windows, generator, to.time),
+    "band": lambda windows, generator, to: augment.roll_bands(windows, generator, to.band),
+    "crop": lambda windows, generator, to: augment.resized_crop(windows, generator, to.crop_area, to.crop_aspect),
+    "reversal": lambda windows, generator, to: augment.reverse(windows, generator, to.reversal),
+    "compression": lambda windows, generator, to: augment.compress(windows, generator, to.compression),
+    "masks": lambda windows, generator, to: augment.mask(windows, generator, to.mask_frames, to.mask_bands, to.masks),
+    "noise": lambda windows, generator, to: augment.add_gaussian(windows, generator, to.noise),
+    "blur": lambda windows, generator, to: augment.blur(windows, generator, to.blur),
 }  # in the order of the published code
 
 
@@ -88,7 +88,8 @@ def check(options: Any, objective: str) -> None:
             f"background {options.background} and distance {options.distance} of the {objective} objective: a share "
             "between 0 and 1, and seconds that are not negative, are needed"
         )
-    augmented(torch.zeros(1, WINDOW, WINDOW), Lots(torch.zeros(1)), options)  # each range is judged where it is used
+    # Each range is judged where it is used.
+    augmented(torch.zeros(1, WINDOW, WINDOW), PerExampleGenerator(torch.zeros(1)), options)
 
 
 def composition(options: Augmentation) -> list[str]:
@@ -100,10 +101,10 @@ def composition(options: Augmentation) -> list[str]:
     return [name.strip() for name in options.augment.split(",") if name.strip() not in ("", "none")]
 
 
-def augmented(windows: Tensor, lots: Lots, options: Augmentation) -> Tensor:
+def augmented(windows: Tensor, generator: PerExampleGenerator, options: Augmentation) -> Tensor:
     """Apply the augmentations, one after the other. Shape: [batch, frames, bands] to the same."""
     for place, name in enumerate(composition(options)):
-        windows = AUGMENTATIONS[name](windows, lots.fork(place), options)
+        windows = AUGMENTATIONS[name](windows, generator.fork(place), options)
     return windows
 
 
@@ -120,12 +121,12 @@ class Recipe:
 
     def apply(self, batch: dict[str, Tensor]) -> list[Tensor]:
         """Return the views in float32: `window`, and `other` where there is one. Shape: each [batch, frames, bands]."""
-        lots, made = Lots(batch["lot"]).fork(self.copy), []
+        generator, made = PerExampleGenerator(batch["lot"]).fork(self.copy), []
         for side, name in enumerate(name for name in ("window", "other") if name in batch):
             windows = batch[name].float()
             if "share" in batch:
                 windows = self._mixed(windows, batch[f"{name}_background"].float(), batch["share"])
-            made.append(augmented(windows, lots.fork(side), self.options))
+            made.append(augmented(windows, generator.fork(side), self.options))
         return made
 
     def _mixed(self, windows: Tensor, others: Tensor, share: Tensor) -> Tensor:

@@ -154,14 +154,14 @@ class Objective(nn.Module):
         anchor, positive, negative = embedding.chunk(3)
         if self.options.mining == "semihard":
             negative = self._mine(anchor, positive, negative, batch)
-        loss, values = losses.triplet(anchor, positive, negative, self.options.margin)
+        values = losses.triplet(anchor, positive, negative, self.options.margin)
         with torch.no_grad():
             figures = {
                 "active": (values > 0).float().mean(),
                 "positive_distance": (anchor - positive).square().sum(1).mean(),
                 "negative_distance": (anchor - negative).square().sum(1).mean(),
             }
-        return loss, figures
+        return values.mean(), figures
 
     def _mine(self, anchor: Tensor, positive: Tensor, negative: Tensor, batch: dict[str, Tensor]) -> Tensor:
         candidates = device.gather(negative)

@@ -1,7 +1,7 @@
-"""Numbers by seed: what is drawn for an example depends on its seed alone, on every device and in every batch.
+"""Random numbers per example: what is drawn depends on its seed alone, on every device and in every batch.
 
-A generator that counts: value c of a row is a hash of the row's seed and c. Unlike a generator with a state it gives an
-example the same numbers whatever else is in the batch, however the batch is spread over processes.
+The generator is counter-based: value c of a row is a hash of the row's seed and c. Unlike a generator with a state it
+gives an example the same numbers whatever else is in the batch, however the batch is spread over processes.
 """
 
 from __future__ import annotations
@@ -13,26 +13,26 @@ from torch import Tensor
 
 _SPREAD = -1640531527  # 2³² over the golden ratio, as a signed integer: spreads neighbouring cells
 _FIRST, _SECOND = 2146121005, -2073254261  # multipliers of the 32-bit mixing function lowbias32 (Wellons 2018)
-_CHUNK = 32  # examples at a time: the intermediate integers then stay in a core's cache
+_CHUNK = 32  # examples at a time on a CPU: the intermediate integers then stay in a core's cache
 
 
-class Lots:
+class PerExampleGenerator:
     """Draw numbers for the examples of a batch, each from its own seed; every draw counts on.
 
-    Shape: `seeds` integers [batch]. `fork` gives lots of their own to each use of the same seeds.
+    Shape: `seeds` integers [batch]. `fork` gives each use of the same seeds a generator of its own.
 
-    >>> lots = Lots(torch.tensor([7, 8]))
-    >>> torch.equal(lots.uniform(0, 1)[1:], Lots(torch.tensor([8])).uniform(0, 1))
+    >>> together, alone = PerExampleGenerator(torch.tensor([7, 8])), PerExampleGenerator(torch.tensor([8]))
+    >>> torch.equal(together.uniform(0, 1)[1:], alone.uniform(0, 1))
     True
     """
 
     def __init__(self, seeds: Tensor) -> None:
         self.seeds, self.drawn = seeds.long(), 0
 
-    def fork(self, number: int) -> Lots:
-        """Return lots that have nothing to do with these, nor with those of another number."""
+    def fork(self, number: int) -> PerExampleGenerator:
+        """Return a generator that has nothing to do with this one, nor with that of another number."""
         low, high = _keys(self.seeds + (number + 1) * _SPREAD * 2**20)  # far from the seeds that drawing counts through
-        return Lots((low.long() << 32) ^ (high.long() & 0xFFFFFFFF))
+        return PerExampleGenerator((low.long() << 32) ^ (high.long() & 0xFFFFFFFF))
 
     def uniform(self, low: float, high: float, count: int | None = None) -> Tensor:
         """Draw from the open interval. Shape: [batch], or [batch, count]."""
@@ -61,8 +61,9 @@ def uniform(seeds: Tensor, count: int) -> Tensor:
     cells = torch.arange(count, device=seeds.device, dtype=torch.int32) * _SPREAD
     low, high = _keys(seeds.long())
     values = torch.empty(len(seeds), count, device=seeds.device)
-    for start in range(0, len(seeds), _CHUNK):
-        part = slice(start, start + _CHUNK)
+    size = _CHUNK if seeds.device.type == "cpu" else max(1, len(seeds))
+    for start in range(0, len(seeds), size):
+        part = slice(start, start + size)
         bits = _fold(cells + low[part, None], 16).mul_(_FIRST).bitwise_xor_(high[part, None])
         bits = _fold(bits, 15).mul_(_SECOND).bitwise_right_shift_(9).bitwise_and_(0x7FFFFF)
         torch.add(bits, 0.5, out=values[part]).mul_(2.0**-23)
