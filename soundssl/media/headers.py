@@ -1,0 +1,193 @@
+"""Headers: how much sound the header of a file states, and how much its bytes hold.
+
+WAV, RF64, Wave64, AIFF, CAF and AU state the bytes of their sound, MP3 may state its frames. A recorder that died
+leaves 0 there or what held a minute before; a counter of 32 bits starts again at 4 GiB.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import string
+import struct
+from typing import BinaryIO, NamedTuple
+
+UNSTATED = 1 << 16  # bytes about 2^31 and 2^32 that writers into a pipe leave where they cannot know
+# What may stand behind the sound and is none: the tags of MP3 players.
+TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
+NAME = set((string.ascii_letters + string.digits + " _-.()\0").encode())  # bytes of the name of a chunk
+LONGEST_TAG = 1 << 26  # bytes of an ID3 tag with pictures that are read over
+# Frames of layer III: samples by version (MPEG 2.5, none, 2, 1).
+LAYER_3 = (576, 0, 576, 1152)
+RATES = ((11025, 12000, 8000), (), (22050, 24000, 16000), (44100, 48000, 32000))  # Hz, by version
+
+
+class Extent(NamedTuple):
+    """Say where the sound of a file lies: from byte `begin` on, `stated` bytes by its header, `held` in the file.
+
+    `stated` is None where the header does not know. The `field` of the header that states it is of `form` (struct).
+    """
+
+    begin: int
+    stated: int | None
+    held: int
+    field: int
+    form: str
+
+
+class _Layout(NamedTuple):
+    """Say how a format of chunks is laid out: where they begin, how their sizes are written and what these count."""
+
+    first: int  # byte of the first chunk
+    name: int  # bytes of a chunk's name
+    form: str  # struct of its size
+    counted: int  # bytes of its head that the size counts
+    align: int  # chunks begin at multiples of so many bytes
+    sound: bytes  # name of the chunk of the sound
+    before: int  # bytes in that chunk before the sound
+
+
+LAYOUTS = {
+    b"RIFF": _Layout(12, 4, "<I", 0, 2, b"data", 0),
+    b"RF64": _Layout(12, 4, "<I", 0, 2, b"data", 0),
+    b"BW64": _Layout(12, 4, "<I", 0, 2, b"data", 0),
+    b"RIFX": _Layout(12, 4, ">I", 0, 2, b"data", 0),
+    b"FORM": _Layout(12, 4, ">I", 0, 2, b"SSND", 8),
+    b"caff": _Layout(8, 4, ">q", 0, 1, b"data", 4),
+    b"riff": _Layout(40, 16, "<q", 24, 8, b"data", 0),
+}
+
+
+def sound_extent(path: str | os.PathLike) -> Extent | None:
+    """Return where the sound lies in a file of chunks, or in AU; None in others, and where there is none."""
+    with open(path, "rb") as file:
+        start = file.read(12)
+        size = file.seek(0, os.SEEK_END)
+        if start.startswith(b".snd") and len(start) == 12:
+            begin, stated = struct.unpack(">II", start[4:])
+            return _extent(file, size, begin, _known(stated), 8, ">I", None) if begin <= size else None
+        layout = LAYOUTS.get(start[:4])
+        if layout is None or start[8:12] == b"AVI ":
+            return None
+        return _chunk_of_sound(file, size, layout)
+
+
+def _chunk_of_sound(file: BinaryIO, size: int, layout: _Layout) -> Extent | None:
+    place, width, wide = layout.first, struct.calcsize(layout.form), None
+    while place + layout.name + width <= size:
+        file.seek(place)
+        head = file.read(layout.name + width + 16)
+        name, body = head[: layout.name], place + layout.name + width
+        (length,) = struct.unpack_from(layout.form, head, layout.name)
+        length = length - layout.counted
+        if name == b"ds64" and len(head) == 24:  # RF64: sizes of 64 bits, that of the sound behind that of the file
+            wide = (body + 8, struct.unpack_from("<Q", head, 16)[0])
+        if name.startswith(layout.sound):
+            begin, field, form, stated = body + layout.before, place + layout.name, layout.form, _known(length)
+            if wide is not None and length == 0xFFFFFFFF:
+                (field, stated), form = wide, "<Q"
+            return _extent(file, size, begin, stated and stated - layout.before, field, form, layout)
+        if length < 0:
+            return None
+        place = body + length
+        place += -place % layout.align
+    return None
+
+
+def _known(stated: int) -> int | None:
+    """Return a size, None where it is none: a writer that cannot seek back leaves 0, -1, about 2^31 or 2^32."""
+    unknown = stated <= 0 or min(abs(stated - (1 << 31)), abs(stated - (1 << 32))) <= UNSTATED
+    return None if unknown else stated
+
+
+def _extent(file, size: int, begin: int, stated: int | None, field: int, form: str, layout) -> Extent:
+    """Return the extent of sound whose header states `stated` bytes: what follows may be chunks, tags, or sound."""
+    held = max(0, size - begin)
+    if stated is not None:
+        for end in range(begin + stated, size + 1, 1 << 32):  # a counter of 32 bits may have started again
+            if _ends_at(file, size, end, layout):
+                held = min(held, end - begin)
+                break
+    return Extent(begin, stated, held, field, form)
+
+
+def _ends_at(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> bool:
+    """Return whether sound ends at a byte: nothing stands behind it, or zeros, or a tag, or a chunk."""
+    for place in (end, end + 1):  # with and without the byte that makes it even
+        file.seek(place)
+        behind = file.read(32)
+        if size - place < 12 or behind.startswith(TAGS) or not any(behind):
+            return True
+        if layout is not None and set(behind[:4]) <= NAME and len(behind) >= layout.name + struct.calcsize(layout.form):
+            (length,) = struct.unpack_from(layout.form, behind, layout.name)
+            if 0 <= length <= size - place:
+                return True
+    return False
+
+
+class Corrected(io.RawIOBase):
+    """Show a file with another size of its sound in the header, and nothing behind the sound."""
+
+    def __init__(self, path: str | os.PathLike, extent: Extent) -> None:
+        self.file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
+        self.extent, self.size = extent, extent.begin + extent.held
+        largest = (1 << 8 * struct.calcsize(extent.form) - (extent.form[-1] == "q")) - 1
+        self.value = struct.pack(extent.form, min(extent.held, largest))
+
+    def readable(self) -> bool:
+        """Return that it can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Return that places can be gone to."""
+        return True
+
+    def tell(self) -> int:
+        """Return the place."""
+        return self.file.tell()
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to a place."""
+        if whence == os.SEEK_END:
+            return self.file.seek(self.size + offset)
+        return self.file.seek(offset, whence)
+
+    def readinto(self, buffer) -> int:
+        """Read bytes, those of the size as they should be."""
+        place, view = self.file.tell(), memoryview(buffer).cast("B")
+        count = self.file.readinto(view[: max(0, min(len(view), self.size - place))])
+        for i, byte in enumerate(self.value, self.extent.field - place):
+            if 0 <= i < count:
+                view[i] = byte
+        return count
+
+    def close(self) -> None:
+        """Close the file."""
+        self.file.close()
+        super().close()
+
+
+def is_mpeg_audio(path: str | os.PathLike) -> bool:
+    """Return whether a file begins with a frame of MPEG audio or with the tag that stands before one (MP3, AAC)."""
+    with open(path, "rb") as file:
+        start = file.read(3)
+    return start == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
+
+
+def mp3_seconds(path: str | os.PathLike) -> float:
+    """Return the seconds that the Xing or Info frame of an MP3 file states, 0 where none does."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+        while head.startswith(b"ID3") and len(head) == 10:
+            length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            if length > LONGEST_TAG:
+                return 0.0
+            file.seek(length, os.SEEK_CUR)
+            head = file.read(10)
+        frame = head + file.read(200)
+    version, rate = (frame[1] >> 3 & 3, frame[2] >> 2 & 3) if len(frame) > 2 else (1, 3)
+    place = max(frame.find(b"Xing"), frame.find(b"Info"))
+    if place < 0 or version == 1 or rate == 3 or len(frame) < place + 12 or not frame[place + 7] & 1:
+        return 0.0
+    (frames,) = struct.unpack_from(">I", frame, place + 8)
+    return frames * LAYER_3[version] / RATES[version][rate]

@@ -1,0 +1,108 @@
+"""Media as they come: small files with one thing that is odd, made with PyAV, soundfile and bytes."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+from conftest import RATE
+
+PAGE = b"OggS\0"  # what every page of Ogg begins with
+
+
+def clicks(seconds: float, rate: int = RATE, seed: int = 0) -> np.ndarray:
+    """Return faint noise with a click of 5 ms in the middle of every second."""
+    generator = np.random.default_rng(seed)
+    x = generator.normal(0, 0.002, round(seconds * rate))
+    for second in range(int(seconds)):
+        at = round((second + 0.5) * rate)
+        x[at : at + rate // 200] = 0.8 * generator.choice([-1, 1], rate // 200)
+    return x.astype(np.float32)
+
+
+def click_times(found: np.ndarray, rate: int = RATE) -> list[float]:
+    """Return when clicks begin, in seconds."""
+    loud = np.flatnonzero(np.abs(found) > 0.25)
+    return [float(i) / rate for i, before in zip(loud, [-rate, *loud[:-1]], strict=False) if i - before > rate // 10]
+
+
+def encode(
+    path: Path,
+    sound: np.ndarray,
+    rate: int = RATE,
+    codec: str = "aac",
+    fmt: str | None = None,
+    layout: str | None = None,
+    options: dict[str, str] | None = None,
+    bit_rate: int | None = None,
+    codec_options: dict[str, str] | None = None,
+) -> Path:
+    """Write one track of sound [samples] or [channels, samples] with PyAV."""
+    channels = np.atleast_2d(sound)
+    layout = layout or {1: "mono", 2: "stereo"}[len(channels)]
+    with av.open(str(path), "w", format=fmt, options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate, layout=layout, options=codec_options or {})
+        if bit_rate:
+            stream.bit_rate = bit_rate
+        for packet in encoded(stream, channels, rate, layout):
+            container.mux(packet)
+    return path
+
+
+def encoded(stream, channels: np.ndarray, rate: int, layout: str, first: int = 0) -> Iterator[av.Packet]:
+    """Yield the packets of sound [channels, samples] that begins at a sample."""
+    step = stream.codec_context.frame_size or 1024
+    form = av.AudioResampler(format=stream.format, layout=layout, rate=rate)
+    for begin in range(0, channels.shape[1], step):
+        part = channels[:, begin : begin + step].T.reshape(1, -1)
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(part, np.float32), format="flt", layout=layout)
+        frame.sample_rate, frame.pts = rate, first + begin
+        for shaped in form.resample(frame):
+            yield from stream.encode(shaped)
+    yield from stream.encode()
+
+
+def remux(source: Path, target: Path, change, fmt: str | None = None) -> Path:
+    """Copy packets into another file; `change(packet)` may alter the stamps of each, in seconds: `(pts, dts)`."""
+    with av.open(str(source)) as read, av.open(str(target), "w", format=fmt) as write:
+        streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
+        for packet in read.demux():
+            if packet.dts is None:
+                continue
+            packet.stream = streams[packet.stream.index]
+            change(packet)
+            write.mux(packet)
+    return target
+
+
+def wave(
+    samples: np.ndarray, rate: int = RATE, stated: int | None = None, riff: int | None = None, tail: bytes = b""
+) -> bytes:
+    """Return a 16-bit WAV file of one channel whose header states `stated` bytes of sound and `riff` of the whole."""
+    data = (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+    stated = len(data) if stated is None else stated
+    riff = 36 + len(data) + len(tail) if riff is None else riff
+    head = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16, b"data", stated)  # fmt: skip  # noqa: E501
+    return head + data + tail
+
+
+def wave_around(data: bytes, rate: int, tag: int, extra: bytes, byte_rate: int, block: int) -> bytes:
+    """Return a WAV file around bytes that another codec made: `tag` says which."""
+    form = struct.pack("<HHIIHHH", tag, 1, rate, byte_rate, block, 0, len(extra)) + extra
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form + b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+def pages(data: bytes) -> list[bytes]:
+    """Return the pages of an Ogg file."""
+    starts = [i for i in range(len(data)) if data.startswith(PAGE, i)]
+    return [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def joined(parts: Sequence[Path], target: Path) -> Path:
+    """Write the bytes of files one behind the other, as `cat` does."""
+    target.write_bytes(b"".join(part.read_bytes() for part in parts))
+    return target
