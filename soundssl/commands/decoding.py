@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -27,6 +28,7 @@ class Recipe:
     clip: float = 0.0
     short: str = "skip"
     truncated: str = "keep"
+    damaged: str = "keep"
 
     def attributes(self) -> dict[str, object]:
         """Return all of it by name, as it stands in a features file."""
@@ -41,6 +43,7 @@ class Recipe:
             "clip": self.clip,
             "short": self.short,
             "truncated": self.truncated,
+            "damaged": self.damaged,
         }
 
     @property
@@ -126,10 +129,11 @@ def say_known(command: str, store, clips: dict, quiet: bool) -> None:
 def prepare(recipe: Recipe, folder: Path, front_end, dtype: str, images: bool, number: int):
     """Open one worker's spool and return the function that turns a clip into what the journal says of it."""
     from soundssl import files, media
-    from soundssl.ops.spectrogram import LogMel
+    from soundssl.ops import spectrogram
 
     spool = files.Spool(folder, f"worker-{number}", dtype)
-    transform = iter if front_end.representation == "waveform" else LogMel(front_end)
+    waveform = front_end.representation == "waveform"
+    transform = partial(spectrogram.held, dtype=dtype) if waveform else spectrogram.LogMel(front_end)
 
     def work(clip) -> dict:
         spool.start()
@@ -140,6 +144,9 @@ def prepare(recipe: Recipe, folder: Path, front_end, dtype: str, images: bool, n
         except media.DecodeError as error:
             spool.abandon()
             return {"reason": error.reason, "passing": error.passing}
+        except spectrogram.Overflow as error:
+            spool.abandon()
+            return {"reason": str(error)}
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
                 raise
@@ -162,8 +169,9 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list
     front_end, heard = recipe.front_end, media.Heard()
 
     def sound(counted) -> Iterator:
-        keep = recipe.truncated == "keep"
-        return media.read_audio(clip.path, front_end.sample_rate, clip.start, clip.end, channel, keep, counted)
+        keep, fill = recipe.truncated == "keep", recipe.damaged == "keep"
+        rate, path = front_end.sample_rate, clip.path
+        return media.read_audio(path, rate, clip.start, clip.end, channel, keep, counted, keep_damaged=fill)
 
     blocks = sound(heard)
     if front_end.level == spectrogram.LEVELLED:  # the level is that of the whole: the file is decoded twice
@@ -185,7 +193,7 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list
             end = end if clip.end is None else min(end, clip.end)
             key = f"{key}@{start:.12g}-{end:.12g}"
         pictures = recipe.images and heard.pictures
-        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end) if pictures else ():
+        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end, heard) if pictures else ():
             spool.add_images(image[None])
         about = {"key": key if recipe.channel != "each" else f"{key}[{channel}]", "start": start}
         made.append({**about, **spool.finish()})
@@ -200,6 +208,6 @@ def _pieces(clip, channel: int | None, recipe: Recipe, spool, transform) -> list
         "peak": heard.peak,
         "clipped": heard.clipped,
         "truncated": int(bool(heard.truncated)),
-        "said": heard.truncated,
+        "said": heard.said,
     }
     return [{**about, **piece} for piece in made]

@@ -84,6 +84,12 @@ def featurize(
             help="What becomes of a file that ends before its time: keep what can be decoded, marked; or skip."
         ),
     ] = "keep",
+    damaged: Annotated[
+        Literal["keep", "skip"],
+        typer.Option(
+            help="What becomes of a file that is broken in the middle: keep it, with silence for what is lost; or skip."
+        ),
+    ] = "keep",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
     image_size: Annotated[
         int, typer.Option(min=32, help="Pixels of a side of an image, a multiple of 4 (inferred).")
@@ -158,7 +164,9 @@ def featurize(
     else:
         clips = _clips(inputs, dataset, root, null, _finished([output, table]))
         _guard(output, table, _labelled(clips), labels is not None, clips, no_clobber)
-        work = media_work(clips, Recipe(front_end, images, image_size, channel, clip, short, truncated), store, piece)
+        work = media_work(
+            clips, Recipe(front_end, images, image_size, channel, clip, short, truncated, damaged), store, piece
+        )
     guard_part(output, work.attributes.get("part"), force)
     labelled, made_from = _labelled(work.clips), work.made_from
     said = files.digest(made_from, [[key, one.classes] for key, one in work.clips.items()])  # what labels are made from

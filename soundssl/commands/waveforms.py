@@ -83,16 +83,21 @@ def work(
 def prepare(path: Path, folder: Path, front_end, dtype: str, images: bool, number: int) -> Callable[[Any], dict]:
     """Open one worker's spool and return the function that turns a clip of a waveform file into a journal entry."""
     from soundssl import files
-    from soundssl.ops.spectrogram import LogMel
+    from soundssl.ops import spectrogram
 
     spool, source = files.Spool(folder, f"worker-{number}", dtype), files.Features(path)
     row = {key: i for i, key in enumerate(source.clips.key)}
-    transform = iter if front_end.representation == "waveform" else LogMel(front_end)
+    waveform = front_end.representation == "waveform"
+    transform = partial(spectrogram.held, dtype=dtype) if waveform else spectrogram.LogMel(front_end)
 
     def turn(clip) -> dict:
         spool.start()
-        for frames in transform(source.blocks(row[clip.key])):
-            spool.add_frames(frames)
+        try:
+            for frames in transform(source.blocks(row[clip.key])):
+                spool.add_frames(frames)
+        except spectrogram.Overflow as error:
+            spool.abandon()
+            return {"reason": str(error)}
         pictures = source.images_of(row[clip.key]) if images else None
         if pictures is not None and len(pictures):
             spool.add_images(pictures)

@@ -127,6 +127,7 @@ FEATURES = Kind(
         "clip": "seconds that recordings were cut into, 0 for whole ones",
         "short": "what became of recordings too short for a window: skip or pad",
         "truncated": "what became of files that end before their time: keep or skip",
+        "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",
         "storage_error": "the largest clip/error; absent where it was not measured",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",

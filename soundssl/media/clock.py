@@ -50,10 +50,11 @@ class Clock:
     that cannot be meant.
     """
 
-    def __init__(self, path: str | os.PathLike, container: Any, streams: Sequence[Any]) -> None:
+    def __init__(self, path: str | bytes | os.PathLike, container: Any, streams: Sequence[Any]) -> None:
         self.path, self.container, self.streams = path, container, streams
         self.names = set(container.format.name.split(","))
         self.zero = zero_of(container, streams)
+        self._began = float(self.zero)
         self.bare = bool(BARE & self.names)
         self.settings = [0.0]  # seconds that are added to stamps, one for each time that the clock was set
         self.latest = 0.0  # seconds since zero that any packet has reached
@@ -78,11 +79,11 @@ class Clock:
 
     def packets(self) -> Iterator[Any]:
         """Yield the packets of all streams in the order of the file; what is broken between them is read over."""
+        place = self._shift if self.bare else self._place
         for trial in range(RETRIES + 1):
             try:
                 for packet in self.container.demux(self.streams):
-                    if packet.dts is not None or packet.pts is not None:
-                        self._place(packet)
+                    place(packet)
                     yield packet
                 return
             except av.error.InvalidDataError:
@@ -95,23 +96,29 @@ class Clock:
 
     def _place(self, packet: Any) -> None:
         """Move the stamps of a packet by how far the clock was set."""
+        pts, dts = packet.pts, packet.dts
+        if pts is None and dts is None:
+            return
         course = self._courses[packet.stream_index]
-        unit, stamp = course.unit, packet.pts if packet.dts is None else packet.dts
-        if packet.pts is not None and packet.dts is not None and abs(packet.pts - packet.dts) * unit > STRAY:
-            packet.pts = packet.dts
-        time = stamp * unit - float(self.zero)
-        if not self.bare:
-            self._set(course, time)
-        setting = self.settings[course.setting]
-        if setting:
-            shift = round(setting / unit)
-            packet.dts = None if packet.dts is None else packet.dts + shift
-            packet.pts = None if packet.pts is None else packet.pts + shift
+        unit, stamp = course.unit, pts if dts is None else dts
+        if pts is not None and dts is not None and abs(pts - dts) * unit > STRAY:
+            packet.pts = dts
+        time = stamp * unit - self._began
+        self._set(course, time)
+        if setting := self.settings[course.setting]:
+            self._shift(packet, setting)
             time += setting
         lasting = min((packet.duration or 0) * unit, course.longest)
         self._check_holes(time - self.latest, lasting)
         course.end = time + lasting
         self.latest = max(self.latest, course.end)
+
+    def _shift(self, packet: Any, setting: float | None = None) -> None:
+        setting = self.settings[0] if setting is None else setting
+        if setting:
+            shift = round(setting / self._courses[packet.stream_index].unit)
+            packet.dts = None if packet.dts is None else packet.dts + shift
+            packet.pts = None if packet.pts is None else packet.pts + shift
 
     def _set(self, course: _Course, time: float) -> None:
         """Find the setting of the clock with which a stream goes on; set the clock anew where none is."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from soundssl.media import ogg
 from soundssl.media.clock import FOUND, Clock
-from soundssl.media.headers import mp3_seconds
+from soundssl.media.headers import Tags, mp3_seconds
 from soundssl.media.opening import DecodeError, choose_tracks, open_container, video_streams
 from soundssl.media.request import BLOCK, Request
 
@@ -107,8 +107,13 @@ class _Track:
         self.convert = _Converter(rate)
         self.damaged = damaged
         self.broken: float | None = None  # seconds at which a packet could not be decoded
-        self.end = 0.0  # where the last frame with a stamp ends, in seconds of the container's time
+        self.last: tuple[int, float] | None = None  # stamp and seconds of the last frame that has one
         self.bytes, self.seconds = 0, 0.0  # of what was decoded
+
+    @property
+    def end(self) -> float:
+        """Where the last frame with a stamp ends, in seconds of the container's time."""
+        return 0.0 if self.last is None else float(self.last[0] * self.stream.time_base) + self.last[1]
 
     def blocks(self, start: float) -> Iterator[np.ndarray]:
         """Yield blocks [samples, channels] from `start` seconds on; raise DecodeError."""
@@ -154,16 +159,17 @@ class _Track:
         Of a bare stream only what lies about `start` and behind it is decoded.
         """
         index, clock = self.stream.index, self.clock
-        sample = _SampleClock(self.stream, clock.zero, self.rate)
+        sample, tags = _SampleClock(self.stream, clock.zero, self.rate), Tags()
         for packet in clock.packets():
             if packet.stream_index != index:
                 continue
             if start and packet.pts is not None and float(packet.pts * packet.time_base - clock.zero) < start - FOUND:
                 continue
+            tag = tags.within(bytes(packet)) if clock.bare else 0
             try:
                 frames = packet.decode()
             except av.error.InvalidDataError:  # the last one may be cut through; else the file is damaged
-                self._miss(packet)
+                self._miss(packet, tag)
                 continue
             if not frames:
                 continue
@@ -173,23 +179,29 @@ class _Track:
                     raise DecodeError(self.request.path, f"damaged at {at:.1f} s")
             self.bytes += packet.size
             for frame in frames:
-                self.seconds += frame.samples / frame.sample_rate
-                first = sample(frame)
-                if frame.pts is not None:
-                    self.end = float(frame.pts * frame.time_base) + frame.samples / frame.sample_rate
+                stamp, seconds = frame.pts, frame.samples / frame.sample_rate
+                self.seconds += seconds
+                first = None if stamp is None else sample(stamp)
+                if stamp is not None:
+                    self.last = stamp, seconds
                 for block in self.convert(frame):
                     yield first, block, self.damaged
                     first = None
 
-    def _miss(self, packet: Any) -> None:
-        """Take note of a packet that cannot be decoded; before the first good one it is no damage, but a beginning."""
+    def _miss(self, packet: Any, tags: int) -> None:
+        """Take note of a packet that cannot be decoded, whose bytes are `tags` in part.
+
+        Before the first good one it is no damage, but a beginning.
+        """
         if not self.seconds:
             return
+        if self.clock.bare and self.seconds > SETTLING:  # nothing states the time, its bytes do
+            lost = max(0, packet.size - tags) * self.seconds / self.bytes
+            self.clock.lose(lost - float((packet.duration or 0) * packet.time_base))
+            if tags and lost < EXACT:
+                return
         if self.broken is None:
             self.broken = max(0.0, self.end - float(self.clock.zero))
-        if self.clock.bare and self.seconds > SETTLING:  # nothing states the time, its bytes do
-            counted = float((packet.duration or 0) * packet.time_base)
-            self.clock.lose(max(0.0, packet.size * self.seconds / self.bytes - counted))
 
     def _stated_end(self) -> float:
         """Return the end of the sound, in seconds since zero, as far as the container knows."""
@@ -203,12 +215,14 @@ class _Track:
             return mp3_seconds(self.request.path)
         if stream.duration and STATING & names:
             return float((stream.start_time or 0) + stream.duration) * float(stream.time_base)
+        if "avi" in names and stream.codec_context.name.startswith("pcm_"):  # cut short it has no index, but a header
+            return stream.frames / stream.rate
         stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))  # Matroska
         return int(stated[1]) * 3600 + int(stated[2]) * 60 + float(stated[3]) if stated else 0.0
 
 
 class _SampleClock:
-    """Say which sample since the container's `zero` a frame begins with, in integers; None where it bears no stamp."""
+    """Say which sample since the container's `zero` a frame with a time stamp begins with, in integers."""
 
     def __init__(self, stream: Any, zero: Any, rate: int) -> None:
         base = stream.time_base
@@ -216,10 +230,8 @@ class _SampleClock:
         self.factor = base.numerator * zero.denominator * rate
         self.offset = zero.numerator * base.denominator * rate
 
-    def __call__(self, frame: Any) -> int | None:
-        if frame.pts is None:
-            return None
-        sample, rest = divmod(frame.pts * self.factor - self.offset, self.divisor)
+    def __call__(self, stamp: int) -> int:
+        sample, rest = divmod(stamp * self.factor - self.offset, self.divisor)
         return sample + (2 * rest > self.divisor or (2 * rest == self.divisor and sample % 2))
 
 

@@ -13,9 +13,11 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 UNSTATED = 1 << 16  # bytes about 2^31 and 2^32 that writers into a pipe leave where they cannot know
+IMPOSSIBLE = 1 << 50  # bytes, a petabyte: what 2^63 and its like stand for
 # What may stand behind the sound and is none: the tags of MP3 players.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 NAME = set((string.ascii_letters + string.digits + " _-.()\0").encode())  # bytes of the name of a chunk
+OLD_TAG = 128  # bytes of a tag of ID3v1
 LONGEST_TAG = 1 << 26  # bytes of an ID3 tag with pictures that are read over
 # Frames of layer III: samples by version (MPEG 2.5, none, 2, 1).
 LAYER_3 = (576, 0, 576, 1152)
@@ -85,7 +87,7 @@ def _chunk_of_sound(file: BinaryIO, size: int, layout: _Layout) -> Extent | None
         if name.startswith(layout.sound):
             begin, field, form, stated = body + layout.before, place + layout.name, layout.form, _known(length)
             if wide is not None and length == 0xFFFFFFFF:
-                (field, stated), form = wide, "<Q"
+                field, stated, form = wide[0], _known(wide[1]), "<Q"
             return _extent(file, size, begin, stated and stated - layout.before, field, form, layout)
         if length < 0:
             return None
@@ -96,7 +98,7 @@ def _chunk_of_sound(file: BinaryIO, size: int, layout: _Layout) -> Extent | None
 
 def _known(stated: int) -> int | None:
     """Return a size, None where it is none: a writer that cannot seek back leaves 0, -1, about 2^31 or 2^32."""
-    unknown = stated <= 0 or min(abs(stated - (1 << 31)), abs(stated - (1 << 32))) <= UNSTATED
+    unknown = not 0 < stated < IMPOSSIBLE or min(abs(stated - (1 << 31)), abs(stated - (1 << 32))) <= UNSTATED
     return None if unknown else stated
 
 
@@ -174,12 +176,35 @@ def is_mpeg_audio(path: str | os.PathLike) -> bool:
     return start == b"ID3" or (start[:1] == b"\xff" and start[1:2] >= b"\xe0")
 
 
+class Tags:
+    """Count the bytes of tags of MP3 players in a stream of packets: a tag may go on in those that follow."""
+
+    def __init__(self) -> None:
+        self.left = 0  # bytes of a tag that are still to come
+
+    def within(self, data: bytes) -> int:
+        """Return how many bytes of the next packet are tags."""
+        known = min(self.left, len(data))
+        self.left -= known
+        place = data.find(b"ID3", known)
+        if place >= 0 and len(data) >= place + 10 and max(data[place + 6 : place + 10]) < 0x80:
+            whole = 10 + _tag_length(data[place : place + 10])
+            here = min(whole, len(data) - place)
+            self.left, known = whole - here, known + here
+        return known + (OLD_TAG if b"TAG" in data[-OLD_TAG:] else 0)
+
+
+def _tag_length(head: bytes) -> int:
+    """Return how many bytes follow the ten that a tag of ID3 begins with."""
+    return sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+
+
 def mp3_seconds(path: str | os.PathLike) -> float:
     """Return the seconds that the Xing or Info frame of an MP3 file states, 0 where none does."""
     with open(path, "rb") as file:
         head = file.read(10)
         while head.startswith(b"ID3") and len(head) == 10:
-            length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            length = _tag_length(head)
             if length > LONGEST_TAG:
                 return 0.0
             file.seek(length, os.SEEK_CUR)

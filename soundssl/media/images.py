@@ -53,7 +53,7 @@ def read_images(
     except DecodeError as error:
         if heard is None:
             raise
-        heard.note(error.reason)
+        heard.note(f"pictures as far as they go: {error.reason}")
 
 
 def _pictures(path, container, stream, rate, size, start, end, heard: Heard | None) -> Iterator[np.ndarray]:
@@ -82,7 +82,7 @@ def _decoded(path, clock: Clock, stream, heard: Heard | None) -> Iterator:
             if begun and heard is None:
                 raise DecodeError(path, f"damaged video ({error.strerror or error})") from error
             if heard is not None and (begun or not clock.sought):
-                heard.note("damaged video")
+                heard.note("pictures as far as they go: damaged video")
             continue
         begun = begun or bool(frames)
         yield from frames
