@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
 import numpy as np
+from av.stream import Disposition
 from conftest import RATE
 
 PAGE = b"OggS\0"  # what every page of Ogg begins with
@@ -65,16 +66,89 @@ def encoded(stream, channels: np.ndarray, rate: int, layout: str, first: int = 0
     yield from stream.encode()
 
 
-def remux(source: Path, target: Path, change, fmt: str | None = None) -> Path:
-    """Copy packets into another file; `change(packet)` may alter the stamps of each, in seconds: `(pts, dts)`."""
-    with av.open(str(source)) as read, av.open(str(target), "w", format=fmt) as write:
-        streams = {stream.index: write.add_stream_from_template(stream) for stream in read.streams}
-        for packet in read.demux():
-            if packet.dts is None:
-                continue
-            packet.stream = streams[packet.stream.index]
-            change(packet)
-            write.mux(packet)
+def film(
+    path: Path,
+    seconds: float = 10.0,
+    move: Callable[[str, float], float] = lambda kind, time: time,
+    codec: str = "mpeg4",
+    sound_codec: str = "flac",
+    fmt: str | None = None,
+    last: float | None = None,
+) -> Path:
+    """Write clicks, and pictures as bright as `level`, interleaved; `move(kind, time)` moves stamps, in seconds.
+
+    The last picture lasts for `last` seconds.
+    """
+    rate = 48000
+    with av.open(str(path), "w", format=fmt) as container:
+        video, audio = container.add_stream(codec, rate=10), container.add_stream(sound_codec, rate=rate, layout="mono")
+        video.width, video.height, video.pix_fmt, video.max_b_frames = 64, 48, "yuv420p", 0
+        container.start_encoding()
+        packets = [("sound", packet) for packet in encoded(audio, clicks(seconds, rate)[None], rate, "mono")]
+        for i in range(round(seconds * 10)):
+            frame = av.VideoFrame.from_ndarray(np.full((48, 64, 3), level(i / 10), np.uint8), format="rgb24")
+            frame.pts = i
+            packets += [("picture", packet) for packet in video.encode(frame)]
+        packets += [("picture", packet) for packet in video.encode()]
+        if last is not None:
+            packets[-1][1].duration = round(last / packets[-1][1].time_base)
+        for kind, packet in sorted(packets, key=lambda pair: float((pair[1].dts or 0) * pair[1].time_base)):
+            time = float((packet.dts or 0) * packet.time_base)
+            shift = round((move(kind, time) - time) / packet.time_base)
+            packet.pts, packet.dts = packet.pts + shift, (packet.dts or 0) + shift
+            container.mux(packet)
+    return path
+
+
+def level(seconds: float) -> int:
+    """Return how bright the pictures of a film are at a time: a second each."""
+    return 10 + 20 * int(seconds)
+
+
+def tracks(path: Path, sounds: Sequence[np.ndarray], default: int | None = None, garbage: int | None = None) -> Path:
+    """Write tracks of FLAC, of which one may be the default and one garbage."""
+    with av.open(str(path), "w", format="matroska") as container:
+        streams = [container.add_stream("flac", rate=RATE, layout="mono") for _ in sounds]
+        for i, stream in enumerate(streams):
+            stream.disposition = Disposition.default if i == default else Disposition(0)
+        for i, (stream, sound) in enumerate(zip(streams, sounds, strict=True)):
+            for packet in encoded(stream, sound[None], RATE, "mono"):
+                if i == garbage:
+                    broken = av.Packet(bytes(packet.size))
+                    broken.stream, broken.pts, broken.dts, broken.time_base = stream, packet.pts, packet.dts, packet.time_base  # fmt: skip  # noqa: E501
+                    container.mux(broken)
+                else:
+                    container.mux(packet)
+    return path
+
+
+class Pipe:
+    """Take bytes as a pipe does: nobody can go back in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        path.write_bytes(b"")
+
+    def write(self, data: bytes) -> int:
+        """Append bytes."""
+        with open(self.path, "ab") as file:
+            return file.write(data)
+
+
+def piped(path: Path, sound: np.ndarray, rate: int, codec: str, fmt: str) -> Path:
+    """Write one track of sound [samples] into a pipe."""
+    with av.open(Pipe(path), "w", format=fmt) as container:
+        stream = container.add_stream(codec, rate=rate, layout="mono")
+        for packet in encoded(stream, sound[None], rate, "mono"):
+            container.mux(packet)
+    return path
+
+
+def overwritten(source: Path, target: Path, first: int, length: int) -> Path:
+    """Copy a file and put noise in place of some of its bytes."""
+    data = bytearray(source.read_bytes())
+    data[first : first + length] = np.random.default_rng(0).bytes(length)
+    target.write_bytes(data)
     return target
 
 

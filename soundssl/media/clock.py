@@ -171,7 +171,7 @@ def _priming(stream: Any) -> Fraction:
     return Fraction(PRIMING, stream.rate) if untold and stream.rate else Fraction(0)
 
 
-def _is_steady_file(path: str | os.PathLike) -> bool:
+def _is_steady_file(path: str | bytes | os.PathLike) -> bool:
     """Return whether the stamps of a file go on from its beginning to its end; remembered while it does not change."""
     status = os.stat(path)
     return _is_steady(os.fsencode(path), status.st_size, status.st_mtime_ns)

@@ -12,7 +12,7 @@ import numpy as np
 
 from soundssl.media import ogg
 from soundssl.media.clock import FOUND, Clock
-from soundssl.media.headers import Tags, mp3_seconds
+from soundssl.media.headers import Tags, leading_tag, mp3_seconds
 from soundssl.media.opening import DecodeError, choose_tracks, open_container, video_streams
 from soundssl.media.request import BLOCK, Request
 
@@ -109,6 +109,7 @@ class _Track:
         self.broken: float | None = None  # seconds at which a packet could not be decoded
         self.last: tuple[int, float] | None = None  # stamp and seconds of the last frame that has one
         self.bytes, self.seconds = 0, 0.0  # of what was decoded
+        self.looked = False  # for bytes that no packet holds
 
     @property
     def end(self) -> float:
@@ -118,10 +119,13 @@ class _Track:
     def blocks(self, start: float) -> Iterator[np.ndarray]:
         """Yield blocks [samples, channels] from `start` seconds on; raise DecodeError."""
         request = self.request
-        place = _Placing(self.rate, start, request.end)
+        self.clock.go_to(start)
+        # From its beginning a span is cut out of the whole: stamps alone may miss what was put together before it.
+        begin = start if self.clock.sought or self.clock.bare else 0.0
+        place = _Placing(self.rate, begin, request.end)
         try:
-            self.clock.go_to(start)
-            yield from place(self._frames(start if self.clock.bare else 0.0))
+            placed = place(self._frames(start if self.clock.bare else 0.0))
+            yield from _behind(placed, start - begin, self.rate) if begin < start else placed
         except av.error.FFmpegError as error:
             if not self.seconds:
                 raise DecodeError(request.path, f"damaged ({error.strerror or error})") from error
@@ -196,12 +200,21 @@ class _Track:
         if not self.seconds:
             return
         if self.clock.bare and self.seconds > SETTLING:  # nothing states the time, its bytes do
-            lost = max(0, packet.size - tags) * self.seconds / self.bytes
+            lost = (max(0, packet.size - tags) + self._dropped()) * self.seconds / self.bytes
             self.clock.lose(lost - float((packet.duration or 0) * packet.time_base))
             if tags and lost < EXACT:
                 return
         if self.broken is None:
             self.broken = max(0.0, self.end - float(self.clock.zero))
+
+    def _dropped(self) -> int:
+        """Return, at the first call, the bytes that no packet holds: FFmpeg looks for the next frame of raw AAC."""
+        if "aac" not in self.clock.names or self.looked:
+            return 0
+        self.looked = True
+        with open_container(self.request.path) as container:
+            held = sum(packet.size for packet in container.demux(container.streams.audio[0]))
+        return max(0, os.stat(self.request.path).st_size - leading_tag(self.request.path) - held)
 
     def _stated_end(self) -> float:
         """Return the end of the sound, in seconds since zero, as far as the container knows."""

@@ -14,9 +14,10 @@ from typing import BinaryIO, NamedTuple
 
 UNSTATED = 1 << 16  # bytes about 2^31 and 2^32 that writers into a pipe leave where they cannot know
 IMPOSSIBLE = 1 << 50  # bytes, a petabyte: what 2^63 and its like stand for
+PADDING = 1 << 16  # zeros behind the sound, at most: more are silence
 # What may stand behind the sound and is none: the tags of MP3 players.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
-NAME = set((string.ascii_letters + string.digits + " _-.()\0").encode())  # bytes of the name of a chunk
+NAME = set((string.ascii_letters + string.digits + " _-.()").encode())  # bytes of the name of a chunk
 OLD_TAG = 128  # bytes of a tag of ID3v1
 LONGEST_TAG = 1 << 26  # bytes of an ID3 tag with pictures that are read over
 # Frames of layer III: samples by version (MPEG 2.5, none, 2, 1).
@@ -118,7 +119,9 @@ def _ends_at(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> boo
     for place in (end, end + 1):  # with and without the byte that makes it even
         file.seek(place)
         behind = file.read(32)
-        if size - place < 12 or behind.startswith(TAGS) or not any(behind):
+        if size - place < 12 or behind.startswith(TAGS):
+            return True
+        if size - place < PADDING and not any(behind) and not any(file.read()):
             return True
         if layout is not None and set(behind[:4]) <= NAME and len(behind) >= layout.name + struct.calcsize(layout.form):
             (length,) = struct.unpack_from(layout.form, behind, layout.name)
@@ -128,13 +131,21 @@ def _ends_at(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> boo
 
 
 class Corrected(io.RawIOBase):
-    """Show a file with another size of its sound in the header, and nothing behind the sound."""
+    """Show a file with another size of its sound in the header, and nothing behind the sound.
+
+    A WAV file whose sound is longer than 4 GiB is shown as RF64.
+    """
 
     def __init__(self, path: str | os.PathLike, extent: Extent) -> None:
         self.file = open(path, "rb")  # noqa: SIM115 (closed by `close`)
-        self.extent, self.size = extent, extent.begin + extent.held
+        self.begin, self.held, self.place = extent.begin, extent.held, 0
+        head = bytearray(self.file.read(extent.begin))
         largest = (1 << 8 * struct.calcsize(extent.form) - (extent.form[-1] == "q")) - 1
-        self.value = struct.pack(extent.form, min(extent.held, largest))
+        struct.pack_into(extent.form, head, extent.field, min(extent.held, largest))
+        if extent.held > largest and head.startswith(b"RIFF"):
+            sizes = struct.pack("<4sIQQQI", b"ds64", 28, len(head) + 28 + extent.held, extent.held, 0, 0)
+            head[:12] = b"RF64\xff\xff\xff\xffWAVE" + sizes
+        self.head = bytes(head)
 
     def readable(self) -> bool:
         """Return that it can be read."""
@@ -146,21 +157,25 @@ class Corrected(io.RawIOBase):
 
     def tell(self) -> int:
         """Return the place."""
-        return self.file.tell()
+        return self.place
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place."""
-        if whence == os.SEEK_END:
-            return self.file.seek(self.size + offset)
-        return self.file.seek(offset, whence)
+        self.place = offset + (0, self.place, len(self.head) + self.held)[whence]
+        return self.place
 
     def readinto(self, buffer) -> int:
-        """Read bytes, those of the size as they should be."""
-        place, view = self.file.tell(), memoryview(buffer).cast("B")
-        count = self.file.readinto(view[: max(0, min(len(view), self.size - place))])
-        for i, byte in enumerate(self.value, self.extent.field - place):
-            if 0 <= i < count:
-                view[i] = byte
+        """Read bytes of the header, or of the sound."""
+        view = memoryview(buffer).cast("B")
+        if self.place < len(self.head):
+            part = self.head[self.place : self.place + len(view)]
+            view[: len(part)] = part
+            count = len(part)
+        else:
+            sound = self.place - len(self.head)
+            self.file.seek(self.begin + sound)
+            count = self.file.readinto(view[: max(0, min(len(view), self.held - sound))])
+        self.place += count
         return count
 
     def close(self) -> None:
@@ -192,6 +207,13 @@ class Tags:
             here = min(whole, len(data) - place)
             self.left, known = whole - here, known + here
         return known + (OLD_TAG if b"TAG" in data[-OLD_TAG:] else 0)
+
+
+def leading_tag(path: str | os.PathLike) -> int:
+    """Return the bytes of the tag of ID3 that a file begins with, 0 where none does."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+    return 10 + _tag_length(head) if head.startswith(b"ID3") and len(head) == 10 else 0
 
 
 def _tag_length(head: bytes) -> int:

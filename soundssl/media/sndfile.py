@@ -16,6 +16,7 @@ from soundssl.media.request import BLOCK, TOLERANCE, Request
 
 SIXTEEN_BITS = np.float32(2.0**-15)  # what an integer sample of 16 bits counts
 UNCOUNTED = 1 << 48  # samples that no file holds: libsndfile says 2^63 - 1 where the header states nothing
+LONGEST_HEADER = 1 << 26  # bytes before the sound that are copied to correct them
 READ_AHEAD = 1 << 14  # bytes that a decoder may leave unread behind the last sample: tags, padding
 
 
@@ -87,7 +88,7 @@ def open_sound_file(path: str | os.PathLike) -> SoundFile | None:
     descriptor = open_readable(path)
     extent = sound_extent(path)
     understated = extent is not None and extent.stated != extent.held and (extent.stated or 0) < extent.held
-    source = Corrected(path, extent) if extent is not None and understated else None
+    source = Corrected(path, extent) if extent is not None and understated and extent.begin < LONGEST_HEADER else None
     try:
         if source is None:
             file = SoundFile(descriptor)
