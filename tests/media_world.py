@@ -82,7 +82,8 @@ def film(
     rate = 48000
     with av.open(str(path), "w", format=fmt) as container:
         video, audio = container.add_stream(codec, rate=10), container.add_stream(sound_codec, rate=rate, layout="mono")
-        video.width, video.height, video.pix_fmt, video.max_b_frames = 64, 48, "yuv420p", 0
+        video.width, video.height, video.max_b_frames = 64, 48, 0
+        video.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
         container.start_encoding()
         packets = [("sound", packet) for packet in encoded(audio, clicks(seconds, rate)[None], rate, "mono")]
         for i in range(round(seconds * 10)):
@@ -102,7 +103,7 @@ def film(
 
 def level(seconds: float) -> int:
     """Return how bright the pictures of a film are at a time: a second each."""
-    return 10 + 20 * int(seconds)
+    return 10 + 20 * (int(seconds) % 12)
 
 
 def tracks(path: Path, sounds: Sequence[np.ndarray], default: int | None = None, garbage: int | None = None) -> Path:
@@ -174,6 +175,16 @@ def pages(data: bytes) -> list[bytes]:
     """Return the pages of an Ogg file."""
     starts = [i for i in range(len(data)) if data.startswith(PAGE, i)]
     return [data[a:b] for a, b in zip(starts, [*starts[1:], len(data)], strict=True)]
+
+
+def checked(page: bytes) -> bytes:
+    """Return a page of Ogg with its checksum (RFC 3533)."""
+    page, remainder = page[:22] + bytes(4) + page[26:], 0
+    for byte in page:
+        remainder ^= byte << 24
+        for _ in range(8):
+            remainder = (remainder << 1 ^ (0x04C11DB7 if remainder >> 31 else 0)) & 0xFFFFFFFF
+    return page[:22] + struct.pack("<I", remainder) + page[26:]
 
 
 def joined(parts: Sequence[Path], target: Path) -> Path:

@@ -67,6 +67,7 @@ def _first_that_decodes(
         begun = False
         with container if trial == 0 else open_container(request.path) as opened:
             track = _Track(opened, opened.streams[index], request, rate, damaged)
+            track.fault = behind if damaged else None
             try:
                 blocks = track.blocks(request.start) if behind is None else _behind(track.blocks(0.0), behind, rate)
                 for block in blocks:
@@ -106,7 +107,8 @@ class _Track:
         self.clock = Clock(request.path, container, [stream, *video_streams(container)[:1]])
         self.convert = _Converter(rate)
         self.damaged = damaged
-        self.broken: float | None = None  # seconds at which a packet could not be decoded
+        self.fault: float | None = None  # seconds at which something could not be decoded
+        self.broken = False  # whether the last packet could not be decoded
         self.last: tuple[int, float] | None = None  # stamp and seconds of the last frame that has one
         self.bytes, self.seconds = 0, 0.0  # of what was decoded
         self.looked = False  # for bytes that no packet holds
@@ -139,7 +141,7 @@ class _Track:
             raise DecodeError(request.path, "its audio cannot be decoded")
         if self.clock.steady:
             request.check_whole(self.end, self._declared_end())
-        if self.broken is not None:
+        if self.broken:
             request.truncated("truncated: its last frame is broken")
         if "ogg" in self.clock.names and not ogg.examine(request.path).ended:
             request.truncated("truncated: its last page is missing")
@@ -155,7 +157,7 @@ class _Track:
             else:
                 self.request.heard.note(fact)
         elif self.damaged and not self.request.heard.truncated:
-            self.request.damaged("damaged")
+            self.request.damaged("damaged" if self.fault is None else f"damaged at {self.fault:.1f} s")
 
     def _frames(self, start: float) -> Iterator[tuple[int | None, np.ndarray, bool]]:
         """Yield (first sample since zero, None where unknown; block [samples, channels]; whether damage came before).
@@ -177,10 +179,10 @@ class _Track:
                 continue
             if not frames:
                 continue
-            if self.broken is not None:
-                self.damaged, at, self.broken = True, self.broken, None
+            if self.broken:
+                self.damaged, self.broken = True, False
                 if not self.request.keep_damaged:
-                    raise DecodeError(self.request.path, f"damaged at {at:.1f} s")
+                    raise DecodeError(self.request.path, f"damaged at {self.fault:.1f} s")
             self.bytes += packet.size
             for frame in frames:
                 stamp, seconds = frame.pts, frame.samples / frame.sample_rate
@@ -204,8 +206,9 @@ class _Track:
             self.clock.lose(lost - float((packet.duration or 0) * packet.time_base))
             if tags and lost < EXACT:
                 return
-        if self.broken is None:
-            self.broken = max(0.0, self.end - float(self.clock.zero))
+        self.broken = True
+        if self.fault is None:
+            self.fault = max(0.0, self.end - float(self.clock.zero))
 
     def _dropped(self) -> int:
         """Return, at the first call, the bytes that no packet holds: FFmpeg looks for the next frame of raw AAC."""

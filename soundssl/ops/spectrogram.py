@@ -206,8 +206,9 @@ class LogMel:
         # as_strided, which does the same, takes ten times as long.
         frames: np.ndarray = np.ndarray(shape, waveform.dtype, waveform, 0, strides)
         mel = np.empty((len(frames), self.front_end.bands), self.dtype)
-        for first in range(0, len(frames), TILE):
-            self._mel(frames[first : first + TILE], mel[first : first + TILE])
+        with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
+            for first in range(0, len(frames), TILE):
+                self._mel(frames[first : first + TILE], mel[first : first + TILE])
         mel += self.floor
         if not mel.max(initial=0) < np.inf:  # too large, or no number: also where others were too large
             peak = float(np.abs(waveform).max())
