@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from soundssl import SoundsslError
+
 BLOCK = 512  # frames given at a time: a clip of five seconds at once
 TILE = 128  # of them computed at a time: with their spectra half a megabyte, which stays in a core's cache
 GROUP = 16  # neighbouring mel bands that are summed in one product, over the bins that any of them has
@@ -109,6 +111,10 @@ WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between 
 )
 
 
+class Overflow(SoundsslError):
+    """Samples are so large that what is computed or stored of them is no number any more."""
+
+
 def hertz_to_mel(frequency: np.ndarray, mel_scale: str = VGGISH_MEL) -> np.ndarray:
     """Return the mel value of frequencies in Hz; Slaney's is linear up to 1 kHz, 200/3 Hz a mel.
 
@@ -161,7 +167,8 @@ def frame_count(samples: int, front_end: FrontEnd) -> int:
 class LogMel:
     """Compute log-mel frames of a stream of waveform blocks; the same frames whatever the sizes of the blocks.
 
-    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know.
+    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know, and
+    Overflow for samples whose frames are no numbers.
     """
 
     def __init__(self, front_end: FrontEnd, dtype: str = "float32") -> None:
@@ -199,9 +206,13 @@ class LogMel:
         # as_strided, which does the same, takes ten times as long.
         frames: np.ndarray = np.ndarray(shape, waveform.dtype, waveform, 0, strides)
         mel = np.empty((len(frames), self.front_end.bands), self.dtype)
-        for first in range(0, len(frames), TILE):
-            self._mel(frames[first : first + TILE], mel[first : first + TILE])
+        with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
+            for first in range(0, len(frames), TILE):
+                self._mel(frames[first : first + TILE], mel[first : first + TILE])
         mel += self.floor
+        if not mel.max(initial=0) < np.inf:  # too large, or no number: also where others were too large
+            peak = float(np.abs(waveform).max())
+            raise Overflow(f"samples as large as {peak:.2g} overflow the frames; scale them to between -1 and 1")
         return self.log(mel, out=mel)
 
     def _mel(self, frames: np.ndarray, mel: np.ndarray) -> None:
@@ -241,6 +252,19 @@ def _reflected(blocks: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]
         yield np.pad(held, width, "reflect" if len(held) > 1 else "edge")
     elif begun:
         yield np.concatenate([held, held[-2 : -width - 2 : -1]])
+
+
+def held(blocks: Iterable[np.ndarray], dtype: str) -> Iterator[np.ndarray]:
+    """Yield the blocks of a waveform that is to be stored as `dtype`; raise Overflow where that does not hold it."""
+    largest = float(np.finfo(dtype).max)
+    for block in blocks:
+        peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0
+        if not peak <= largest:
+            raise Overflow(
+                f"samples as large as {peak:.2g}, {np.dtype(dtype).name} holds {largest:.2g}; scale them to between -1 "
+                "and 1, or store float32"
+            )
+        yield block
 
 
 def level_of(blocks: Iterable[np.ndarray]) -> tuple[float, float]:
