@@ -42,6 +42,8 @@ ROOMS = {
     "datasets": Room("", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
+    "tables": Room(""),
+    "detection": Room("detection* tables", "numpy", "pyarrow"),
     "labelling": Room("", "numpy"),
     "sheets": Room("", "numpy"),
     "views": Room("objectives files* ops*", "torch numpy"),
