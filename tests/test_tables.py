@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them: one meaning, whatever delimiter, coding and ends of lines; or a line with why not."""
+"""Tables as spreadsheets write them: one meaning whatever delimiter, coding and ends of lines; or a line that says why."""
 
 import pytest
 
