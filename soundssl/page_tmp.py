@@ -10,9 +10,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from importlib import resources
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -35,7 +34,7 @@ SLOWED = 10
 
 
 class Group(NamedTuple):
-    """Hold a question, other members of its cluster to hear beside it, and a heading such as `cluster 7, 120 windows`."""
+    """Hold a question, other members of its cluster to hear beside it, and a heading: `cluster 7, 120 windows`."""
 
     question: Question
     others: Sequence[Question] = ()
@@ -136,5 +135,3 @@ def _fewer(rows: np.ndarray, most: int) -> np.ndarray:
         return rows
     edges = np.linspace(0, len(rows), most + 1).astype(int)[:-1]
     return np.add.reduceat(rows, edges, axis=0) / np.diff([*edges, len(rows)])[:, None]
-
-

@@ -9,12 +9,12 @@ import time
 import numpy as np
 import pytest
 import soundfile
-
-from soundssl.labelling import sheets
 from soundssl.labelling.page import Group, build, spectrogram
 from soundssl.labelling.sheets import Question
 
-HOSTILE = '<img src=x onerror="document.title=\'hacked\'">'
+from soundssl.labelling import sheets
+
+HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
 NAME = "a \"quoted\" <b>مرحبا<b> 🐦 'name'.wav"
 COUNT = 40
 
@@ -161,7 +161,9 @@ def test_names_are_text_and_never_markup(browser, recordings, tmp_path):
     assert page.find_element("id", "title").text == HOSTILE and page.title == HOSTILE
     chips = [chip.text.lstrip("123456789\n") for chip in page.find_elements("css selector", "#chips button")]
     assert chips == [HOSTILE, "كلب 🐕"]
-    assert NAME in page.find_element("id", "place").text and "<i>2</i> windows" in page.find_element("id", "heading").text
+    assert (
+        NAME in page.find_element("id", "place").text and "<i>2</i> windows" in page.find_element("id", "heading").text
+    )
     assert page.find_elements("css selector", "main b, main i, #chips img") == []
     quiet(page)
 

@@ -1,4 +1,4 @@
-"""Tables as spreadsheets write them: one meaning whatever delimiter, coding and ends of lines; or a line that says why."""
+"""Tables as spreadsheets write them: one meaning whatever the coding and ends of lines, or a line that says why not."""
 
 import pytest
 
