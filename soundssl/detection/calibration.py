@@ -71,10 +71,9 @@ def choose(
         for column, one in zip(values.T, here, strict=True)
     ]
     right, recall = (_interval(values[:, i]) for i in (0, 1))
-    about = {"precision": means[0], "recall": means[1], "f1": means[2]}
     scale, offset = fit_logistic(score, true)
-    chosen = nothing._replace(threshold=threshold, scale=scale, offset=offset, **about)
-    return chosen._replace(precision_interval=right, recall_interval=recall)
+    chosen = nothing._replace(threshold=threshold, scale=scale, offset=offset, precision=means[0], recall=means[1])
+    return chosen._replace(f1=means[2], precision_interval=right, recall_interval=recall)
 
 
 def _interval(values: np.ndarray) -> tuple[float, float]:
@@ -132,8 +131,8 @@ def fit_logistic(score: np.ndarray, true: np.ndarray, steps: int = 50) -> tuple[
     odds = log_odds(score)
     middle, width = float(odds.mean()), max(float(odds.std()), EPSILON)
     design = np.stack([(odds - middle) / width, np.ones(len(score))], axis=1)
-    weight, loss = np.array([0.0, math.log((real + 1) / (other + 1))]), math.inf
-    step = np.zeros(2)
+    weight: np.ndarray = np.array([0.0, math.log((real + 1) / (other + 1))])
+    loss, step = math.inf, np.zeros(2)
     for _ in range(steps):  # Newton's method, with steps halved until the loss falls
         logits = design @ (weight + step)
         now = float((np.logaddexp(0, logits) - target * logits).sum())
