@@ -46,7 +46,7 @@ ROOMS = {
     "labels": Room("files* ops*", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
-    "views": Room("objectives files* ops*", "torch numpy"),
+    "tables": Room(""),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives views labels models* ops* files* device", "torch numpy"),

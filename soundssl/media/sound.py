@@ -102,7 +102,7 @@ def resample(blocks: Iterable[np.ndarray], source_rate: float, rate: float) -> I
     if stream is None:
         stream = soxr.ResampleStream(source_rate, rate, 1, dtype="float32", quality="HQ")
     held = np.empty(0, np.float32)
-    for block in _small(blocks, max(1, BLOCK * source_rate // rate)):
+    for block in _small(blocks, max(1, int(BLOCK * source_rate / rate))):
         if len(held):  # one behind: a short clip is then one block, and not that and a few samples
             yield stream.resample_chunk(held)
         held = block
