@@ -20,10 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import sections
 
-from soundssl import SoundsslError, files, labelling, pictures
+from soundssl import SoundsslError, files, labelling
 from soundssl.evaluations import clusters as agreement
 from soundssl.evaluations import tagging
 from soundssl.labels import Index
+from soundssl.reports import pictures
 
 
 class Way(NamedTuple):

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError, files, pictures
+from soundssl import SoundsslError, files
 from soundssl.evaluations.reading import clip_means
 from soundssl.labels import Index
+from soundssl.reports import pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -217,7 +218,7 @@ def draw(folder: Path) -> None:
     sides = {row: test_clips(folder / name, labels) for row, name in names.items()}
     rows = len(np.unique(sides["log-mel"].name))
     below = 0.5 + 0.72 * rows
-    with pictures.drawn(folder / "report.png", 11, 5.2 + below) as figure:
+    with pictures.canvas(folder / "report.png", 11, 5.2 + below) as figure:
         above, under = figure.subfigures(2, 1, height_ratios=[5.2, below])
         draw_maps(above, sides)
         draw_neighbours(under, features, sides)

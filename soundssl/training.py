@@ -7,7 +7,6 @@ The batch of a step depends on the seed, the stage and the step alone, so a resu
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -349,4 +348,4 @@ def loader_workers(accelerator: Accelerator) -> int:
     """Return how many processes read examples: none on a CPU, whose cores the encoder needs, else a few a device."""
     if accelerator.device.type == "cpu":
         return 0
-    return max(1, min(4, len(os.sched_getaffinity(0)) // accelerator.world_size))
+    return max(1, min(4, device.cores() // accelerator.world_size))

@@ -75,7 +75,8 @@ class _Tasks:
 def _serve(pipe: Connection, prepare: Callable[[int], Callable], number: int) -> None:
     """Answer tasks until the parent hangs up; an exception of the work's own is the parent's to raise."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     _hush_libraries()
     try:
         work = prepare(number)
@@ -216,7 +217,13 @@ def _receive(worker: _Worker) -> list[Any] | WorkerDied:
 
 @contextlib.contextmanager
 def _sheltered() -> Iterator[None]:
-    """Keep Ctrl-C from children while they start: they inherit the mask, and would die with a traceback each."""
+    """Keep Ctrl-C from children while they start: they inherit the mask, and would die with a traceback each.
+
+    Windows has no such mask.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

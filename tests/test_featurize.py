@@ -18,7 +18,7 @@ from conftest import CLASSES, RATE, synthesise, unprivileged, write_video
 
 from soundssl import files
 from soundssl.commands import main
-from soundssl.files import spooling, writing
+from soundssl.files import spooling
 from soundssl.media import read_audio
 from soundssl.ops.spectrogram import log_mel
 
@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(few, tmp_pat
 
     monkeypatch.setattr(os, "pwrite", full)
     status, _, error = call(few, "-o", tmp_path / "f.h5", "-q")
-    fact = f"{tmp_path}/f.h5.partial: No space left on device; make room, and give the same command again"
+    fact = f"{tmp_path}/f.h5: No space left on device; make room, and give the same command again"
     assert (status, error) == (1, f"soundssl featurize: {fact}\n")
     monkeypatch.undo()
     status, _, error = call(few, "-o", tmp_path / "f.h5")
@@ -296,8 +296,7 @@ def test_parts_of_a_finished_output_are_cleared_up(few, tmp_path, call, monkeypa
     monkeypatch.undo()
     first = output.read_bytes()
     assert parts.is_dir() and keys(output) == ["0.wav", "1.wav", "2.wav", "3.wav"]
-    with open(parts / "journal.jsonl", "rb") as journal:
-        writing.lock(journal, output)  # another run is at work there
+    with files.alone(output):  # another run is at work there
         assert "is up to date" in call(few, "-o", output)[2] and parts.is_dir()
     assert "is up to date" in call(few, "-o", output)[2] and not parts.exists()
     assert output.read_bytes() == first

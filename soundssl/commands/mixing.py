@@ -83,8 +83,8 @@ def excerpt(source, row: int, length: int, generator):
 
 def draw(path: Path, kept: list) -> None:
     """Draw the first mixtures as spectrograms: mixture, sources, tracks; `kept` holds (sources, tracks) a mixture."""
-    from soundssl import pictures
     from soundssl.ops.spectrogram import log_mel
+    from soundssl.reports import pictures
 
     rows, names = [], []
     for pair, tracks in kept:

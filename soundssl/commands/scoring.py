@@ -61,7 +61,7 @@ def begin(report: Report, labels: Path | None) -> Report:
     from soundssl import files
 
     if report.output:
-        files.guard(report.output, no_clobber=False)
+        files.guard(report.output, no_clobber=False, through=True)
         given = [path for path in (report.input, labels, report.baseline, report.topline) if path]
         files.guard_inputs(report.output, given)
     if bool(report.baseline) != bool(report.topline):
@@ -80,7 +80,7 @@ def show(rows: list[dict], report: Report) -> None:
         rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
     lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
     if report.output:
-        with files.replace(report.output) as partial:
+        with files.replace(report.output, through=True) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     if not sys.stdout.isatty():
         if not report.output:

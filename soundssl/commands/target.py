@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +39,10 @@ class Target:
     def terminal(self) -> Terminal:
         """What messages and progress of this command go to."""
         return Terminal(self.command, self.quiet)
+
+    def of_process(self, main: bool) -> Target:
+        """Return the target of one of several processes: only the main one says anything and prints the path."""
+        return self if main else replace(self, implied=False, quiet=True)
 
     @property
     def provenance(self) -> str | None:

@@ -1,7 +1,8 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
 schema      the five kinds of file as tables
-writing     atomic files with provenance
+outputs     whole under their final name or not at all
+writing     files with provenance inside
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
@@ -17,6 +18,7 @@ from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, replace, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -35,19 +37,7 @@ from soundssl.files.reading import (
     require,
 )
 from soundssl.files.spooling import Spool, Store, clear_finished, differences
-from soundssl.files.writing import (
-    Log,
-    Unusable,
-    alone,
-    create,
-    digest,
-    guard,
-    guard_inputs,
-    replace,
-    text,
-    write_embeddings,
-    write_matrix,
-)
+from soundssl.files.writing import Log, create, digest, write_embeddings, write_matrix
 
 __all__ = [
     "Clips",
@@ -57,6 +47,7 @@ __all__ = [
     "FormatError",
     "Join",
     "Labels",
+    "Lock",
     "Log",
     "Missing",
     "Model",

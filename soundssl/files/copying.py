@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from soundssl.files.moments import Moments, merge_moments, moments_of, summary_of
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError
-from soundssl.files.writing import Sink, text
+from soundssl.files.writing import Sink
 
 BLOCK = 1 << 21  # bytes copied at a time: threads of Python need time to take turns, and short ones take many
 ROOM = 1 << 17  # numbers whose moments are taken at a time: in float64 half of what a core caches
@@ -38,7 +39,7 @@ class _Room:
         filled = 0
         for path, at, left in stretches:
             while left:
-                count = os.preadv(self._opened(path), [self.block[filled : filled + left]], at)
+                count = _read_into(self.block[filled : filled + left], self._opened(path), at)
                 if not count:
                     raise FormatError(f"{text(path)} is shorter than was noted; make it again")
                 at, left, filled = at + count, left - count, filled + count
@@ -48,13 +49,23 @@ class _Room:
         if path not in self.files:
             if len(self.files) == OPEN_FILES:
                 os.close(self.files.pop(next(iter(self.files))))
-            self.files[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self.files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         return self.files[path]
 
     def close(self) -> None:
         """Close the files."""
         while self.files:
             os.close(self.files.popitem()[1])
+
+
+def _read_into(block: memoryview, descriptor: int, at: int) -> int:
+    """Read bytes from a position on; return how many. Windows has no preadv, macOS has one since its eleventh."""
+    if hasattr(os, "preadv"):
+        return os.preadv(descriptor, [block], at)
+    os.lseek(descriptor, at, os.SEEK_SET)
+    data = os.read(descriptor, len(block))
+    block[: len(data)] = data
+    return len(data)
 
 
 def _rows_of_block(row_bytes: int) -> int:

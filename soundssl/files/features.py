@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from soundssl.files.outputs import text
 from soundssl.files.reading import Array, Clips, FormatError, open_checked
-from soundssl.files.writing import text
 
 # Attributes that define a front end: a model takes features only where all of them agree.
 FRONT_END = (

@@ -17,10 +17,11 @@ import numpy as np
 
 from soundssl.files.features import FRONT_END
 from soundssl.files.moments import merge_summaries
+from soundssl.files.outputs import Unusable, text
 from soundssl.files.reading import FormatError, identity, open_checked
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
 from soundssl.files.spooling import Store, column, order, read_entries, storage_error
-from soundssl.files.writing import Sink, Unusable, create, text
+from soundssl.files.writing import Sink, create
 
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 
+from soundssl.files.outputs import Lock
 from soundssl.files.spooling import JOURNAL, parts_of, remove_parts
-from soundssl.files.writing import lock
 
 
 class Vectors:
@@ -20,9 +19,9 @@ class Vectors:
 
     def __init__(self, output: str | os.PathLike, made_from: str, width: int, dtype: str, afresh: bool) -> None:
         self.width, self.dtype, self.folder = width, np.dtype(dtype), parts_of(output)
+        self.lock = Lock(output)
         self.folder.mkdir(exist_ok=True)
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        lock(self.journal, Path(output))
         self.journal.seek(0)
         known = self.journal.read() == made_from and not afresh
         self.file = open(self.folder / "vectors", "r+b" if known else "w+b")  # noqa: SIM115 (open until `close`)
@@ -52,8 +51,13 @@ class Vectors:
         """Let go of the folder; what is in it stays, for the run that goes on."""
         self.file.close()
         self.journal.close()
+        self.lock.release()
 
     def discard(self) -> None:
         """Remove the folder: the output is written."""
-        self.close()
-        remove_parts(self.folder)
+        self.file.close()
+        self.journal.close()
+        try:
+            remove_parts(self.folder)
+        finally:
+            self.lock.release()

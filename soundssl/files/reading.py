@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 
 from soundssl import SoundsslError
+from soundssl.files.outputs import is_special, text
 from soundssl.files.schema import KINDS, check
-from soundssl.files.writing import datasets, text
+from soundssl.files.trust import fetched_from_elsewhere
+from soundssl.files.writing import datasets
 
 NAMED = 2  # kinds of file that a message names with the commands that make them
 
@@ -34,11 +36,12 @@ class Missing(SoundsslError):
 
 def require(path: str | os.PathLike) -> Path:
     """Return the path of a readable, regular file; raise Missing otherwise."""
-    path = Path(path)
-    if not path.exists():
+    if not (path := Path(path)).exists():
         raise Missing(f"{text(path)} does not exist; check the path")
     if path.is_dir():
         raise Missing(f"{text(path)} is a folder, not a file; name the file in it")
+    if is_special(path):
+        raise Missing(f"{text(path)} is a pipe or a device, in which one cannot go back; write it to a file first")
     if not os.access(path, os.R_OK):
         raise Missing(f"{text(path)} cannot be read; check its permissions")
     return path
@@ -64,6 +67,8 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
             missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
             if missing:
                 raise ValueError(f"attribute {missing[0]} is missing")
+            if fetched := fetched_from_elsewhere(path, file):
+                raise FormatError(f"{text(path)} fetches {fetched}; it is not trusted, make it again")
             check(KINDS[file.attrs["kind"]], datasets(file))
             _check_parts(path, file)
             yield file

@@ -39,8 +39,9 @@ def open_readable(path: str | os.PathLike) -> int:
             raise DecodeError(path, "not a regular file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
-            if not os.pread(descriptor, 1, 0):
+            if not os.read(descriptor, 1):
                 raise DecodeError(path, "empty file")
+            os.lseek(descriptor, 0, os.SEEK_SET)
         except BaseException:
             os.close(descriptor)
             raise

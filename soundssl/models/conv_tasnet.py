@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundssl import SoundsslError
+from soundssl.dependencies import needed
+
+TORCHAUDIO = "install the torchaudio of the same build as torch, or choose --separator tdcn"
 
 
 class ConvTasNet(nn.Module):
@@ -19,13 +21,8 @@ class ConvTasNet(nn.Module):
 
     def __init__(self, tracks: int, **sizes: int) -> None:
         super().__init__()
-        try:
+        with needed("Conv-TasNet", "torchaudio", TORCHAUDIO, ("torch",)):
             from torchaudio.models import ConvTasNet as Net
-        except (ImportError, OSError) as error:  # its library is built for one torch, and may not load beside another
-            raise SoundsslError(
-                f"Conv-TasNet needs torchaudio, which does not load beside torch {torch.__version__} ({error}); "
-                f"install a torchaudio for it, or choose --separator tdcn"
-            ) from error
         self.net: Any = Net(num_sources=tracks, **sizes)
         self.tracks, self.hop = tracks, self.net.enc_stride
         self.size = tracks * self.net.enc_num_feats

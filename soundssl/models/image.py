@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from soundssl.models.resnet import timm_for
+
 FOLD = 4  # pixels, both ways, that become channels: convolutions of stride 2 train five times slower on a CPU
 FOLDED = (48, 96, 192, 256)  # channels of 3x3 convolutions with poolings between
 VGG = (64, 128, 256, 512)  # channels of pairs of 3x3 convolutions with poolings between
@@ -79,7 +81,8 @@ def _mean_and_maximum(maps: Tensor) -> Tensor:
 
 def resnet50(size: int) -> nn.Module:
     """Build ResNet-50 for colour pictures. Shape: [batch, 3, height, width] to [batch, size]."""
-    from timm.models.resnet import Bottleneck, ResNet
+    with timm_for("the image tower resnet50", "--set tower=folded"):
+        from timm.models.resnet import Bottleneck, ResNet
 
     block: Any = Bottleneck
     return ResNet(block, (3, 4, 6, 3), num_classes=size)

@@ -9,6 +9,8 @@ import importlib.util
 
 import numpy as np
 
+from soundssl.dependencies import needed
+
 ROW_BLOCK = 512  # queries a block
 COLUMN_BLOCK = 32768  # base rows a block; 512 x 32768 float32 is 64 MB
 MEMBERS = 16  # base rows a group: larger makes fewer maxima to rank but more scores to rank again
@@ -71,7 +73,8 @@ def nearest_by_faiss(queries: np.ndarray, base: np.ndarray, k: int) -> tuple[np.
 
     Shape: float32 queries [Q, d], base [N, d]; returns [Q, k] similarities and indices.
     """
-    import faiss
+    with needed("the neighbour search", "faiss", "install a faiss-cpu for this numpy, or uninstall it"):
+        import faiss
 
     index = faiss.IndexFlatIP(base.shape[1])
     index.add(base)

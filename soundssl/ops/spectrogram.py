@@ -273,7 +273,7 @@ def extended(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]
 def cut(blocks: Iterable[np.ndarray], samples: int) -> Iterator[Iterator[np.ndarray]]:
     """Yield the pieces of `samples` that a waveform falls into, each as blocks; exhaust one before the next.
 
-    >>> [[list(part) for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
+    >>> [[part.tolist() for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
     [[[0, 1]], [[2], [3]], [[4]]]
     """
     waiting = iter(blocks)

@@ -23,13 +23,13 @@ class Text(NamedTuple):
     examples: list[str]
 
 
-def read_docstring(docstring: str) -> Text:
+def read_docstring(docstring: str | None) -> Text:
     """Divide a docstring; what follows `Example:` or `Examples:` are command lines, one a paragraph.
 
     >>> read_docstring("Do it.\\n\\nMore.\\n\\nExample:\\n\\nsoundssl do it").examples
     ['soundssl do it']
     """
-    parts = [" ".join(part.split()) for part in inspect.cleandoc(docstring).split("\n\n")]
+    parts = [" ".join(part.split()) for part in inspect.cleandoc(docstring or "").split("\n\n")]
     end = next((i for i, part in enumerate(parts) if HEADINGS.fullmatch(part)), len(parts))
     lines = [part for part in parts[:end] if part.startswith("soundssl ")]  # the pipeline of the overview
     return Text(parts[0], [part for part in parts[1:end] if part not in lines], lines + parts[end + 1 :])

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError
+from soundssl import SoundsslError, files
 
 COLUMNS = ("cluster", "file", "clip", "start", "end", "class")
 NONE = ("none", "none of these")
@@ -136,14 +138,14 @@ def parse(words: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:
     ((), None)
     """
     names = list(dict.fromkeys(word.strip() for word in words.split(";") if word.strip()))
-    folded = [name.casefold() for name in names]
+    plain = [name.casefold() for name in names]
     if not names:
         raise ValueError("there is no answer")
-    if len(names) > 1 and any(name in (*NONE, *UNKNOWN) for name in folded):
+    if len(names) > 1 and any(name in (*NONE, *UNKNOWN) for name in plain):
         raise ValueError(f"{words!r} says both a class and none; write the classes, or none, or ?")
-    if folded[0] in UNKNOWN:
+    if plain[0] in UNKNOWN:
         return None
-    if folded[0] in NONE:
+    if plain[0] in NONE:
         return ()
     known = {name.casefold(): name for name in reversed(classes)}
     return tuple(dict.fromkeys(known.setdefault(name.casefold(), name) for name in names))
@@ -203,3 +205,41 @@ class Finder:
                 )
             found[row], seen[group] = line, line.number
         return found
+
+
+class Journal:
+    """Keep answers in a sheet beside an output: a line an answer, on the disk before the next question is asked.
+
+    What a crash of the machine left of a last line is cut off. Raises SheetError where the sheet cannot be read.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.path = output.with_name(output.name + ".answers.csv")
+        self.name = files.text(self.path)
+        self.lines: list[Line] = []
+        content = self.path.read_bytes() if self.path.is_file() else b""
+        whole = content[: content.rfind(b"\n") + 1]
+        if len(whole) < len(content):
+            os.truncate(self.path, len(whole))
+        if whole:
+            self.lines = read(whole, self.name)
+
+    def add(self, question: Question, answer: str) -> None:
+        """Append an answer."""
+        fresh = not self.path.is_file() or not self.path.stat().st_size
+        line = write_line(question, answer)
+        with open(self.path, "a", encoding="utf-8", newline="") as file:
+            file.write((write([]) if fresh else "") + line)
+            file.flush()
+            os.fsync(file.fileno())
+        number = (self.lines[-1].number if self.lines else 1) + line.count("\n")
+        self.lines.append(Line(number, question.cluster, question.clip, question.start, answer))
+
+    def undo(self) -> Line:
+        """Take back the last answer and return its line."""
+        last = self.lines.pop()
+        kept = self.lines[-1].number if self.lines else 1
+        content = self.path.read_bytes().splitlines(keepends=True)[:kept]
+        with files.replace(self.path) as partial:
+            partial.write_bytes(b"".join(content))
+        return last

@@ -1,4 +1,4 @@
-"""Draw what an embedding has learnt: retrieved neighbours as spectrograms, a map of clips, scores with their intervals.
+"""Plots of what an embedding has learnt: retrieved neighbours as spectrograms, a map of clips, scores, clusters.
 
 Every picture is a PNG at 120 dots per inch, written under a temporary name and moved into place. The colours of classes
 are those of Okabe and Ito (2008) with some of Tol's muted set, which stay apart under the common deficiencies of colour
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError
+from soundssl.dependencies import needed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,18 +45,16 @@ class Score(NamedTuple):
 
 
 @contextlib.contextmanager
-def drawn(path: str | os.PathLike[str], width: float, height: float) -> Iterator["Figure"]:
+def canvas(path: str | os.PathLike[str], width: float, height: float) -> Iterator["Figure"]:
     """Yield an empty figure of a size in inches, and write it as PNG when the body succeeds.
 
     The figure has a canvas of its own, so matplotlib's global state and the caller's backend stay as they are. Whoever
-    reads the path sees the old file or the whole new one. Raises `SoundsslError` without matplotlib.
+    reads the path sees the old file or the whole new one. Raises DependencyError without matplotlib.
     """
-    try:
+    with needed("a picture", "matplotlib", "pip install 'soundssl[plot]'"):
         from matplotlib import rc_context
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SoundsslError("pictures need matplotlib: pip install 'soundssl[plot]'") from error
     final = Path(path)
     partial = final.with_name(final.name + ".partial")
     try:
@@ -79,7 +77,7 @@ def frameless(axes: "Axes") -> None:
 def spectrogram(
     axes: "Axes", frames: np.ndarray, title: str, border: str, limits: tuple[float, float] | None = None
 ) -> None:
-    """Draw log-mel frames [frames, bands], low bands below, scaled to `limits` or their own range, in a border."""
+    """Plot log-mel frames [frames, bands], low bands below, scaled to `limits` or their own range, in a border."""
     low, high = limits or np.quantile(frames, [0.02, 0.998])
     axes.imshow(np.asarray(frames, np.float32).T, origin="lower", aspect="auto", cmap="magma", vmin=low, vmax=high)
     axes.set_xticks([])
@@ -96,7 +94,7 @@ def neighbours(
     names: Sequence[Sequence[str]],
     classes: Sequence[Sequence[str]] | None = None,
 ) -> None:
-    """Draw each query at the left of its row and its nearest neighbours, nearest first, at the right.
+    """Plot each query at the left of its row and its nearest neighbours, nearest first, at the right.
 
     A row of `names`, and of `classes`, has one entry for the query and one for each neighbour. With classes the border
     of a neighbour is green if it has the class of the query and red if not.
@@ -112,7 +110,7 @@ def neighbours(
                 f"need {[len(row) for row in rows]} names or classes a row, got {[len(row) for row in given]}"
             )
     columns = max(map(len, rows))
-    with drawn(path, 0.4 + 1.55 * columns, 0.3 + 1.25 * len(rows)) as figure:
+    with canvas(path, 0.4 + 1.55 * columns, 0.3 + 1.25 * len(rows)) as figure:
         panels = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.08})
         for axes in panels.flat:
             axes.axis("off")
@@ -131,7 +129,7 @@ def neighbours(
 def separations(
     path: str | os.PathLike[str], rows: Sequence[Sequence[np.ndarray]], names: Sequence[Sequence[str]]
 ) -> None:
-    """Draw each mixture at the left of its row, its sources and its tracks at the right, in the mixture's range.
+    """Plot each mixture at the left of its row, its sources and its tracks at the right, in the mixture's range.
 
     So a track in which nothing is stays dark. Shape: rows [mixtures][1 + sources + tracks][frames, bands], and as many
     names. Raises ValueError where there are none, or not as many.
@@ -139,7 +137,7 @@ def separations(
     if not rows or [len(row) for row in rows] != [len(row) for row in names]:
         raise ValueError(f"need names for {[len(row) for row in rows]} pictures a row, got {[len(n) for n in names]}")
     columns = max(map(len, rows))
-    with drawn(path, 0.4 + 1.55 * columns, 0.2 + 1.25 * len(rows)) as figure:
+    with canvas(path, 0.4 + 1.55 * columns, 0.2 + 1.25 * len(rows)) as figure:
         panels = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"wspace": 0.08})
         for axes in panels.flat:
             axes.axis("off")
@@ -177,7 +175,7 @@ def embedding_map(path: str | os.PathLike[str], points: np.ndarray, classes: Seq
 
     Shape: points [clips, 2]; classes [clips]. Raises ValueError past 20 classes, which no palette keeps apart.
     """
-    with drawn(path, 7, 5) as figure:
+    with canvas(path, 7, 5) as figure:
         axes = figure.subplots()
         scatter(axes, points, classes)
         axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=10)
@@ -194,17 +192,17 @@ def curves(
     what: str,
     top: tuple[str, float] | None = None,
 ) -> None:
-    """Draw named curves over a logarithmic axis, each with its band of uncertainty, and a line at what is the most.
+    """Plot named curves over a logarithmic axis, each with its band of uncertainty, and a line at what is the most.
 
     A line is (name, places, values), a value (middle, low, high); `over` and `what` name the axes, `top` (name, value)
-    the line. Raises ValueError without a point to draw, or where a line's places and values differ in number.
+    the line. Raises ValueError without a point to plot, or where a line's places and values differ in number.
     """
     if not any(places for _, places, _ in lines):
         raise ValueError("curves needs at least one point, got 0")
     for name, places, values in lines:
         if len(places) != len(values):
             raise ValueError(f"{name} has {len(places)} places and {len(values)} values")
-    with drawn(path, 7, 4.6) as figure:
+    with canvas(path, 7, 4.6) as figure:
         axes = figure.subplots()
         frameless(axes)
         axes.set_xscale("log")
@@ -235,14 +233,14 @@ def clusters(
     edges: np.ndarray,
     largest: Sequence[tuple[str, str]],
 ) -> None:
-    """Draw sizes of clusters by rank, how sure windows are of their cluster, and the largest clusters in words.
+    """Plot sizes of clusters by rank, how sure windows are of their cluster, and the largest clusters in words.
 
     Shape: sizes `[active]`, the largest first; share `[bins]` of the windows with a confidence between edges
     `[bins + 1]`; largest: (name and size, what is in it). Raises ValueError without a cluster.
     """
     if not len(sizes):
         raise ValueError("clusters needs at least one cluster with windows, got 0")
-    with drawn(path, 9, 3.4 + 0.26 * len(largest)) as figure:
+    with canvas(path, 9, 3.4 + 0.26 * len(largest)) as figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 0.3 + 0.26 * len(largest)], squeeze=False)[:, 0]
         ranks, confidences = top.subplots(1, 2)
         for axes, over, what in ((ranks, "rank", "windows"), (confidences, "confidence", "share of windows")):
@@ -267,7 +265,7 @@ def clusters(
 def bars(
     path: str | os.PathLike[str], rows: Sequence[Score | tuple], title: str = "", chance: float | None = None
 ) -> None:
-    """Draw named scores as bars from the top downwards, each with its interval where it has one, and a line at chance.
+    """Plot named scores as bars from the top downwards, each with its interval where it has one, and a line at chance.
 
     A row is (name, value) or (name, value, low, high).
     """
@@ -277,7 +275,7 @@ def bars(
     place, value = np.arange(len(scores)), np.array([score.value for score in scores], float)
     interval = np.array([[score.low, score.high] for score in scores], float)
     known = ~np.isnan(interval).any(axis=1)
-    with drawn(path, 7, 0.9 + 0.42 * len(scores)) as figure:
+    with canvas(path, 7, 0.9 + 0.42 * len(scores)) as figure:
         axes = figure.subplots()
         frameless(axes)
         axes.barh(place, value, height=0.62, color=PALETTE[0])

@@ -1,16 +1,16 @@
-"""Labels from clusters: which clusters to ask about, whom to show, how an answer spreads (Jansen et al. 2020).
+"""Which clusters to ask about, and which of their windows (Jansen et al. 2020).
 
 The paper asks about one member a cluster, drawn at random, and gives its label to all members; which clusters a budget
-smaller than their number goes to is not stated (largest first is inferred). An answer is None for "cannot tell", else
-the classes that are heard, `()` for "none of these".
+smaller than their number goes to is not stated (largest first is inferred).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from soundssl.labelling.windows import Windows
 
 ORDERS = {
     "size": "largest cluster first (inferred)",
@@ -37,6 +37,7 @@ PRESETS = {
     "best": Plan("diverse", "central", 0.5),
     "paper": Plan("size", "random", 1.0),
 }
+BASELINE = Plan("random", "random", 1.0)  # windows at random, each labelled alone
 
 
 def order(
@@ -111,67 +112,17 @@ def draw(windows: int, generator: np.random.Generator) -> np.ndarray:
     return generator.permutation(windows)
 
 
-def spread(
-    cluster: np.ndarray, asked: np.ndarray, similarity: np.ndarray, share: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the windows that take the answers, in rising order, and for each the number of the question it takes.
+def questions(windows: Windows, plan: Plan, budget: int | None = None, seed: int = 0) -> np.ndarray:
+    """Return the windows to ask about, one of each cluster, in the order in which to ask; at random without clusters.
 
-    Of every cluster that was asked about these are the window asked about and the members most similar to the centre,
-    `share` of the members in all, rounded up. Raises ValueError unless 0 < share <= 1 and clusters differ.
-
-    Shape: cluster, similarity `[windows]`; asked `[questions]`, rows; results `[labelled windows]`.
+    Shape: rows `[questions]`, as many as there are clusters in use. `budget` is what the diverse order looks ahead.
     """
-    if not 0 < share <= 1:
-        raise ValueError(f"an answer spreads to a share of a cluster between 0 and 1, not {share:g}")
-    if len(np.unique(cluster[asked])) < len(asked):
-        clusters = len(np.unique(cluster[asked]))
-        raise ValueError(f"{len(asked)} questions went to {clusters} clusters; a cluster takes one")
-    if not len(asked):
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    question = np.full(int(cluster.max()) + 2, -1)  # its last place is that of cluster -1
-    question[cluster[asked]] = np.arange(len(asked))
-    rows = np.flatnonzero(question[cluster] >= 0)
-    of = question[cluster[rows]]
-    nearest = np.lexsort((-similarity[rows], rows != asked[of], of))
-    rows, of = rows[nearest], of[nearest]
-    size = np.bincount(of, minlength=len(asked))
-    rank = np.arange(len(rows)) - (np.cumsum(size) - size)[of]
-    kept = rank < np.ceil(share * size - 1e-9)[of]  # 0.07 * 100 is more than 7
-    rows, of = rows[kept], of[kept]
-    rising = np.argsort(rows)
-    return rows[rising], of[rising]
-
-
-def encode(answers: Sequence[tuple[str, ...] | None], classes: Sequence[str]) -> np.ndarray:
-    """Return answers as labels: 1 for a class named, 0 for one not named, -1 throughout for "cannot tell".
-
-    Shape: `[questions, classes]`, int8.
-
-    >>> encode([("cat",), (), None], ["cat", "dog"]).tolist()
-    [[1, 0], [0, 0], [-1, -1]]
-    """
-    column = {name: i for i, name in enumerate(classes)}
-    label = np.zeros((len(answers), len(classes)), np.int8)
-    for row, answer in zip(label, answers, strict=True):
-        if answer is None:
-            row[:] = -1
-        for name in answer or ():
-            row[column[name]] = 1
-    return label
-
-
-def spent(named: np.ndarray, budget: int, free: bool) -> int:
-    """Return how many questions, in their order, a budget pays for; where `free`, only those that gave a class cost.
-
-    Shape: named `[questions]`, whether the answer names a class.
-
-    >>> spent(np.array([True, False, True, True]), 2, free=True)
-    3
-    """
-    if not free:
-        return min(budget, len(named))
-    ends = np.flatnonzero(np.cumsum(named) >= budget)
-    return int(ends[0]) + 1 if len(ends) else len(named)
+    generator = np.random.default_rng(seed)
+    if windows.random:
+        return draw(len(windows), generator)
+    mean = windows.means() if plan.order == "diverse" else None
+    chosen = order(windows.cluster, plan.order, generator, mean, budget)
+    return ask(windows.cluster, chosen, plan.ask, windows.similarity, windows.confidence, generator)
 
 
 def _known(what: str, name: str, table: dict[str, str]) -> None:

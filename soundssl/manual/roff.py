@@ -58,5 +58,5 @@ def verbatim(lines: list[str]) -> list[str]:
 def page(name: str, number: int, body: list[str]) -> str:
     """Put the title line over a page. The date is left empty: a page depends on nothing but the code."""
     title = f'.TH "{escape(name.upper())}" {number} "" "soundssl {soundssl.__version__}" "soundssl manual"'
-    origin = '.\\" Made by python -m soundssl.commands.manual; do not edit.'
+    origin = '.\\" Made by python -m soundssl.manual; do not edit.'
     return "\n".join([origin, title, ".nh", ".ad l", *body]) + "\n"
