@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from soundssl.evaluations import tagging
 from soundssl.evaluations.table import Table
@@ -70,8 +71,6 @@ def votes(similarity: np.ndarray, index: np.ndarray, label: np.ndarray) -> tuple
 
     Shape: similarity and index [queries, k], label [base, classes] in {1, 0, -1}; returns two [queries, classes].
     """
-    from scipy.sparse import csr_array
-
     legal = index >= 0
     bounds = np.concatenate([[0], np.cumsum(legal.sum(axis=1))])
     shape = len(index), len(label)

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from soundssl.evaluations import row
 from soundssl.ops import metrics, separation
@@ -63,8 +64,6 @@ def measure(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[s
     Shape: sources [n, 2, samples], tracks [n, tracks, samples]; returns values [n], and `by_source` [n, 2]. Raises
     ValueError where they do not fit.
     """
-    from scipy.optimize import linear_sum_assignment
-
     if sources.ndim != 3 or sources.shape[1] != 2 or tracks.shape[::2] != sources.shape[::2]:
         raise ValueError(f"sources {list(sources.shape)} and tracks {list(tracks.shape)}: [n, 2, samples] are needed")
     given, found = torch.from_numpy(sources), torch.from_numpy(tracks)
