@@ -8,6 +8,7 @@ answer is exact up to float32 rounding. Cosine is the inner product of `unit` ve
 import importlib.util
 
 import numpy as np
+import torch
 
 from soundssl.dependencies import needed
 
@@ -108,8 +109,6 @@ def nearest_in_blocks(
 
     Shape: float32 queries [Q, d], base [N, d], start and end int [Q]; returns [Q, k] similarities and indices.
     """
-    import torch
-
     if start is None or end is None:
         start = end = np.zeros(len(queries), np.int64)
     wide = min(len(base), COLUMN_BLOCK) + MEMBERS
@@ -131,7 +130,6 @@ def nearest_in_blocks(
 
 def _scores(tile, queries: np.ndarray, block: np.ndarray):
     """Multiply into the tile, its width padded with -inf to whole groups: [queries, groups * MEMBERS]."""
-    import torch
 
     width = -(-len(block) // MEMBERS) * MEMBERS
     scores = tile[: len(queries) * width].view(len(queries), width)
