@@ -43,6 +43,7 @@ def read_audio(
 
 def channel_count(path: str | os.PathLike) -> int:
     """Return the number of channels of the sound of a file; raise DecodeError."""
+    check_readable(path)
     file = sndfile.open_sound_file(path) if _is_for_sndfile(path) else None
     if file is None:
         return containers.channels_of(path)
