@@ -149,7 +149,7 @@ def test_a_run_that_is_left_leaves_no_process():
 def test_the_number_of_cores_is_that_of_this_process():
     program = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); "
-        "from soundssl.workers import cores; print(cores())"
+        "from soundssl.extraction.pool import cores; print(cores())"
     )
     root = str(Path(__file__).parents[1])
     done = subprocess.run(
