@@ -51,7 +51,7 @@ class Recipe:
             "image_rate": 1.0 if self.images else 0.0,
             "image_size": self.image_size if self.images else 0,
             "channel": self.channel,
-            "clip": self.clip,
+            "clip": float(self.clip),
             "short": self.short,
             "truncated": self.truncated,
             "damaged": self.damaged,
