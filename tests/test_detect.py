@@ -27,8 +27,7 @@ def recogniser(toy, tmp_path_factory):
     """Train a recogniser of the toy set's classes."""
     path = tmp_path_factory.mktemp("recogniser") / "recogniser.safetensors"
     done = run(
-        "train", toy.features, "--labels", toy.labels, "--objective", "classification", "--steps", 30,
-        "--batch-size", 8, "--learning-rate", 0.003, "--encoder", "plain", "-q", "-o", path,
+        "train", toy.features, "--labels", toy.labels, "--objective", "classification", "--steps", 40, "--batch-size", 8, "--learning-rate", 0.003, "--encoder", "plain", "-q", "-o", path,
     )  # fmt: skip
     assert done.status == 0, done.stderr
     return path
@@ -36,13 +35,13 @@ def recogniser(toy, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recordings(tmp_path_factory):
-    """Write recordings of faint noise with bursts at known times."""
+    """Write recordings of noise, a class of the recogniser too, with bursts at known times."""
     folder, generator = tmp_path_factory.mktemp("recordings"), np.random.default_rng(5)
     for name, bursts in BURSTS.items():
-        sound = 0.001 * generator.normal(size=round(SECONDS * RATE)).astype(np.float32)
+        sound = synthesise("noise", generator, SECONDS)
         for kind, middle in bursts:
             first = round((middle - LENGTH / 2) * RATE)
-            sound[first : first + round(LENGTH * RATE)] += synthesise(kind, generator, LENGTH)
+            sound[first : first + round(LENGTH * RATE)] = synthesise(kind, generator, LENGTH)
         (folder / name).parent.mkdir(exist_ok=True)
         soundfile.write(folder / name, sound, RATE)
     return folder
@@ -56,14 +55,13 @@ def check(events) -> None:
     """Assert that every burst is among the events, with its middle and its ends in their places."""
     for name, bursts in BURSTS.items():
         for kind, middle in bursts:
-            near = [
-                e
-                for e in events
-                if e.name == kind and e.path.endswith(name) and abs((e.start + e.end) / 2 - middle) < 1
-            ]
+            own = [event for event in events if event.name == kind and event.path.endswith(name)]
+            near = [event for event in own if abs((event.start + event.end) / 2 - middle) < 1]
             assert near, (name, kind, events)
             best = max(near, key=lambda event: event.end - event.start)
-            assert abs((best.start + best.end) / 2 - middle) <= 0.24 + 1e-6
+            assert (
+                abs((best.start + best.end) / 2 - middle) <= 0.48 + 1e-6
+            )  # a hop: windows at its edges hold two sounds
             assert abs(best.start - (middle - 1)) <= 0.96 and abs(best.end - (middle + 1)) <= 0.96
 
 
