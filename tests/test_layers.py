@@ -63,7 +63,9 @@ ROOMS = {
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
     ),
-    "detection": Room("detection* tables labels files* ops* progress", "numpy", "pyarrow"),
+    "detection": Room(
+        "detection* tables labels datasets extraction embedding model files* media* ops* progress", "numpy", "pyarrow"
+    ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models", "numpy"),
     # floor 4

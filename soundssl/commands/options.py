@@ -82,6 +82,10 @@ def words(text: str | None) -> list[str] | None:
     return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
+# Endings of a stem that name the kind of its file.
+KINDS = (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels", ".detections")
+
+
 def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] | None = None) -> Path:
     """Return the default output: `STEM.KIND.h5` beside the input; a stem that names the kind of its file loses it.
 
@@ -91,7 +95,16 @@ def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] |
     'a/esc.embeddings.h5'
     """
     stem = source.name if source.is_dir() else source.stem
-    for known in (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels"):
+    for known in (
+        ".features",
+        ".waves",
+        ".separated",
+        ".embeddings",
+        ".triplets",
+        ".clusters",
+        ".labels",
+        ".detections",
+    ):
         stem = stem.removesuffix(known)
     stem += "" if part is None else f".part-{part[0]}-of-{part[1]}"
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"

@@ -103,17 +103,19 @@ def aim(
     no_clobber: bool = False,
     no_provenance: bool = False,
     quiet: bool = False,
+    through: bool = False,
 ) -> Target:
     """Return the target of a command; refuse one that cannot be written, or is one of the inputs, before any work.
 
-    `-` is standard output, which must not be a terminal. Raises Exists, Unusable, BadParameter.
+    `-` is standard output; it, a device and a pipe are refused unless what is written may go `through` them, and a
+    terminal unless it is text. Raises Exists, Unusable, BadParameter.
     """
     from soundssl import files
 
     target = Target(command, output or default, output is None, force, no_provenance, quiet)
     if not target.piped:
-        files.guard(target.path, no_clobber)
+        files.guard(target.path, no_clobber, through)
         files.guard_inputs(target.path, [source for source in inputs if str(source) != PIPE])
-    elif sys.stdout.isatty():
+    elif sys.stdout.isatty() and not through:
         raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
     return target
