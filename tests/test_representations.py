@@ -53,6 +53,29 @@ def test_the_preset_is_the_protocol_of_the_paper_by_scikit_learn(k):
     assert overall(rows)["balanced_accuracy"]["value"] == pytest.approx(balanced)
 
 
+def test_equal_votes_go_to_the_lowest_class_as_the_published_code_has_it():
+    """Each window's four neighbours are two of either class, then each clip's windows vote once for either class.
+
+    The nearer neighbours are of the higher class: by nearness it would win both times.
+    """
+    angle = np.radians([0.0, 2.0, 3.0, -5.0, -6.0])  # the asking clip, two of class 1 near it, two of class 0 farther
+    vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    label, clips = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [1, 0]], np.int8), np.arange(5)
+    query = clips == 0
+    chosen = {**knn.PRESETS["sound-events"], "k": 4}
+    table = Table(vectors, label, ["x", "y"], test=query, train=~query)
+    assert overall(knn.evaluate(table, knn.Options(**chosen)))["accuracy"]["value"] == 1.0
+    nearer = knn.Options(**{**chosen, "ties": "nearer"})
+    assert overall(knn.evaluate(table, nearer))["accuracy"]["value"] == 0.0
+    two = np.concatenate([vectors[[0]], -vectors[[0]], vectors[1:3], -vectors[3:]])  # a window by y, one by x, farther
+    clip = np.array([0, 0, 1, 2, 3, 4])
+    table = Table(two, label, ["x", "y"], clip=clip, test=query, train=~query)
+    options = knn.Options(**{**chosen, "k": 1})
+    assert overall(knn.evaluate(table, options))["accuracy"]["value"] == 1.0
+    nearer = knn.Options(**{**chosen, "k": 1, "ties": "nearer"})
+    assert overall(knn.evaluate(table, nearer))["accuracy"]["value"] == 0.0
+
+
 def test_leaving_out_the_clip_alone_lets_its_recording_answer():
     data = clips(0.0, 120)
     data.embedding = np.random.default_rng(0).standard_normal((30, 8))[data.clip // 4].astype(np.float32)
@@ -198,7 +221,7 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
     capsys.readouterr()
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, "--preset", "sound-events") == 0
     preset = [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
-    spelled = ("--level", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip")
+    spelled = ("--level", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip", "--ties", "first")
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
     assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
     spelled = ("--unit", "window", *spelled[2:])  # as it was once called

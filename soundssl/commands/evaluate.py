@@ -85,11 +85,16 @@ def knn(
         Literal["recording", "clip"],
         typer.Option(help="What gives no neighbours to itself: all clips of a recording, or the clip alone."),
     ] = "recording",
+    ties: Annotated[
+        Literal["nearer", "first"],
+        typer.Option(help="Which of the classes with equal votes is decided for: the nearer, or the first by number."),
+    ] = "nearer",
     preset: Annotated[
         Literal["none", "sound-events"],
         typer.Option(
             help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --level window, "
-            "--k 200, --vote majority, --leave-out clip, --hop 0.5; made for embed --layer projection --hop 0.5."
+            "--k 200, --vote majority, --leave-out clip, --ties first, --hop 0.5; made for embed --layer projection "
+            "--hop 0.5."
         ),
     ] = "none",
     bootstrap: Bootstrap = 0,
@@ -113,7 +118,7 @@ def knn(
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
-    chosen = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
+    chosen = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties, **task.PRESETS[preset]}
     options = task.Options(bootstrap=bootstrap, **chosen)
     hop = hop if preset == "none" else task.PRESET_HOP
     table = scoring.load(embeddings, labels, level=options.level, hop=hop)
