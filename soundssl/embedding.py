@@ -23,9 +23,9 @@ Store = Literal["float32", "float16"]
 class Job:
     """Say which windows are embedded by which layer of a model, and how their vectors are stored.
 
-    `hop` in seconds is by default one window; `clips` (boolean, `[clips]`) chooses some, all by default; `shard` (K, N)
-    is noted where they are those of one of several runs. `made_from` stands for all of it. Raises FormatError for
-    features of another front end than the model's.
+    `hop` in seconds is by default that of the front end; `clips` (boolean, `[clips]`) chooses some, all by default;
+    `shard` (K, N) is noted where they are those of one of several runs. `made_from` stands for all of it. Raises
+    FormatError for features of another front end than the model's.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Job:
         source.check_front_end(model.config["front_end"], model.path)
         self.source, self.model, self.layer, self.store, self.batch_size = source, model, layer, store, batch_size
         self.length = model.config["frames"]
-        self.step = self.length if hop is None else source.frames_of(hop)
+        self.step = source.window_hop if hop is None else source.frames_of(hop)
         self.clips = np.ones(len(source.clips), bool) if clips is None else clips
         self.shard = shard
         self.inputs = [

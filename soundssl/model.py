@@ -79,10 +79,11 @@ class Model:
     @cached_property
     def front_end(self) -> FrontEnd:
         """How a waveform becomes frames."""
-        known, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
-        given = {name: value for name, value in self.config["front_end"].items() if name in known}
+        named, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
+        given = {name: value for name, value in self.config["front_end"].items() if name in named}
         front_end = FrontEnd(preset="", window_frames=length, **given)
-        alike = (each for each in (*PRESETS.values(), WAVEFORM) if replace(each, preset="") == front_end)
+        known = (*PRESETS.values(), WAVEFORM)  # a model file does not say how far apart windows usually are
+        alike = (each for each in known if replace(each, preset="", window_hop=0) == front_end)
         return next(alike, front_end)
 
     @property
@@ -135,7 +136,8 @@ class Model:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the embedding of each window of a waveform and the second at which it starts.
 
-        Windows start every `hop` seconds, by default one after the other; an incomplete last one is dropped, so that
+        Windows start every `hop` seconds, by default as the front end has it, most one after the other; an incomplete
+        last one is dropped, so that
         a waveform shorter than a window has none. Shape: `[windows, size]` float32 and `[windows]`.
         """
         output = self.output(layer)
@@ -173,7 +175,8 @@ class Model:
     def _windows(self, waveform: ArrayLike, rate: float, hop: float | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of a waveform, a view, and their starts. Shape: [windows, frames, bands], [windows]."""
         length, front_end = self.config["frames"], self.front_end
-        step = length if hop is None else max(1, round(_positive(hop, "hop") * front_end.frame_rate))
+        usual = front_end.window_hop or length
+        step = usual if hop is None else max(1, round(_positive(hop, "hop") * front_end.frame_rate))
         frames = log_mel(self._resampled(waveform, rate), front_end).astype(STORED)
         if len(frames) < length:
             return np.empty((0, length, front_end.bands), STORED), np.empty(0)

@@ -61,7 +61,7 @@ def embed(
             "where it was trained by contrast."
         ),
     ] = "embedding",
-    hop: Hop = 0.96,
+    hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
     ] = "float32",
@@ -79,7 +79,7 @@ def embed(
 ) -> None:
     """Map every window to a vector, with the time at which it starts.
 
-    A window takes as many frames as the model was trained on (0.96 s); an incomplete last one is dropped.
+    A window takes as many frames as the model was trained on (0.96 s of vggish); an incomplete last one is dropped.
     A run that was killed goes on where it was when the same command is given again.
 
     Examples:

@@ -127,6 +127,7 @@ FEATURES = Kind(
         "image_rate": "images per second of video, 0 where there are none",
         "image_size": "pixels of a side of an image, 0 where there are none",
         "window_frames": "frames of a window: what an encoder of this front end sees",
+        "window_hop": "frames from one window to the next where nobody says; absent: those of a window",
         "channel": "mix, each, or the number of the channel that was taken",
         "clip": "seconds that recordings were cut into, 0 for whole ones",
         "short": "what became of recordings too short for a window: skip or pad",
