@@ -182,6 +182,7 @@ EMBEDDINGS = Kind(
         "hop": "seconds between windows",
         "window": "seconds of a window",
         "class": "JSON list of class names, where the layer is logits or probabilities",
+        "raw": "1 where embeddings that are scaled to length one by default were left as the net gives them",
         "part": "which part of the clips this is, as 3/8; absent where it is all",
         "features": "uuid of the features file, empty where embeddings of several were joined",
         "model": "uuid of the model file",
