@@ -89,7 +89,7 @@ def test_leaving_out_the_clip_alone_lets_its_recording_answer():
 
 
 def run(data, validation=None, seed=0, **chosen) -> list[dict]:
-    options = linear.Options(**({"epochs": 30, "drops": (15, 25)} | chosen))
+    options = linear.Options(**({"epochs": 30, "drops": (15, 25), "standardise": False} | chosen))
     return linear.evaluate(data.table(train=data.part(0), test=data.part(1), validation=validation), options, seed)
 
 
@@ -98,7 +98,9 @@ def test_converged_it_is_the_logistic_regression_of_scikit_learn():
     data = clips(1.0, 300)
     data.embedding, data.clip = data.embedding[::2], data.clip[::2]
     train, target, decay = data.part(0), data.label.argmax(axis=1), 1e-2
-    options = linear.Options(learning_rate=0.5, weight_decay=decay, batch_size=1000, epochs=2000, drops=())
+    options = linear.Options(
+        learning_rate=0.5, weight_decay=decay, batch_size=1000, epochs=2000, drops=(), standardise=False
+    )
     windows = linear.Windows(data.embedding, data.clip, 300)
     layer = linear.fit(windows, data.label, train, None, options, 0)
     found = linear.clip_scores(layer, windows, data.part(1))
@@ -160,6 +162,22 @@ def test_seed_and_validation_decide():
     turned[~data.part(1)] = data.label[~data.part(1)]
     data.label = turned
     assert overall(run(data))["training_clips"] == overall(run(clips(0.8)))["training_clips"]
+
+
+def test_it_standardises_by_the_training_windows_unless_told_otherwise():
+    """Dimensions of very different sizes, and one that is constant in training but not in the test."""
+    assert linear.Options().standardise and not linear.Options(**linear.PRESETS["sound-events"]).standardise
+    data = clips(2.0)
+    data.embedding = np.concatenate([data.embedding * 10.0 ** np.arange(-4, 4), np.ones((480, 1))], axis=1, dtype="f4")
+    data.embedding[data.part(1)[data.clip], -1] += 1e-3 * np.random.default_rng(0).standard_normal(160)
+    scaled = overall(run(data, standardise=True))["balanced_accuracy"]["value"]
+    plain = overall(run(data, learning_rate=1e-6))["balanced_accuracy"]["value"]
+    assert scaled > 0.7 and scaled > plain + 0.2
+    windows = linear.Windows(data.embedding, data.clip, len(data.label))
+    layer = linear.fit(windows, data.label, data.part(0), None, linear.Options(epochs=1), 0)
+    own = data.embedding[data.part(0)[data.clip]].astype("f8")
+    assert np.allclose(layer.mean, own.mean(0), rtol=1e-4, atol=1e-6)
+    assert np.allclose(layer.deviation[:-1], own.std(0)[:-1], rtol=1e-4) and layer.deviation[-1] == 1
 
 
 def test_test_labels_never_reach_training():
@@ -231,6 +249,18 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["split"] for row in rows} == {"1", "2", "3", "mean"}
     assert {"accuracy", "balanced_accuracy"} <= {row["metric"] for row in rows}
+    words = ("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels, "--test", 1)
+    capsys.readouterr()
+    assert command(*words, "--preset", "sound-events") == 0
+    published = capsys.readouterr()
+    assert "those of embed --raw are wanted" in " ".join(published.err.split())
+    spelled = ("--no-standardise", "--learning-rate", 0.1, "--epochs", 200)
+    assert command(*words, *spelled) == 0 and capsys.readouterr().out == published.out
+    capsys.readouterr()
+    assert command(*words) == 0
+    usual = capsys.readouterr()
+    assert usual.err == "", "the default standardises, and then lengths do not matter"
+    assert command(*words, "--preset", "sound-events", "--standardise") == 0 and capsys.readouterr() == usual
     assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels) == 2
 
 

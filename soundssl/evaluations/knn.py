@@ -30,11 +30,11 @@ from soundssl.evaluations import tagging
 from soundssl.evaluations.table import Table
 from soundssl.ops import metrics, neighbors
 
-PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol puts in the place of others
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
     "none": {},
     "sound-events": {"k": 200, "level": "window", "vote": "majority", "leave_out": "clip", "ties": "first"},
 }
-PRESET_HOP = 0.5  # seconds between the windows of sound-events: 50 frames
+HOPS = {"none": None, "sound-events": 0.5}  # seconds between windows; None: those of the front end
 VOTE_BLOCK = 1 << 22  # votes (windows x classes) held at once
 
 
