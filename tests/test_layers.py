@@ -47,6 +47,7 @@ ROOMS = {
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
+    "presets": Room(""),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives objectives.clock objectives.pairs labels models* ops* files* device", "torch numpy"),

@@ -61,7 +61,15 @@ def embed(
             "where it was trained by contrast."
         ),
     ] = "embedding",
-    hop: Hop = 0.96,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Write embeddings as the net gives them, as evaluate linear --preset sound-events wants them. Without "
+            "it those of every objective but classification are scaled to length one.",
+        ),
+    ] = False,
+    hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
     ] = "float32",
@@ -79,7 +87,7 @@ def embed(
 ) -> None:
     """Map every window to a vector, with the time at which it starts.
 
-    A window takes as many frames as the model was trained on (0.96 s); an incomplete last one is dropped.
+    A window takes as many frames as the model was trained on (0.96 s of vggish); an incomplete last one is dropped.
     A run that was killed goes on where it was when the same command is given again.
 
     Examples:
@@ -102,6 +110,8 @@ def embed(
         return
     if len(features) > 1:
         raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
+    if raw and layer != "embedding":
+        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], **flags)
@@ -117,6 +127,7 @@ def embed(
             clips=clips,
             shard=shard,
             batch_size=batch_size,
+            raw=raw,
         )
         if target.stands(job.made_from):
             return

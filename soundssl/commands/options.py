@@ -34,7 +34,13 @@ NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave out the command line, so that equal runs give equal bytes.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no messages; errors only.")]
-Hop = Annotated[float, typer.Option(min=0.01, help="Seconds between windows.")]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="Seconds between windows. Default: that of the front end: 0.96 (vggish), 1 (mm-videos) or 0.5 (others).",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows in one batch.")]
 
 Part = Annotated[

@@ -35,7 +35,7 @@ def load(
     labels: Path,
     *,
     level: Literal["clip", "window"] = "window",
-    hop: float = 0.96,
+    hop: float | None = None,
     splits: list[str] | None = None,
 ) -> Table:
     """Read what has labels of an input, which may be standard input."""

@@ -49,6 +49,7 @@ class FrontEnd:
     fmax: float = 7500.0  # Hz
     floor: float = 0.01  # added before the logarithm, as VGGish
     window_frames: int = 96  # 0.96 s: what an encoder sees
+    window_hop: int = 0  # frames from one window to the next where nobody says; 0: window_frames
 
     @property
     def frame_rate(self) -> float:
@@ -57,7 +58,7 @@ class FrontEnd:
 
     def attributes(self) -> dict[str, object]:
         """Return all constants by name, as they stand in a features file."""
-        return {**asdict(self), "frame_rate": self.frame_rate}
+        return {**asdict(self), "frame_rate": self.frame_rate, "window_hop": self.window_hop or self.window_frames}
 
     def samples(self, frames: int) -> int:
         """Return the fewest samples that give so many frames.
@@ -85,6 +86,7 @@ _FONSECA = FrontEnd(  # of the repository uclser20; the ends are reflected as li
     fmax=10500.0,
     floor=1.1e-8,
     window_frames=101,
+    window_hop=50,
 )
 PRESETS = {
     "vggish": FrontEnd(),
