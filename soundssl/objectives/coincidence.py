@@ -269,10 +269,10 @@ class Objective(nn.Module):
         for side, window in enumerate(windows):
             if "gain" in batch:
                 others = batch[("mixed", "other_mixed")[side]].float()
-                window = augment.mix(window, others, batch["gain"][:, side])
+                window = augment.mix(window, others, batch["gain"][:, side], self.recipe.scale)
             if "shift" in batch:
                 bands = batch["shift"][:, side]
-                window = augment.translate(window, torch.zeros_like(bands), bands)
+                window = augment.translate(window, torch.zeros_like(bands), bands, self.recipe.scale)
             windows[side] = window
         embedding = self.encoder(torch.cat(windows)).float()
         first, *others = embedding.chunk(len(windows))
