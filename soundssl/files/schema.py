@@ -45,6 +45,11 @@ _CLIP = {
     "clip/split": Column("str", "[C]", "fold or split, empty where there is none"),
 }
 
+_HEARD = {
+    "clip/source": Column("str", "[C]", "file to listen to"),
+    "clip/start": Column("f8", "[C]", "seconds into the source"),
+}
+
 _WINDOW = {
     "window/clip": Column("i4", "[N]", "row of the window's clip"),
     "window/start": Column("f8", "[N]", "seconds into the clip, from integer sample positions"),
@@ -75,8 +80,7 @@ FEATURES = Kind(
         ),
         **_CLIP,
         "clip/offset": Column("i8", "[C+1]", "clip i is frames[offset[i]:offset[i+1]]"),
-        "clip/source": Column("str", "[C]", "file to listen to"),
-        "clip/start": Column("f8", "[C]", "seconds into the source"),
+        **_HEARD,
         "clip/parent": Column("i4", "[C]", "row of the mixture that a separated clip came from, -1 for none"),
         "clip/track": Column("i1", "[C]", "track number within the parent, -1 for none"),
         "clip/processor": Column("i1", "[C]", "number of the separator that made it, -1 for none"),
@@ -173,8 +177,7 @@ EMBEDDINGS = Kind(
         "embedding": Column("f2|f4", "[N,D]", "one row a window"),
         **_WINDOW,
         **_CLIP,
-        "clip/source": FEATURES.columns["clip/source"],
-        "clip/start": FEATURES.columns["clip/start"],
+        **_HEARD,
         **_PART,
     },
     {
@@ -200,7 +203,10 @@ CLUSTERS = Kind(
         "size": Column("i8", "[K]", "windows in each cluster"),
         "weight": Column("f4", "[K,D]", "centre of each cluster, by which rows are assigned"),
         "mean": Column("f4", "[K,D]", "mean of each cluster's rows of length one, itself of length one; 0 of none"),
-        **{name: Column(c.types, c.shape, c.meaning, optional=True) for name, c in {**_WINDOW, **_CLIP}.items()},
+        **{
+            name: Column(column.types, column.shape, column.meaning, optional=True)
+            for name, column in {**_WINDOW, **_CLIP, **_HEARD}.items()
+        },
     },
     {
         "method": "entropy or kmeans",
