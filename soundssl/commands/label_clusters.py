@@ -13,7 +13,7 @@ import typer
 
 from soundssl.commands.asking import converse
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Quiet, Seed, Split, beside, words
-from soundssl.commands.target import Target, aim
+from soundssl.commands.target import Target, aim, check_ending
 from soundssl.commands.terminal import print_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from soundssl.files import Labels
     from soundssl.labelling import Answers, Cost, Plan, Windows
+
+SHEET = ("CSV", "text")  # formats of a sheet
 
 
 def label_clusters(
@@ -114,7 +116,8 @@ def label_clusters(
     usual = beside(clusters, "random.labels" if random else "spread.labels")
     given = [path for path in (clusters, labels, answers, truth) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("label-clusters", questions or output, usual, given, **flags)
+    formats = SHEET if questions else ("HDF5",)
+    target = aim("label-clusters", questions or output, usual, given, *formats, **flags)
     windows = labelling.read_windows(clusters, words(split), random)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
@@ -151,6 +154,8 @@ def _check(
     chosen = [name for name, path in ways.items() if path]
     if len(chosen) > 1:
         raise typer.BadParameter(f"answers come from one place; give {' or '.join(chosen)}")
+    if questions:
+        check_ending(questions, *SHEET, option="--questions")
     if truth and (labels or questions):
         raise typer.BadParameter(f"goes with answers of people, not with {chosen[0]}", param_hint="--truth")
     if questions and unanswered == "free":
