@@ -72,12 +72,16 @@ class Job:
     ) -> int:
         """Write the vectors and return their number: a name in .npy is a bare matrix, so is an open stream.
 
+        A name in .csv or .parquet is a table for other programs, as `files.write_table` has it.
+
         What an interrupted run of the same job left beside a file is taken over, unless `afresh`. `command` is the
         command line that the file carries. Raises FormatError where there is no window, unless of a shard.
         """
         if not self.count and not self.shard:
             raise files.FormatError(f"{files.text(self.source.path)} has no window of {self.length} frames to embed")
         place = Path(place) if isinstance(place, str) else place
+        if isinstance(place, Path) and place.suffix.lower() == ".parquet":
+            files.require_parquet()  # before hours of work
         width = self.model.output(self.layer, self.raw).width
         with contextlib.ExitStack() as stack:
             advance = stack.enter_context(progress.track("embed", self.count, "windows"))
@@ -93,6 +97,9 @@ class Job:
             if not isinstance(place, Path) or place.suffix == ".npy":
                 rows = (vectors for vectors, _ in batches)
                 files.write_matrix(place, (self.count, width), self.store, rows)
+            elif place.suffix.lower() in files.ENDINGS:
+                seconds = float(self.source.seconds(self.length))
+                files.write_table(place, batches, self.source.clips, seconds, width, self.store)
             else:
                 self._write(place, batches, width, command)
             if kept:

@@ -209,7 +209,7 @@ def test_nothing_but_bad_files_writes_nothing(tmp_path, call):
         ("{media}/0.wav --dataset folders", "0.wav is not a folder; name the folder of the collection"),
         ("{copy}/t.csv --dataset csv --labels l.h5", "the collection says nothing of classes; leave it out"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/x.h5", "x.h5 is also the features file"),
-        ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav is one of the inputs"),
+        ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav would be HDF5, not sound"),
         ("{media} --store f2", "'f2' is not one of 'float16', 'float32'"),
     ],
 )

@@ -38,7 +38,7 @@ ROOMS = {
     # floor 0
     "ops": Room("ops* dependencies", "torch numpy scipy", "faiss triton"),
     # ground
-    "files": Room("files*", "h5py safetensors filelock numpy"),
+    "files": Room("files* dependencies tables", "h5py safetensors filelock numpy", "pyarrow"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
     # floor 1

@@ -32,6 +32,8 @@ from soundssl.commands.target import aim
 from soundssl.datasets import belongs
 from soundssl.objectives import LAYERS
 
+FORMATS = ("HDF5", "NPY", "CSV", "Parquet")  # of the output, by its ending
+
 if TYPE_CHECKING:
     Layer = str
 else:
@@ -50,8 +52,8 @@ def embed(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: .h5 with times and clips, .npy the bare matrix, - the matrix on standard output. "
-            "Default: STEM.embeddings.h5.",
+            help="File to write: .h5 with times and clips, .csv or .parquet (extra parquet) the same as a table for "
+            "other programs, .npy the bare matrix, - the matrix on standard output. Default: STEM.embeddings.h5.",
         ),
     ] = None,
     layer: Annotated[
@@ -114,7 +116,7 @@ def embed(
         raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], **flags)
+    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], *FORMATS, **flags)
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:

@@ -10,6 +10,7 @@ import typer
 from soundssl import presets
 from soundssl.commands import scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
+from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -345,6 +346,7 @@ def separation(
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
+        check_ending(picture, "PNG", option="--picture")
     scored = separation.score(
         waves,
         model,

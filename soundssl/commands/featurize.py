@@ -23,7 +23,7 @@ from soundssl.commands.options import (
     listed,
     part_of,
 )
-from soundssl.commands.target import aim
+from soundssl.commands.target import aim, check_ending
 from soundssl.datasets import DATASETS, Clip
 
 if TYPE_CHECKING:
@@ -221,5 +221,6 @@ def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_cl
         return None
     if table.absolute() == output.absolute():
         raise typer.BadParameter(f"{files.text(table)} is also the features file", param_hint="--labels")
+    check_ending(table, "HDF5", option="--labels")
     files.guard(table, no_clobber)
     return table

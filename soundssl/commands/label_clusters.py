@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from soundssl.files import Labels
     from soundssl.labelling import Answers, Cost, Plan, Windows
 
+SHEET = ("CSV", "text")  # formats of a sheet
+
 
 def label_clusters(
     clusters: Annotated[
@@ -44,7 +46,7 @@ def label_clusters(
     page: Annotated[
         Path | None,
         typer.Option(
-            help="Write the questions to this HTML file, to be answered by ear and eye in a browser, without a network; "
+            help="Write the questions to this HTML file, to be answered by ear and eye in a browser without a network; "
             "the sheet that it saves is for --answers. Then stop."
         ),
     ] = None,
@@ -126,7 +128,8 @@ def label_clusters(
     usual = beside(clusters, "random.labels" if random else "spread.labels")
     given = [path for path in (clusters, labels, answers, truth) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("label-clusters", sheet or output, usual, given, through=bool(sheet), **flags)
+    formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
+    target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
     windows = labelling.read_windows(clusters, words(split), random)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
