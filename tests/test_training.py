@@ -16,7 +16,7 @@ import torch
 from soundssl import SoundsslError, curriculum, device, files, models, objectives, training, triplets
 from soundssl.commands.train import train
 
-CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 160, 64
+CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 240, 64
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 

@@ -163,6 +163,8 @@ TRIPLETS = Kind(
         "features": "uuid of the features file that the frame numbers refer to",
         "window_frames": "frames of a window",
         "noise": "standard deviation of the noise sampler",
+        "min_distance": "seconds by which anchor and positive by proximity start apart at least",
+        "grid": "seconds from one possible start of a window to the next, 0: any frame",
         "seed": "seed of the draw",
         "samplers": "JSON list of the samplers' names",
         "classes": "JSON list of class names for supervised triplets",
