@@ -206,7 +206,7 @@ def test_nothing_but_bad_files_writes_nothing(tmp_path, call):
         ("{media} --root {media}", "Invalid value for --root: only --dataset csv"),
         ("{media} --dataset esc5", "Invalid value for --dataset: choose from esc50, csv, folders"),
         ("{media} --dataset csv", "media is a folder, not a file; name the file in it"),
-        ("{media}/0.wav --dataset folders", "0.wav is not a folder; name the folder of the collection"),
+        ("{media}/0.wav --dataset folders", "0.wav is not a folder; name the folder of the collection, or give a"),
         ("{copy}/t.csv --dataset csv --labels l.h5", "the collection says nothing of classes; leave it out"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/x.h5", "x.h5 is also the features file"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav would be HDF5, not sound"),
