@@ -5,6 +5,7 @@ Jansen et al. 2018, equation 1, with the samplers of their section 2.2 and negat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -149,10 +150,18 @@ def apply_recipe(
     return anchor, positive, negative
 
 
-def _where(rows: Tensor, windows: Tensor, change) -> Tensor:
-    """Replace the rows that a recipe changes, and only those."""
-    rows = rows.nonzero()[:, 0]
+def _where(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    """Replace the rows that a recipe changes: only those are computed on a CPU, all on a GPU, which none waits for."""
+    return (_among_few if changed.device.type == "cpu" else _among_all)(changed, windows, change)
+
+
+def _among_few(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    rows = changed.nonzero()[:, 0]
     return windows.index_copy(0, rows, change(rows)) if len(rows) else windows
+
+
+def _among_all(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    return torch.where(changed[:, None, None], change(slice(None)), windows)
 
 
 class Objective(nn.Module):
