@@ -88,19 +88,19 @@ def test_a_table_gives_spans_classes_and_splits(tmp_path, change):
     path = tmp_path / "t.csv"
     path.write_text(text, "utf-8-sig" if change == "bom" else "utf-8")
     media = tmp_path / "media"
-    assert list(datasets.table(path, media)) == [
+    assert list(datasets.table.clips(path, media)) == [
         Clip("a.wav", media / "a.wav", 0.0, None, ("dog", "cat"), "r1", "1"),
         Clip("sub/b.wav@1.5-4", media / "sub/b.wav", 1.5, 4.0, None, "sub/b.wav", "2"),
         Clip("sub/b.wav@36000.125-36001.125", media / "sub/b.wav", 36000.125, 36001.125, ("cat",), "sub/b.wav", "2"),
         Clip("sub/b.wav@36000.126-", media / "sub/b.wav", 36000.126, None, ("cat",), "sub/b.wav", "2"),
         Clip("c.wav@0-0.5", media / "c.wav", 0.0, 0.5, ("dog",), "c.wav", ""),
     ]
-    assert next(iter(datasets.table(path))).path == tmp_path / "a.wav", "else relative to the table"
+    assert next(iter(datasets.table.clips(path))).path == tmp_path / "a.wav", "else relative to the table"
 
 
 def test_the_columns_have_other_names_too(tmp_path):
     (tmp_path / "t.csv").write_text(" filename , labels , fold \nx.wav, dog , 3\n")
-    assert list(datasets.table(tmp_path / "t.csv")) == [
+    assert list(datasets.table.clips(tmp_path / "t.csv")) == [
         Clip("x.wav", tmp_path / "x.wav", classes=("dog",), recording="x.wav", split="3")
     ]
 
@@ -119,13 +119,13 @@ def test_the_columns_have_other_names_too(tmp_path):
 def test_a_table_that_makes_no_sense_is_refused_by_its_line(tmp_path, text, fact):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(ValueError, match=fact):
-        list(datasets.table(tmp_path / "t.csv"))
+        list(datasets.table.clips(tmp_path / "t.csv"))
 
 
 def test_an_enormous_cell_is_refused_in_words(tmp_path):
     (tmp_path / "t.csv").write_text("path\n" + "x" * 200_000 + "\n")
     with pytest.raises(ValueError, match=r"t\.csv, line 2: field larger than field limit.*UTF-8 CSV or TSV"):
-        list(datasets.table(tmp_path / "t.csv"))
+        list(datasets.table.clips(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize("place", ["meta/esc50.csv", "meta.csv"])
@@ -134,28 +134,28 @@ def test_esc50(tmp_path, place):
     (tmp_path / place).write_text(
         "filename,fold,category,src_file\n1-100032-A-0.wav,1,dog,100032\n5-9-B-10.wav,5,rain,9\n"
     )
-    assert list(datasets.esc50(tmp_path)) == [
+    assert list(datasets.esc50.clips(tmp_path)) == [
         Clip("1-100032-A-0.wav", tmp_path / "audio/1-100032-A-0.wav", classes=("dog",), recording="100032", split="1"),
         Clip("5-9-B-10.wav", tmp_path / "audio/5-9-B-10.wav", classes=("rain",), recording="9", split="5"),
     ]
     (tmp_path / place).write_text("filename,fold,category\n1-100032-A.ogg,1,dog\n")
-    assert next(datasets.esc50(tmp_path)).recording == "100032"
+    assert next(datasets.esc50.clips(tmp_path)).recording == "100032"
     (tmp_path / place).write_text("filename,fold,category\nplain.ogg,1,dog\n")
     with pytest.raises(ValueError, match=r"line 2: no column src_file, and 'plain.ogg' does not name its source"):
-        list(datasets.esc50(tmp_path))
+        list(datasets.esc50.clips(tmp_path))
     (tmp_path / place).write_text("filename,fold\na.wav,1\n")
     with pytest.raises(ValueError, match="has no column category; its columns are filename,fold"):
-        list(datasets.esc50(tmp_path))
+        list(datasets.esc50.clips(tmp_path))
 
 
 def test_esc50_without_its_table_names_the_remedy(tmp_path):
     with pytest.raises(ValueError, match=r"neither meta/esc50.csv nor meta.csv; name the folder"):
-        list(datasets.esc50(tmp_path))
+        list(datasets.esc50.clips(tmp_path))
 
 
 def test_a_folder_a_class(tmp_path):
     make(tmp_path, "dog/a.wav", "dog/deep/b.wav", "cat/a.wav", "loose.wav")
-    assert [(clip.key, clip.classes) for clip in datasets.folders(tmp_path)] == [
+    assert [(clip.key, clip.classes) for clip in datasets.folders.clips(tmp_path)] == [
         ("cat/a.wav", ("cat",)), ("dog/a.wav", ("dog",)), ("dog/deep/b.wav", ("dog",)), ("loose.wav", None),
     ]  # fmt: skip
 

@@ -10,9 +10,10 @@ from separation_world import write_classes, write_waves
 from test_separate import write_separator
 
 from soundssl import files
-from soundssl.commands import main, mixing
+from soundssl.commands import main
 from soundssl.evaluations import separation as task
 from soundssl.ops import separation
+from soundssl.separation import mixtures
 
 OPTIONS = task.Options()
 
@@ -132,9 +133,9 @@ def evaluate(*words: object) -> int:
 
 def test_excerpts_are_of_equal_energy(world):
     generator = np.random.default_rng(0)
-    drawn = mixing.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
+    drawn = mixtures.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
     assert set(drawn.pair.ravel()) <= set(range(6)) and (drawn.pair.sum(1) % 2 == 1).all()
-    batches = list(mixing.sources(drawn, 0.5, 2, generator))
+    batches = list(mixtures.sources(drawn, 0.5, 2, generator))
     assert [len(batch) for batch in batches] == [2, 2, 1] and batches[0].shape[1:] == (2, 8000)
     energy = np.square(np.concatenate(batches), dtype="f8").sum(2)
     assert energy[:, 0] == pytest.approx(energy[:, 1], rel=1e-5)
@@ -172,6 +173,6 @@ def test_silent_clips_are_named(tmp_path):
     made = write_tracks(tmp_path / "w.h5", {"a": np.zeros(16000, "f4"), "b": np.ones(16000, "f4")})
     source = files.Features(made)
     generator = np.random.default_rng(0)
-    assert mixing.excerpt(source, 3, 20000, generator).sum() == 16000
+    assert mixtures.excerpt(source, 3, 20000, generator).sum() == 16000
     with pytest.raises(Exception, match=r"w.h5: a is next to silent; leave it out, or give longer --seconds"):
-        mixing.excerpt(source, 0, 8000, generator)
+        mixtures.excerpt(source, 0, 8000, generator)

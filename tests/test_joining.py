@@ -14,8 +14,9 @@ from conftest import RATE, synthesise, write_video
 
 from soundssl import files, models
 from soundssl.commands import main
-from soundssl.commands.options import belongs, part_of
-from soundssl.files.moments import merge_summaries, moments_of
+from soundssl.commands.options import part_of
+from soundssl.datasets import belongs
+from soundssl.files.statistics import merge_summaries, statistics_of
 
 NOT_OURS = ("part/file", "part/uuid")
 
@@ -180,7 +181,7 @@ def test_merged_summaries_are_those_of_all_rows():
     rows = [generator.normal([5, -80], [1, 3], (n, 2)).astype("f2") for n in (10, 0, 400, 37)]
     each = []
     for part in rows:
-        count, mean, squares = moments_of(part)
+        count, mean, squares = statistics_of(part)
         each.append((count, mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")))
     mean, deviation = merge_summaries(each)
     everything = np.concatenate(rows).astype("f8")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-import zlib
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from soundssl.datasets import Shard
 
 Output = Annotated[
     Path | None,
@@ -46,11 +48,11 @@ Part = Annotated[
 Copy = Annotated[bool, typer.Option("--copy", help="Where files are joined: copy their rows, so that it stands alone.")]
 
 
-def part_of(text: str | None) -> tuple[int, int] | None:
-    """Return (part, parts) of an option `--part`, None where it was not given; raise BadParameter.
+def part_of(text: str | None) -> Shard | None:
+    """Return the shard that an option `--part` names, None where it was not given; raise BadParameter.
 
     >>> part_of("3/8")
-    (3, 8)
+    Shard(number=3, total=8)
     """
     if text is None:
         return None
@@ -59,7 +61,7 @@ def part_of(text: str | None) -> tuple[int, int] | None:
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise typer.BadParameter(f"{text!r} is not K/N with K from 1 to N, as 3/8", param_hint="--part")
-    return int(number), int(count)
+    return Shard(int(number), int(count))
 
 
 def _array_task() -> str:
@@ -69,15 +71,6 @@ def _array_task() -> str:
         raise typer.BadParameter(f"auto needs {missing[0]}, which a SLURM array sets", param_hint="--part")
     number, least, count = (int(os.environ[name]) for name in names)
     return f"{(number - least) // int(os.environ.get('SLURM_ARRAY_TASK_STEP') or 1) + 1}/{count}"
-
-
-def belongs(key: str, part: tuple[int, int] | None) -> bool:
-    """Return whether a clip belongs to a part: by a checksum of its key, so that new clips move no others.
-
-    >>> sum(belongs("a.wav", (k, 3)) for k in (1, 2, 3))
-    1
-    """
-    return part is None or zlib.crc32(os.fsencode(key)) % part[1] == part[0] - 1
 
 
 def words(text: str | None) -> list[str] | None:
@@ -102,3 +95,29 @@ def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] |
         stem = stem.removesuffix(known)
     stem += "" if part is None else f".part-{part[0]}-of-{part[1]}"
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"
+
+
+def default_output(source: Path, kind: str, part: tuple[int, int] | None = None) -> Path:
+    """Return the output beside the first input: `KIND.h5` here for standard input, beside a folder under its name."""
+    if str(source) == "-":
+        return beside(Path("media"), kind, part=part) if part else Path(f"{kind}.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, kind, part=part)
+
+
+def listed(inputs: list[Path], null: bool) -> list[Path]:
+    """Return the inputs, `-` replaced by the paths on standard input, one a line or, if `null`, ended by NUL bytes.
+
+    Raises Missing for one that was named and is not there; one of a list is skipped later, and named then.
+    """
+    from soundssl import files
+
+    found: list[Path] = []
+    for path in inputs:
+        if str(path) == "-":
+            names = sys.stdin.buffer.read().split(b"\0" if null else b"\n")
+            found += [Path(os.fsdecode(name if null else name.rstrip(b"\r"))) for name in names if name.strip()]
+        elif not path.exists():
+            raise files.Missing(f"{files.text(path)} does not exist; check the path")
+        else:
+            found.append(path)
+    return found

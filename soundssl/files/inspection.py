@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 from soundssl.files.model import model_attributes, read_model
-from soundssl.files.moments import merge_moments, moments_of, summary_of
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
-from soundssl.files.writing import datasets, text
+from soundssl.files.statistics import statistics_of
+from soundssl.files.writing import datasets
 
 BLOCK = 1 << 22  # numbers read at a time: 16 MB of float32
 ENDLESS = {"segment/end", "event/offset"}  # where infinity means the end of the clip
@@ -177,11 +178,11 @@ def _tables(file: h5py.File) -> Iterator[str]:
 def _summary(file: h5py.File) -> Iterator[str]:
     """Mean and deviation are those of the frames."""
     bands = len(file["mean"])
-    moments = moments_of(np.empty((0, bands)))
+    found = statistics_of(np.empty((0, bands)))
     for block in _blocks(file["frames"]):
         if not np.isfinite(block).all():
             return  # said already
-        moments = merge_moments(moments, moments_of(block.reshape(-1, bands)))
-    for name, wanted in zip(("mean", "deviation"), summary_of(moments), strict=True):
+        found = found.merge(statistics_of(block.reshape(-1, bands)))
+    for name, wanted in zip(("mean", "deviation"), found.summary(), strict=True):
         if not np.allclose(file[name][:], wanted, rtol=1e-3, atol=1e-3):
             yield f"{name} is not that of the frames"

@@ -68,7 +68,11 @@ FEATURES = Kind(
     "soundssl featurize",
     "clips end to end, so that any window at any hop is one slice",
     {
-        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform: a frame is a sample"),
+        "frames": Column(
+            "f2|f4",
+            "[T,bands]|[T]",
+            "log-mel frames, or the waveform: a frame is a sample; f2 rounds by 2^-11 of the value at most",
+        ),
         **_CLIP,
         "clip/offset": Column("i8", "[C+1]", "clip i is frames[offset[i]:offset[i+1]]"),
         "clip/source": Column("str", "[C]", "file to listen to"),
@@ -83,7 +87,7 @@ FEATURES = Kind(
         "clip/clipped": Column("i8", "[C]", "samples of the source at full scale, in all its channels", optional=True),
         "clip/truncated": Column("u1", "[C]", "1 where the source ends before its time, else 0", optional=True),
         "clip/error": Column(
-            "f4", "[C]", "largest difference of a stored frame from the one computed, of every sixteenth", optional=True
+            "f4", "[C]", "largest difference of a stored frame from the one computed; no longer written", optional=True
         ),
         "clip/made_from": Column(
             "str", "[C]", "digest of the source's name, size and time of change; empty of a track", optional=True
@@ -127,7 +131,8 @@ FEATURES = Kind(
         "clip": "seconds that recordings were cut into, 0 for whole ones",
         "short": "what became of recordings too short for a window: skip or pad",
         "truncated": "what became of files that end before their time: keep or skip",
-        "storage_error": "the largest clip/error; absent where it was not measured",
+        "storage_error": "the largest clip/error; no longer written",
+        "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
         "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",
