@@ -95,6 +95,14 @@ PRESETS = {
     # FSD50K and Fonseca et al. 2021, shift invariance. Inferred: all that is as in uclser20, natural logarithm, level.
     "fsd50k": replace(_FONSECA, preset="fsd50k", logarithm="natural", level=AS_RECORDED),
     "uclser20": _FONSECA,
+    # Ours, not published: VGGish's 31.25 Hz a bin and 10 ms a frame, up to where most birds sing.
+    "bird": FrontEnd(
+        preset="bird", sample_rate=32000, window_length=800, hop_length=320, fft_length=1024, fmin=150.0, fmax=15000.0
+    ),
+    # Ours, not published: 2 ms every 1 ms, for calls of a few milliseconds; a window is 96 ms.
+    "bat": FrontEnd(
+        preset="bat", sample_rate=256000, window_length=512, hop_length=256, fft_length=1024, fmin=1e4, fmax=1.2e5
+    ),
 }
 WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
     preset="waveform",
