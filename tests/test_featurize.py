@@ -156,7 +156,7 @@ def test_one_bad_file_is_named_kept_and_costs_nothing_else(few, tmp_path, call):
     assert (status, out) == (3, "")
     reasons = {
         "bad.wav": "not a media file",
-        "dead.wav": "vanished",
+        "dead.wav": "a link to what does not exist",
         "mute.mp4": "no audio stream",
         "short.wav": "too short: 0.48 s of frames, a window takes 0.96 s",
         "loud.mp3": "truncated: ",

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from soundssl.datasets import Shard
+from soundssl.datasets import Shard, lists
 
 Output = Annotated[
     Path | None,
@@ -126,17 +126,21 @@ def default_output(source: Path, kind: str, part: tuple[int, int] | None = None)
 def listed(inputs: list[Path], null: bool) -> list[Path]:
     """Return the inputs, `-` replaced by the paths on standard input, one a line or, if `null`, ended by NUL bytes.
 
-    Raises Missing for one that was named and is not there; one of a list is skipped later, and named then.
+    Raises Missing for one that was named and is not there, ListError for a list that is none; one of a list that is not
+    there is skipped later, and named then.
     """
     from soundssl import files
 
     found: list[Path] = []
     for path in inputs:
         if str(path) == "-":
-            names = sys.stdin.buffer.read().split(b"\0" if null else b"\n")
-            found += [Path(os.fsdecode(name if null else name.rstrip(b"\r"))) for name in names if name.strip()]
-        elif not path.exists():
-            raise files.Missing(f"{files.text(path)} does not exist; check the path")
-        else:
-            found.append(path)
+            found += lists.read(sys.stdin.buffer.read(), null)
+            continue
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise files.Missing(f"{files.text(path)} does not exist; check the path") from None
+        except OSError:  # it is there, and will be skipped with its reason
+            pass
+        found.append(path)
     return found
