@@ -172,20 +172,9 @@ def featurize(
         source = extraction.collect(listed(inputs, null), dataset, root, [target.path, table])
         table = _table(source, table, labels is not None, target.path, no_clobber)
     made = extraction.featurize(
-        source,
-        target.path,
-        recipe,
-        store=store,
-        labels=table,
-        shard=shard,
-        update=update,
-        force=force,
-        strict=strict,
-        jobs=jobs,
-        timeout=timeout,
-        progress=target.terminal,
-        command=target.provenance,
-    )
+        source, target.path, recipe, store=store, labels=table, shard=shard, update=update, force=force, strict=strict,
+        jobs=jobs, timeout=timeout, progress=target.terminal, command=target.provenance,
+    )  # fmt: skip
     if made.stood:
         target.up_to_date()
         return
