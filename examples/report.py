@@ -41,7 +41,6 @@ TAGGERS = {
 }
 GAINING = "both"  # the row whose gain over log-mel is checked
 SIDES = {"log-mel": "log-mel", "categories": "learnt without labels"}  # what the picture sets side by side
-HOP = 0.96  # seconds between log-mel windows, the value of soundssl evaluate
 SHOWN = 400  # frames of a clip in the picture: 4 s
 NEIGHBOURS = 3  # on each side
 SEED = 0  # of the map
@@ -112,7 +111,7 @@ def test_clips(path: Path, labels: files.Labels) -> Clips:
     """Return the clips of the test split, each as the mean of its windows, in the order of their keys."""
     source = files.Features(path) if files.kind_of(path) == "features" else files.Embeddings(path)
     chosen = source.clips.in_splits(["test"], path)
-    vector, clip = clip_means(source, chosen, HOP)
+    vector, clip = clip_means(source, chosen)
     order = np.argsort(source.clips.key[clip].astype(str))
     clip, vector = clip[order], vector[order]
     label = Index(labels, source.clips.key[clip]).of_clips()

@@ -23,9 +23,10 @@ Store = Literal["float32", "float16"]
 class Job:
     """Say which windows are embedded by which layer of a model, and how their vectors are stored.
 
-    `hop` in seconds is by default one window; `clips` (boolean, `[clips]`) chooses some, all by default; `shard` (K, N)
-    is noted where they are those of one of several runs. `made_from` stands for all of it. Raises FormatError for
-    features of another front end than the model's.
+    `hop` in seconds is by default that of the front end; `clips` (boolean, `[clips]`) chooses some, all by default;
+    `shard` (K, N) is noted where they are those of one of several runs; `raw` leaves embeddings at the length that the
+    net gives them. `made_from` stands for all of it. Raises
+    FormatError for features of another front end than the model's.
     """
 
     def __init__(
@@ -39,20 +40,22 @@ class Job:
         clips: np.ndarray | None = None,
         shard: tuple[int, int] | None = None,
         batch_size: int = BATCH,
+        raw: bool = False,
     ) -> None:
         source.check_front_end(model.config["front_end"], model.path)
         self.source, self.model, self.layer, self.store, self.batch_size = source, model, layer, store, batch_size
         self.length = model.config["frames"]
-        self.step = self.length if hop is None else source.frames_of(hop)
+        self.step = source.window_hop if hop is None else source.frames_of(hop)
         self.clips = np.ones(len(source.clips), bool) if clips is None else clips
         self.shard = shard
+        self.raw = raw and layer == "embedding" and model.config["unit_length"]  # else nothing is scaled anyway
         self.inputs = [
             files.identity("features", source.path, source.attributes),
             files.identity("model", model.path, model.attributes),
         ]
         chosen = np.packbits(self.clips).tobytes().hex()
         settings = [layer, self.step, store, chosen, shard, str(model.accelerator.dtype)]
-        self.made_from = files.digest("embeddings", self.inputs, settings)
+        self.made_from = files.digest("embeddings", self.inputs, settings + ["raw"] * self.raw)
 
     @cached_property
     def count(self) -> int:
@@ -69,13 +72,17 @@ class Job:
     ) -> int:
         """Write the vectors and return their number: a name in .npy is a bare matrix, so is an open stream.
 
+        A name in .csv or .parquet is a table for other programs, as `files.write_table` has it.
+
         What an interrupted run of the same job left beside a file is taken over, unless `afresh`. `command` is the
         command line that the file carries. Raises FormatError where there is no window, unless of a shard.
         """
         if not self.count and not self.shard:
             raise files.FormatError(f"{files.text(self.source.path)} has no window of {self.length} frames to embed")
         place = Path(place) if isinstance(place, str) else place
-        width = self.model.output(self.layer).width
+        if isinstance(place, Path) and place.suffix.lower() == ".parquet":
+            files.require_parquet()  # before hours of work
+        width = self.model.output(self.layer, self.raw).width
         with contextlib.ExitStack() as stack:
             advance = stack.enter_context(progress.track("embed", self.count, "windows"))
             kept = None
@@ -90,6 +97,9 @@ class Job:
             if not isinstance(place, Path) or place.suffix == ".npy":
                 rows = (vectors for vectors, _ in batches)
                 files.write_matrix(place, (self.count, width), self.store, rows)
+            elif place.suffix.lower() in files.ENDINGS:
+                seconds = float(self.source.seconds(self.length))
+                files.write_table(place, batches, self.source.clips, seconds, width, self.store)
             else:
                 self._write(place, batches, width, command)
             if kept:
@@ -97,7 +107,7 @@ class Job:
         return self.count
 
     def _batches(self, kept: files.Vectors | None, advance: Advance) -> Iterator[tuple[np.ndarray, Windows]]:
-        output = self.model.output(self.layer)
+        output = self.model.output(self.layer, self.raw)
         for windows in self.source.windows(self.length, self.step, self.batch_size, self.clips):
             vectors = kept.take() if kept else None
             if vectors is None:
@@ -116,8 +126,9 @@ class Job:
             "layer": self.layer,
             "hop": float(source.seconds(self.step)),
             "window": float(source.seconds(self.length)),
-            "class": json.dumps(self.model.output(self.layer).classes),
+            "class": json.dumps(self.model.output(self.layer, self.raw).classes),
             **({"part": f"{shard[0]}/{shard[1]}"} if shard else {}),
+            **({"raw": 1} if self.raw else {}),
             "features": source.attributes["uuid"],
             "model": self.model.attributes["uuid"],
         }

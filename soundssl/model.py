@@ -71,7 +71,7 @@ class Model:
     def __init__(self, stored: files.Model, accelerator: Accelerator) -> None:
         self.path, self.config, self.attributes = stored.path, stored.config, stored.attributes
         self.accelerator = accelerator
-        self._tensors, self._outputs = stored.tensors, {}  # type: tuple[dict[str, np.ndarray], dict[str, Output]]
+        self._tensors, self._outputs = stored.tensors, {}  # type: tuple[dict[str, np.ndarray], dict[tuple[str, bool], Output]]
 
     def __repr__(self) -> str:
         return f"<Model {self.config['encoder']} of {files.text(self.path)}, {self.accelerator.reason}>"
@@ -79,10 +79,11 @@ class Model:
     @cached_property
     def front_end(self) -> FrontEnd:
         """How a waveform becomes frames."""
-        known, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
-        given = {name: value for name, value in self.config["front_end"].items() if name in known}
+        named, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
+        given = {name: value for name, value in self.config["front_end"].items() if name in named}
         front_end = FrontEnd(preset="", window_frames=length, **given)
-        alike = (each for each in (*PRESETS.values(), WAVEFORM) if replace(each, preset="") == front_end)
+        known = (*PRESETS.values(), WAVEFORM)  # a model file does not say how far apart windows usually are
+        alike = (each for each in known if replace(each, preset="", window_hop=0) == front_end)
         return next(alike, front_end)
 
     @property
@@ -105,22 +106,23 @@ class Model:
         """Whether the model is a separator."""
         return self.config["encoder"] in models.SEPARATORS
 
-    def output(self, layer: str = "embedding") -> Output:
+    def output(self, layer: str = "embedding", raw: bool = False) -> Output:
         """Return what turns windows into vectors of a layer: `embedding`, or one of `objectives.LAYERS`.
 
-        Embeddings that objectives compare by their angle have length one. Raises ValueError for an unknown layer, for
-        a head that the model has not, and for a separator.
+        Embeddings that objectives compare by their angle have length one, unless `raw`: then all are what the net
+        gives. Raises ValueError for an unknown layer, for a head that the model has not, and for a separator.
         """
-        if layer not in self._outputs:
+        name = (layer, raw)
+        if name not in self._outputs:
             encoder, size = self._network, self.config["size"]
             if layer == "embedding":
-                found = Output(encoder, size, [], self.config["unit_length"], self.accelerator)
+                found = Output(encoder, size, [], self.config["unit_length"] and not raw, self.accelerator)
             else:
                 head, width, classes = objectives.restore(layer, self.config, self._tensors)
                 network = nn.Sequential(encoder, self.accelerator.place(head)).eval()
                 found = Output(network, width, classes, False, self.accelerator)
-            self._outputs[layer] = found
-        return self._outputs[layer]
+            self._outputs[name] = found
+        return self._outputs[name]
 
     @cached_property
     def _network(self) -> nn.Module:
@@ -131,14 +133,15 @@ class Model:
         return self.accelerator.place(models.restore_separator(self.config, self._tensors)).eval()
 
     def embed(
-        self, waveform: ArrayLike, rate: float, hop: float | None = None, layer: str = "embedding"
+        self, waveform: ArrayLike, rate: float, hop: float | None = None, layer: str = "embedding", raw: bool = False
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the embedding of each window of a waveform and the second at which it starts.
 
-        Windows start every `hop` seconds, by default one after the other; an incomplete last one is dropped, so that
-        a waveform shorter than a window has none. Shape: `[windows, size]` float32 and `[windows]`.
+        Windows start every `hop` seconds, by default as the front end has it, most one after the other; an incomplete
+        last one is dropped, so that a waveform shorter than a window has none. `raw` leaves embeddings at the length
+        that the net gives them. Shape: `[windows, size]` float32 and `[windows]`.
         """
-        output = self.output(layer)
+        output = self.output(layer, raw)
         windows, start = self._windows(waveform, rate, hop)
         vectors = [output(np.array(windows[i : i + BATCH])) for i in range(0, len(windows), BATCH)]
         return np.concatenate([np.empty((0, output.width), np.float32), *vectors]), start
@@ -173,7 +176,8 @@ class Model:
     def _windows(self, waveform: ArrayLike, rate: float, hop: float | None) -> tuple[np.ndarray, np.ndarray]:
         """Return the windows of a waveform, a view, and their starts. Shape: [windows, frames, bands], [windows]."""
         length, front_end = self.config["frames"], self.front_end
-        step = length if hop is None else max(1, round(_positive(hop, "hop") * front_end.frame_rate))
+        usual = front_end.window_hop or length
+        step = usual if hop is None else max(1, round(_positive(hop, "hop") * front_end.frame_rate))
         frames = log_mel(self._resampled(waveform, rate), front_end).astype(STORED)
         if len(frames) < length:
             return np.empty((0, length, front_end.bands), STORED), np.empty(0)

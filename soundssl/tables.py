@@ -38,10 +38,11 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Hold a table: its columns in small letters, in order, and its rows that are not empty."""
+    """Hold a table: its columns in small letters, in order, its rows that are not empty, and the line of its header."""
 
     columns: list[str]
     rows: list[Row]
+    line: int = 1
 
 
 def text_cell(cell: str) -> str:
@@ -119,7 +120,7 @@ def read(content: bytes, name: str, undecodable: str = "strict") -> Table:
         raise TableError(f"{name} is empty; it needs a header and a row for each entry")
     if doubled := [column for column in columns if column and columns.count(column) > 1]:
         raise TableError(f"{name} line {line} has two columns {doubled[0]!r}; rename one of them")
-    return Table(columns, [_row(number, cells, columns, name) for number, cells in rows])
+    return Table(columns, [_row(number, cells, columns, name) for number, cells in rows], line)
 
 
 def _cells(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
@@ -130,12 +131,14 @@ def _cells(text: str, name: str) -> Iterator[tuple[int, list[str]]]:
     start = first + bool(declared)
     delimiter = declared[1] if declared else _delimiter(lines[first])
     reader = csv.reader(io.StringIO("\n".join(lines[start:]), newline=""), delimiter=delimiter, strict=True)
+    begun = start + 1  # the line where a row begins: a quote left open there is noticed much later
     try:
         for cells in reader:
             if any(cell.strip() for cell in cells):
                 yield start + reader.line_num, [plain_cell(cell.strip()) for cell in cells]
+            begun = start + reader.line_num + 1
     except csv.Error as error:
-        place = f"{name} line {start + reader.line_num}"
+        place = f"{name} line {begun}"
         raise TableError(f"{place} is no CSV: {error}; look for a lone quotation mark") from None
 
 

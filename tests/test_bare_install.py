@@ -25,10 +25,13 @@ BARE = """
 import sys
 hidden = set(sys.argv[1].split(","))
 class Hide:
+    def __init__(self, finder):
+        self.finder = finder
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in hidden:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Hide())
+        return None if name.partition(".")[0] in hidden else self.finder.find_spec(name, path, target)
+sys.meta_path[:] = map(Hide, sys.meta_path)
 from soundssl.commands import main
 for line in sys.stdin.read().splitlines():
     sys.argv[1:] = line.split("\\t")

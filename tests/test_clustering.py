@@ -173,8 +173,8 @@ def test_a_bare_matrix_has_no_splits_and_no_times():
 
 def test_the_command_offers_what_the_library_knows():
     offered = get_type_hints(cluster)
-    assert offered["method"] is clustering.Method and offered["optimiser"] is clustering.Optimiser
-    assert offered["preset"] is clustering.Preset and set(get_args(clustering.Preset)) == clustering.PRESETS.keys()
+    assert offered["method"] == clustering.Method and offered["optimiser"] == clustering.Optimiser
+    assert offered["preset"] == clustering.Preset and set(get_args(clustering.Preset)) == clustering.PRESETS.keys()
     assert clustering.CONTEXT.keys() == clustering.PRESETS.keys()
     tables = {"order": labelling.ORDERS, "ask": labelling.ASKS, "preset": labelling.PRESETS}
     hints = get_type_hints(label_clusters)

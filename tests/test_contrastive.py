@@ -225,9 +225,13 @@ def test_backgrounds_are_mixed_in_the_logarithm_and_floor_of_the_features(clips)
     inputs, batch = inputs_of(clips), pairs_of(clips).__getitems__([(0, 0), (0, 1), (0, 2)])
     options = contrastive.Options(augment="none")
     natural = Recipe(inputs, options, 1).apply(batch)
-    energy = [part.exp().sub(0.01).clamp(min=0).sum((1, 2)) for part in (natural[0], batch["window"].float())]
+    cells = [part.exp().sub(0.01).clamp(min=0) for part in (natural[0], batch["window"].float())]
+    energy = [part.square().sum((1, 2)) for part in cells]  # the cells of VGGish are magnitudes
     torch.testing.assert_close(energy[0], energy[1], rtol=1e-3, atol=1e-2)
-    inputs.features.attributes["logarithm"] = "10"
+    inputs.features.attributes["spectrum"] = "power"
+    powers = Recipe(inputs, options, 1).apply(batch)[0].exp().sub(0.01).clamp(min=0).sum((1, 2))
+    torch.testing.assert_close(powers, cells[1].sum((1, 2)), rtol=1e-3, atol=1e-2)
+    inputs.features.attributes |= {"logarithm": "10", "spectrum": "magnitude"}
     scaled = {name: column / np.log(10) if column.ndim == 3 else column for name, column in as_double(batch).items()}
     ten = Recipe(inputs, options, 1).apply(scaled)
     torch.testing.assert_close(ten[0] * np.log(10), natural[0], rtol=1e-3, atol=1e-3)

@@ -6,9 +6,10 @@ import sys
 import pytest
 import torch
 
-from soundssl import SoundsslError, models, pictures
+from soundssl import SoundsslError, models
 from soundssl.dependencies import needed
 from soundssl.ops import kmeans, neighbors
+from soundssl.reports import pictures
 
 # What importing a package may end in: how it is said, and what of it is told.
 FAULTS = {
@@ -118,7 +119,8 @@ def test_importing_and_building_a_small_net_loads_no_package_of_others():
     words = """
 import sys
 import soundssl.commands
-from soundssl import files, media, models, pictures, training
+from soundssl import files, media, models, training
+from soundssl.reports import pictures
 from soundssl.ops import kmeans, neighbors
 models.build("plain", 4), models.build_separator("tdcn-stft-small")
 print(*{name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:]))

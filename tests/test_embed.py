@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import device, files, models, objectives
+from soundssl import SoundsslError, device, files, models, objectives
 from soundssl.commands import main
 from soundssl.commands.embed import embed as embed_command
 from soundssl.embedding import Job
@@ -145,7 +145,7 @@ def test_what_one_precision_began_another_does_not_go_on_with(toy, model, tmp_pa
     assert single.made_from != half.made_from
 
     def stopped(self, network, windows, run=device.Accelerator.run):
-        if (files.spooling.parts_of(output) / "vectors").stat().st_size:
+        if (tmp_path / "e.h5.parts" / "vectors").stat().st_size:
             raise KeyboardInterrupt
         return run(self, network, windows)
 
@@ -170,7 +170,7 @@ def test_vectors_are_kept_by_whole_batches(tmp_path, count):
     assert first.done == 0 and first.take() is None
     for i in range(0, count, 16):
         first.add(rows[i : i + 16])
-    with pytest.raises(files.writing.SoundsslError, match="another run is writing"):
+    with pytest.raises(SoundsslError, match="another run is writing"):
         kept()
     first.close()
     again = kept()
@@ -195,6 +195,35 @@ def test_the_function_of_the_command_is_called_from_python(toy, model, tmp_path,
     assert said.out == "" and f"{len(found.clip)} windows of {len(source.clips)} clips" in said.err
     embed_command([toy.features], model, tmp_path / "e.h5")
     assert "is up to date" in capsys.readouterr().err
+
+
+def test_raw_vectors_are_what_the_net_gives(toy, model, tmp_path, capsys):
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "e.h5", "--no-provenance") == 0
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "r.h5", "--raw") == 0
+    scaled, raw = files.Embeddings(tmp_path / "e.h5"), files.Embeddings(tmp_path / "r.h5")
+    trained, source = files.read_model(model), files.Features(toy.features)
+    windows = next(source.windows(96, 96, 20)).frames
+    with torch.no_grad():
+        given = models.restore(trained.config, trained.tensors).eval()(torch.from_numpy(windows).float()).numpy()
+    assert np.abs(raw.embedding[: len(windows)] - given).max() < 1e-4
+    length = np.linalg.norm(raw.embedding[:], axis=1)
+    assert np.abs(length - 1).min() > 1e-3, "or the test says nothing"
+    assert np.abs(raw.embedding[:] / length[:, None] - scaled.embedding[:]).max() < 1e-5
+    assert raw.attributes["raw"] == 1 and "raw" not in scaled.attributes
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "e.h5", "--no-provenance", "--raw") == 0
+    again = files.Embeddings(tmp_path / "e.h5").embedding[:]
+    assert np.array_equal(again, raw.embedding[:]), "an output of the other kind does not stand"
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "n.h5", "--raw", "--layer", "projection") == 2
+    assert "of embeddings alone; leave out --raw" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "n.h5").exists()
+
+
+def test_raw_and_scaled_vectors_are_not_joined(toy, model, tmp_path, capsys):
+    for part, more in (("1/2", []), ("2/2", ["--raw"])):
+        assert embed(toy.features, "-m", model, "-o", tmp_path / f"{part[0]}.h5", "--part", part, *more) == 0
+    assert embed(tmp_path / "1.h5", tmp_path / "2.h5", "-o", tmp_path / "e.h5") == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "raw" in said and "join files that were made alike" in said
 
 
 def test_layers_are_refused_in_words(toy, model, tmp_path, capsys):

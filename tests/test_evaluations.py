@@ -319,5 +319,7 @@ def test_malformed_knn_is_named():
     for wrong in ({"k": 0}, {"level": "recording"}, {"vote": "all"}):
         with pytest.raises(ValueError, match="needs k >= 1, level clip or window, vote share or majority"):
             knn.Options(**wrong)
+    with pytest.raises(ValueError, match="ties go to the nearer or the first class, not 'last'"):
+        knn.Options(ties="last")
     with pytest.raises(ValueError, match="is a recording or a clip, not 'window'"):
         knn.Options(leave_out="window")

@@ -156,7 +156,7 @@ def test_one_bad_file_is_named_kept_and_costs_nothing_else(few, tmp_path, call):
     assert (status, out) == (3, "")
     reasons = {
         "bad.wav": "not a media file",
-        "dead.wav": "vanished",
+        "dead.wav": "a link to what does not exist",
         "mute.mp4": "no audio stream",
         "short.wav": "too short: 0.48 s of frames, a window takes 0.96 s",
         "loud.mp3": "truncated: ",
@@ -206,10 +206,10 @@ def test_nothing_but_bad_files_writes_nothing(tmp_path, call):
         ("{media} --root {media}", "Invalid value for --root: only --dataset csv"),
         ("{media} --dataset esc5", "Invalid value for --dataset: choose from esc50, csv, folders"),
         ("{media} --dataset csv", "media is a folder, not a file; name the file in it"),
-        ("{media}/0.wav --dataset folders", "0.wav is not a folder; name the folder of the collection"),
+        ("{media}/0.wav --dataset folders", "0.wav is not a folder; name the folder of the collection, or give a"),
         ("{copy}/t.csv --dataset csv --labels l.h5", "the collection says nothing of classes; leave it out"),
         ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/x.h5", "x.h5 is also the features file"),
-        ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav is one of the inputs"),
+        ("{copy} --dataset folders -o {copy}/x.h5 --labels {copy}/c/4.wav", "4.wav would be HDF5, not sound"),
         ("{media} --store f2", "'f2' is not one of 'float16', 'float32'"),
     ],
 )

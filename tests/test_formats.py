@@ -75,7 +75,7 @@ def test_a_channel_is_taken_by_its_number(tmp_path, name):
 
 def test_channels_of_what_is_no_file(tmp_path):
     os.mkfifo(tmp_path / "pipe.wav")  # opening it would wait for ever
-    for name, fact in (("pipe.wav", "not a regular file"), ("none.wav", "vanished")):
+    for name, fact in (("pipe.wav", "not a regular file"), ("none.wav", "does not exist")):
         with pytest.raises(DecodeError, match=fact):
             channel_count(tmp_path / name)
 

@@ -49,12 +49,12 @@ def imported(at_once: bool | None = None) -> dict[str, set[str]]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     others = set(imported()) - set(sys.stdlib_module_names) - {"soundssl", ""}
-    declared = names(PROJECT["dependencies"]) | names(EXTRAS["plot"]) | names(EXTRAS["faiss"])
+    declared = names(PROJECT["dependencies"]).union(*(names(EXTRAS[extra]) for extra in ("plot", "faiss", "parquet")))
     assert {DISTRIBUTIONS.get(name, name) for name in others} == declared
 
 
 def test_extras_are_imported_by_no_module_at_once():
-    extras = {"matplotlib", "faiss", "timm", "torchvision", "torchaudio"}
+    extras = {"matplotlib", "faiss", "pyarrow", "timm", "torchvision", "torchaudio"}
     assert not extras & set(imported(at_once=True))
 
 
@@ -64,7 +64,7 @@ def test_every_requirement_has_a_lower_bound_and_no_upper_one():
 
 
 def test_the_tests_can_be_run_from_their_extra():
-    assert names(EXTRAS["plot"]) | names(EXTRAS["faiss"]) <= names(EXTRAS["test"])
+    assert names(EXTRAS["plot"]) | names(EXTRAS["faiss"]) | names(EXTRAS["parquet"]) <= names(EXTRAS["test"])
 
 
 def test_no_module_imports_at_once_what_only_some_systems_have():

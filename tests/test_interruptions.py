@@ -89,7 +89,7 @@ def test_changed_options_begin_again_and_are_named(media, tmp_path, call):
 def test_what_may_be_read_another_time_is_tried_again(media, tmp_path, call):
     output = tmp_path / "f.h5"
     (media / "later.wav").symlink_to(tmp_path / "none.wav")
-    assert "vanished" in call(media, "-o", output)[1]
+    assert "a link to what does not exist" in call(media, "-o", output)[1]
     tone(tmp_path / "none.wav")
     error = call(media, "-o", output, "--update")[1]
     assert "4 of 5 inputs are taken over" in error and "later.wav" in files.Features(output).clips.key

@@ -176,6 +176,21 @@ def test_what_does_not_fit_together_is_not_joined(call, parted, tmp_path):
     assert not {"x.h5", "y.h5"} & set(os.listdir(tmp_path))
 
 
+def test_files_that_say_how_far_their_frames_are_rounded_are_joined_without_it(call, parted, tmp_path):
+    for path in parts(parted):
+        shutil.copy(path, tmp_path)
+        with h5py.File(tmp_path / path.name, "r+") as file:  # as version 0.1.0 wrote it
+            file["clip/error"] = np.full(len(file["clip/key"]), 1e-3, "f4")
+            file.attrs["storage_error"] = np.float32(1e-3)
+    assert call("featurize", *parts(tmp_path), "-o", tmp_path / "all.h5")[0] == 0
+    assert call("featurize", *parts(tmp_path), "-o", tmp_path / "copy.h5", "--copy", "--no-provenance")[0] == 0
+    for name in ("all.h5", "copy.h5"):
+        assert "clip/error" not in columns(tmp_path / name) and files.verify(tmp_path / name) == []
+        assert "storage_error" not in files.attributes_of(tmp_path / name)
+    whole, copy = files.Features(parted / "whole.h5"), files.Features(tmp_path / "copy.h5")
+    assert np.array_equal(whole.frames[:], copy.frames[:]) and list(whole.clips.key) == list(copy.clips.key)
+
+
 def test_merged_summaries_are_those_of_all_rows():
     generator = np.random.default_rng(0)
     rows = [generator.normal([5, -80], [1, 3], (n, 2)).astype("f2") for n in (10, 0, 400, 37)]

@@ -38,7 +38,7 @@ ROOMS = {
     # floor 0
     "ops": Room("ops* dependencies", "torch numpy scipy", "faiss triton"),
     # ground
-    "files": Room("files*", "h5py safetensors filelock numpy"),
+    "files": Room("files* dependencies tables", "h5py safetensors filelock numpy", "pyarrow"),
     "media": Room("media*", "soundfile av soxr numpy"),
     "device": Room("", "torch numpy"),
     # floor 1
@@ -47,6 +47,7 @@ ROOMS = {
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
+    "presets": Room(""),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room("objectives objectives.clock objectives.pairs labels models* ops* files* device", "torch numpy"),
@@ -63,7 +64,9 @@ ROOMS = {
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
     ),
-    "detection": Room("detection* tables labels files* ops* progress", "numpy", "pyarrow"),
+    "detection": Room(
+        "detection* tables labels datasets extraction embedding model files* media* ops* progress", "numpy", "pyarrow"
+    ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models", "numpy"),
     # floor 4

@@ -151,9 +151,10 @@ def test_text_comes_through_roff_as_it_was(line):
 
 def test_annotations_give_choices_bounds_and_defaults():
     by_name = {parameter.names[-1]: parameter for parameter in parameters_of(COMMAND["embed"])}
-    assert by_name["--hop"] == Parameter(
-        ("--hop",), (), "X", "Seconds between windows. At least 0.01.", "0.96", *(False,) * 2
+    assert by_name["--batch-size"] == Parameter(
+        ("--batch-size",), (), "N", "Windows in one batch. At least 1.", "256", *(False,) * 2
     )
+    assert by_name["--hop"].help.startswith("Seconds between windows. At least 0.01. Default: that of the front end")
     assert by_name["FEATURES"].required and not by_name["--model"].required and by_name["--model"].value == "FILE"
     assert by_name["FEATURES"].help == "Features file written by featurize; or embeddings files, to join them."
     images = {each.names[-1]: each for each in parameters_of(COMMAND["featurize"])}["--images"]

@@ -280,11 +280,11 @@ def test_a_codec_that_nobody_knows(tmp_path):
 
 
 def test_what_is_no_file(tmp_path):
-    assert reason(tmp_path / "none.wav") == "vanished"
+    assert reason(tmp_path / "none.wav") == "does not exist"
     assert reason(tmp_path) == "not a regular file"
     os.mkfifo(tmp_path / "pipe.wav")
     assert reason(tmp_path / "pipe.wav") == "not a regular file"
-    with pytest.raises(DecodeError, match="vanished"):
+    with pytest.raises(DecodeError, match="does not exist"):
         list(read_images(tmp_path / "none.mp4", 1.0, SIZE))
 
 

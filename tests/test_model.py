@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import builder
 import numpy as np
 import pytest
 import soundfile
@@ -13,6 +14,7 @@ from stored_models import CLASSES, VALUES, WAVE, WINDOWS, unpack
 import soundssl
 from soundssl import files, models
 from soundssl.commands import main
+from soundssl.evaluations import reading
 from soundssl.model import Model
 from soundssl.ops import spectrogram
 
@@ -120,12 +122,19 @@ def test_every_front_end_is_the_one_of_featurize(world, tmp_path, name):
     files.write_model(tmp_path / "m.safetensors", tensors, config, inputs=[], made_from="test")
     command("embed", tmp_path / "f.h5", "-m", tmp_path / "m.safetensors", "-o", tmp_path / "e.npy", *PLAIN)
     model = soundssl.load_model(tmp_path / "m.safetensors", "cpu", "float32")
-    embedding = model.embed(heard(world), RATE, hop=0.96)[0]
+    embedding, start = model.embed(heard(world), RATE)
     rows = files.read_matrix(tmp_path / "e.npy")
     assert model.front_end == spectrogram.PRESETS[name] and embedding.shape == rows.shape
     assert np.abs(embedding - rows).max() < 1e-3 * np.abs(rows).max()
     assert model.window == pytest.approx(source.window / float(source.attributes["frame_rate"]))
-    assert np.diff(model.embed(heard(world), RATE)[1]) == pytest.approx(model.window), "one window is the usual hop"
+    hop = {"vggish": 0.96, "mm-videos": 1.0}.get(name, 50 * 220 / 22050)  # one window, or half a one as published
+    assert len(start) > 1 and np.diff(start) == pytest.approx(hop)
+    command("embed", tmp_path / "f.h5", "-m", tmp_path / "m.safetensors", "-o", tmp_path / "e.h5", *PLAIN)
+    found = files.Embeddings(tmp_path / "e.h5")
+    assert found.attributes["hop"] == pytest.approx(hop) and np.array_equal(found.start, start)
+    builder.labels(tmp_path / "l.h5", builder.whole(found.clips.key.astype(str)), ["x"], [[1]])
+    table = reading.read_embeddings(tmp_path / "f.h5", files.Labels(tmp_path / "l.h5"))
+    assert len(table.value) == len(start), "evaluate cuts features as embed does"
 
 
 def test_probabilities_and_projections_are_layers(world, tmp_path):

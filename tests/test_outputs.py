@@ -17,7 +17,7 @@ import pytest
 from soundssl import SoundsslError, files
 from soundssl.commands import terminal
 from soundssl.files.outputs import Unusable, guard, replace
-from soundssl.files.spooling import JOURNAL, Store, parts_of
+from soundssl.files.spooling import JOURNAL, Store, spool_folder
 
 
 def write(path, through=False, content=b"made"):
@@ -131,7 +131,7 @@ def test_a_name_as_long_as_may_be_is_written(tmp_path):
     "content", [{"notes.txt": b"mine"}, {"notes.txt": b"mine", JOURNAL: b"not ours\n"}, {"worker-x": b"mine"}]
 )
 def test_a_folder_of_somebody_else_is_refused_and_stays(content, tmp_path):
-    folder = parts_of(tmp_path / "a.h5")
+    folder = spool_folder(tmp_path / "a.h5")
     folder.mkdir()
     for name, what in content.items():
         (folder / name).write_bytes(what)
@@ -143,7 +143,7 @@ def test_a_folder_of_somebody_else_is_refused_and_stays(content, tmp_path):
 
 @pytest.mark.parametrize("kind", ["link", "file"])
 def test_a_link_or_a_file_in_the_place_of_the_folder_is_refused(kind, tmp_path):
-    mine, folder = tmp_path / "mine", parts_of(tmp_path / "a.h5")
+    mine, folder = tmp_path / "mine", spool_folder(tmp_path / "a.h5")
     mine.mkdir()
     (mine / "notes.txt").write_text("mine")
     folder.symlink_to(mine) if kind == "link" else folder.write_text("mine")

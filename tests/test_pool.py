@@ -110,6 +110,13 @@ def test_tasks_behind_one_that_killed_its_worker_are_answered_in_order():
     assert died == ["abort", "exit"], "and no other is blamed"
 
 
+def test_long_tasks_with_long_answers_do_not_fill_both_pipes():
+    tasks = [f"{number}{'.' * 20_000}" for number in range(400)]  # a socket takes ten of them, or fewer
+    answers = list(pool.run(partial(prepare, None), tasks, 2, timeout=20))
+    assert sorted(task for task, _ in answers) == sorted(tasks)
+    assert not any(isinstance(answer, pool.WorkerDied) for _, answer in answers)
+
+
 def test_threads_are_pinned_in_workers_only(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)

@@ -174,7 +174,7 @@ def write(
     if rows.file:
         store.write("window/clip", rows.file.clip)
         store.write("window/start", rows.file.start)
-        for name in ("key", "recording", "split"):
+        for name in ("key", "recording", "split", "source", "start"):
             store.write(f"clip/{name}", getattr(rows.file.clips, name))
     return summary
 

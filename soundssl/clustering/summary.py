@@ -83,7 +83,8 @@ class Summary:
 def largest(path: str | os.PathLike) -> list[dict[str, Any]]:
     """Return the largest clusters of a clusters file, each with the windows nearest to its mean, one a clip.
 
-    A window is named by its clip and second, or by its row where the clusters are those of a bare matrix.
+    A window is named by its clip with the second in it, and by the file to listen to with the second in that; or by its
+    row where the clusters are those of a bare matrix.
     """
     clusters = files.Clusters(path)
     order = np.argsort(-clusters.size, kind="stable")[:LARGEST]
@@ -103,8 +104,13 @@ def _window(clusters: files.Clusters, row: int) -> dict[str, Any]:
     similarity = round(float(clusters.similarity[row]), 4)
     if clusters.clip is None:
         return {"row": row, "similarity": similarity}
-    key = files.text(str(clusters.clips.key[clusters.clip[row]]))
-    return {"clip": key, "start": float(clusters.start[row]), "similarity": similarity}
+    clip, start = clusters.clip[row], clusters.start[row]
+    name, second = clusters.clips.heard(clip, start)
+    key = files.text(str(clusters.clips.key[clip]))
+    return {
+        "clip": key, "start": float(start), "file": files.text(str(name)), "second": float(second),
+        "similarity": similarity,
+    }  # fmt: skip
 
 
 def table(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
@@ -113,11 +119,11 @@ def table(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
         [str(each["cluster"]), str(each["windows"]), f"{each['share']:.1%}", ", ".join(map(_name, each["nearest"]))]
         for each in found
     ]
-    return ["cluster", "windows", "share", "nearest clips"], rows
+    return ["cluster", "windows", "share", "nearest windows"], rows
 
 
 def _name(window: dict[str, Any]) -> str:
-    return f"{window['clip']} at {window['start']:g} s" if "clip" in window else f"row {window['row']}"
+    return f"{window['file']} at {window['second']:g} s" if "clip" in window else f"row {window['row']}"
 
 
 def plot(picture: str | os.PathLike, path: str | os.PathLike, found: Sequence[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ import typer.core
 from soundssl import SoundsslError, __version__
 from soundssl.commands import (
     cluster,
+    detect,
     embed,
     evaluate,
     featurize,
@@ -36,6 +37,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Mixtures to tracks": {"separate": separate.separate},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
+    "Recordings to events": {"detect": detect.detect},
     "Measure": {"evaluate": evaluate.app},
     "Look": {"info": info.info},
 }

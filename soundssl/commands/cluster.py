@@ -27,7 +27,7 @@ from soundssl.commands.options import (
     beside,
     words,
 )
-from soundssl.commands.target import Target, aim
+from soundssl.commands.target import Target, aim, check_ending
 from soundssl.commands.terminal import Terminal, print_table
 
 if TYPE_CHECKING:
@@ -218,6 +218,7 @@ def _guard_picture(picture: Path | None, others: Collection[Path]) -> None:
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, others)
+        check_ending(picture, "PNG", option="--picture")
 
 
 @contextlib.contextmanager

@@ -32,6 +32,8 @@ from soundssl.commands.target import aim
 from soundssl.datasets import belongs
 from soundssl.objectives import LAYERS
 
+FORMATS = ("HDF5", "NPY", "CSV", "Parquet")  # of the output, by its ending
+
 if TYPE_CHECKING:
     Layer = str
 else:
@@ -50,8 +52,8 @@ def embed(
         typer.Option(
             "-o",
             "--output",
-            help="File to write: .h5 with times and clips, .npy the bare matrix, - the matrix on standard output. "
-            "Default: STEM.embeddings.h5.",
+            help="File to write: .h5 with times and clips, .csv or .parquet (extra parquet) the same as a table for "
+            "other programs, .npy the bare matrix, - the matrix on standard output. Default: STEM.embeddings.h5.",
         ),
     ] = None,
     layer: Annotated[
@@ -61,7 +63,15 @@ def embed(
             "where it was trained by contrast."
         ),
     ] = "embedding",
-    hop: Hop = 0.96,
+    raw: Annotated[
+        bool,
+        typer.Option(
+            "--raw",
+            help="Write embeddings as the net gives them, as evaluate linear --preset sound-events wants them. Without "
+            "it those of every objective but classification are scaled to length one.",
+        ),
+    ] = False,
+    hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
     ] = "float32",
@@ -79,7 +89,7 @@ def embed(
 ) -> None:
     """Map every window to a vector, with the time at which it starts.
 
-    A window takes as many frames as the model was trained on (0.96 s); an incomplete last one is dropped.
+    A window takes as many frames as the model was trained on (0.96 s of vggish); an incomplete last one is dropped.
     A run that was killed goes on where it was when the same command is given again.
 
     Examples:
@@ -102,9 +112,11 @@ def embed(
         return
     if len(features) > 1:
         raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
+    if raw and layer != "embedding":
+        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], **flags)
+    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], *FORMATS, **flags)
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
@@ -117,6 +129,7 @@ def embed(
             clips=clips,
             shard=shard,
             batch_size=batch_size,
+            raw=raw,
         )
         if target.stands(job.made_from):
             return

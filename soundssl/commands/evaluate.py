@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
+from soundssl import presets
 from soundssl.commands import scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
+from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -37,7 +39,7 @@ def retrieval(
     per_class: Annotated[int, typer.Option(min=2, help="Clips drawn with, and as many without, each class.")] = 100,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of clips to average over.")] = 1,
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -70,30 +72,45 @@ def knn(
         str | None, typer.Option(help="Splits whose clips are the neighbours. Default: all others, or all.")
     ] = None,
     folds: Folds = False,
-    k: Annotated[int, typer.Option(min=1, help="Neighbours that vote (inferred).")] = 5,
+    k: Annotated[int | None, typer.Option(min=1, help="Neighbours that vote. Default: 5 (inferred).")] = None,
     level: Annotated[
-        Literal["clip", "window"],
+        Literal["clip", "window"] | None,
         typer.Option(
-            "--level", "--unit", help="What is compared: clips (means over windows) or windows; once called --unit."
+            "--level",
+            "--unit",
+            help="What is compared: clips (means over windows) or windows; once called --unit. Default: clip.",
         ),
-    ] = "clip",
+    ] = None,
     vote: Annotated[
-        Literal["share", "majority"],
-        typer.Option(help="How neighbours vote: the share that has a class, or one vote a window for the majority."),
-    ] = "share",
+        Literal["share", "majority"] | None,
+        typer.Option(
+            help="How neighbours vote: the share that has a class, or one vote a window for the majority. Default: "
+            "share."
+        ),
+    ] = None,
     leave_out: Annotated[
-        Literal["recording", "clip"],
-        typer.Option(help="What gives no neighbours to itself: all clips of a recording, or the clip alone."),
-    ] = "recording",
+        Literal["recording", "clip"] | None,
+        typer.Option(
+            help="What gives no neighbours to itself: all clips of a recording, or the clip alone. Default: recording."
+        ),
+    ] = None,
+    ties: Annotated[
+        Literal["nearer", "first"] | None,
+        typer.Option(
+            help="Which of the classes with equal votes is decided for: the nearer, or the first by number. Default: "
+            "nearer."
+        ),
+    ] = None,
     preset: Annotated[
         Literal["none", "sound-events"],
         typer.Option(
-            help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --level window, "
-            "--k 200, --vote majority, --leave-out clip, --hop 0.5; made for embed --layer projection --hop 0.5."
+            help="sound-events: the protocol of Fonseca et al. 2021, as far as nothing else is given: --level window, "
+            "--k 200, --vote majority, --leave-out clip, --ties first, --hop 0.5; made for embed --layer projection "
+            "--hop 0.5."
         ),
     ] = "none",
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -113,10 +130,9 @@ def knn(
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
-    chosen = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
-    options = task.Options(bootstrap=bootstrap, **chosen)
-    hop = hop if preset == "none" else task.PRESET_HOP
-    table = scoring.load(embeddings, labels, level=options.level, hop=hop)
+    given = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties}
+    options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
     sides = None if folds else (words(query), words(base), None)
     scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
 
@@ -139,7 +155,7 @@ def shallow(
     learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -180,13 +196,24 @@ def linear(
         str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
     ] = None,
     folds: Folds = False,
-    learning_rate: Annotated[float, typer.Option(help="Rate of SGD in the first epochs.")] = 0.1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 200,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of SGD in the first epochs. Default: 0.1.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips. Default: 200.")] = None,
     standardise: Annotated[
-        bool, typer.Option("--standardise", help="Scale by the training windows first; log-mel windows want it.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--standardise/--no-standardise",
+            help="Scale embeddings by mean and deviation of the training windows first, the default; or do not.",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["none", "sound-events"],
+        typer.Option(
+            help="sound-events: the protocol of Fonseca et al. 2021, as far as nothing else is given: "
+            "--no-standardise, --learning-rate 0.1, --epochs 200, --hop 0.5; made for embed --raw --hop 0.5."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -195,18 +222,26 @@ def linear(
 ) -> None:
     """One linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows.
 
-    The protocol of Fonseca et al. 2021: SGD, 200 epochs of one window a clip, mean softmax, balanced accuracy.
+    As Fonseca et al. 2021: SGD, 200 epochs of one window a clip, mean softmax, balanced accuracy. Embeddings are scaled
+    by the training windows first, which --preset sound-events leaves out.
 
-    Example:
+    Examples:
 
     soundssl evaluate linear embeddings.h5 --labels labels.h5 --test 5
+
+    soundssl evaluate linear raw.h5 --labels labels.h5 --test 5 --preset sound-events
     """
     from soundssl.evaluations import linear as task
 
     report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
     _check_sides(folds, train, test, validation)
-    options = task.Options(learning_rate=learning_rate, epochs=epochs, standardise=standardise, bootstrap=bootstrap)
-    table = scoring.load(embeddings, labels, hop=hop)
+    given = {"learning_rate": learning_rate, "epochs": epochs, "standardise": standardise}
+    options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    if not options.standardise and table.of_length_one:
+        Terminal("evaluate").warn(
+            "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
+        )
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
 
@@ -311,6 +346,7 @@ def separation(
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
+        check_ending(picture, "PNG", option="--picture")
     scored = separation.score(
         waves,
         model,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,11 +22,8 @@ from soundssl.commands.options import (
     listed,
     part_of,
 )
-from soundssl.commands.target import aim
+from soundssl.commands.target import aim, check_ending
 from soundssl.datasets import DATASETS, Clip
-
-if TYPE_CHECKING:
-    from soundssl.extraction import Recipe
 
 
 def featurize(
@@ -55,15 +51,29 @@ def featurize(
         Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
     ] = "logmel",
     preset: Annotated[
-        Literal["vggish", "mm-videos", "fsd50k", "uclser20"],
+        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "bird", "bat"],
         typer.Option(
             help="Front end: vggish (64 bands, 10 ms, 16 kHz), mm-videos (Hamming window, 1 s; inferred: FFT, band "
             "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "
-            "levelled; inferred)."
+            "levelled; inferred); ours: bird (32 kHz, 150 Hz to 15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
         ),
     ] = "vggish",
     frame_hop: Annotated[
         float | None, typer.Option(min=0.001, help="Seconds between frames. Default: that of the front end, 0.01.")
+    ] = None,
+    sample_rate: Annotated[
+        int | None, typer.Option(min=1000, help="Samples a second to resample to. Default: that of the front end.")
+    ] = None,
+    fmin: Annotated[float | None, typer.Option(min=0, help="Where the lowest band begins, in Hz.")] = None,
+    fmax: Annotated[
+        float | None, typer.Option(min=1, help="Where the highest band ends, in Hz; at most half the sample rate.")
+    ] = None,
+    bands: Annotated[int | None, typer.Option(min=1, help="Number of mel bands.")] = None,
+    window_length: Annotated[
+        float | None, typer.Option(min=0.01, help="Milliseconds that one frame analyses; the FFT follows.")
+    ] = None,
+    window: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds of a window: what an encoder sees at once.")
     ] = None,
     channel: Annotated[
         str,
@@ -111,7 +121,9 @@ def featurize(
 ) -> None:
     """Turn media files into log-mel frames, and video into images.
 
-    Sound is mixed to one channel, resampled to 16 kHz and cut into frames as VGGish does: 64 mel bands every 10 ms. A
+    Sound is mixed to one channel, resampled to 16 kHz and cut into frames as VGGish does: 64 mel bands every 10 ms.
+    What is above the highest band, 7.5 kHz, is not heard; one line says so where much of the sound is. --preset names
+    another front end, and options such as --fmax change single numbers of any; what is given wins over the preset. A
     file that cannot be decoded is named with its reason, kept in the output under skipped/, and costs nothing else; the
     exit status then is 3. A run that was killed goes on where it was when the same command is given again.
 
@@ -138,6 +150,8 @@ def featurize(
     soundssl featurize part-*.h5 -o features.h5
     """
     from soundssl import extraction, files
+    from soundssl.ops import front_ends
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     _check(inputs, dataset, root, labels, channel, image_size)
     if dataset is None and (copy or len(inputs) > 1) and files.are_features(inputs):
@@ -146,7 +160,11 @@ def featurize(
     shard = part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("featurize", output, default_output(inputs[0], "features", shard), inputs, **flags)
-    recipe = _recipe(representation, preset, frame_hop, images, image_size, channel, clip, short, truncated, damaged)
+    front_end = front_ends.changed(
+        WAVEFORM if representation == "waveform" else PRESETS[preset], sample_rate=sample_rate, fmin=fmin, fmax=fmax,
+        bands=bands, window_length=window_length, frame_hop=frame_hop, window=window,
+    )  # fmt: skip
+    recipe = extraction.Recipe(front_end, images, image_size, channel, clip, short, truncated, damaged)
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
     if dataset is not None or not extraction.given_waveforms(inputs):
@@ -154,20 +172,9 @@ def featurize(
         source = extraction.collect(listed(inputs, null), dataset, root, [target.path, table])
         table = _table(source, table, labels is not None, target.path, no_clobber)
     made = extraction.featurize(
-        source,
-        target.path,
-        recipe,
-        store=store,
-        labels=table,
-        shard=shard,
-        update=update,
-        force=force,
-        strict=strict,
-        jobs=jobs,
-        timeout=timeout,
-        progress=target.terminal,
-        command=target.provenance,
-    )
+        source, target.path, recipe, store=store, labels=table, shard=shard, update=update, force=force, strict=strict,
+        jobs=jobs, timeout=timeout, progress=target.terminal, command=target.provenance,
+    )  # fmt: skip
     if made.stood:
         target.up_to_date()
         return
@@ -198,19 +205,6 @@ def _check(
         raise typer.BadParameter(f"{image_size} is not a multiple of 4", param_hint="--image-size")
 
 
-def _recipe(representation: str, preset: str, frame_hop: float | None, *others) -> Recipe:
-    """Return how inputs are decoded; `frame_hop` is in seconds."""
-    from soundssl.extraction import Recipe
-    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
-
-    if representation == "waveform":
-        return Recipe(WAVEFORM, *others)
-    front_end = PRESETS[preset]
-    if frame_hop is not None:
-        front_end = replace(front_end, hop_length=max(1, round(frame_hop * front_end.sample_rate)))
-    return Recipe(front_end, *others)
-
-
 def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_clobber: bool) -> Path | None:
     """Return the labels file to write, None where nothing is said of classes; refuse one that is no place for it."""
     from soundssl import files
@@ -221,5 +215,6 @@ def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_cl
         return None
     if table.absolute() == output.absolute():
         raise typer.BadParameter(f"{files.text(table)} is also the features file", param_hint="--labels")
+    check_ending(table, "HDF5", option="--labels")
     files.guard(table, no_clobber)
     return table

@@ -16,11 +16,15 @@ from soundssl.commands.options import Force, NoClobber, NoProvenance, Quiet, See
 from soundssl.commands.target import Target, aim
 from soundssl.commands.terminal import print_table
 
+NAMED = 3  # files without sound that are named
+
 if TYPE_CHECKING:
     import numpy as np
 
     from soundssl.files import Labels
     from soundssl.labelling import Answers, Cost, Plan, Windows
+
+SHEET = ("CSV", "text")  # formats of a sheet
 
 
 def label_clusters(
@@ -38,6 +42,13 @@ def label_clusters(
     ] = None,
     questions: Annotated[
         Path | None, typer.Option(help="Write the questions to this CSV sheet, with an empty column class, and stop.")
+    ] = None,
+    page: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the questions to this HTML file, to be answered by ear and eye in a browser without a network; "
+            "the sheet that it saves is for --answers. Then stop."
+        ),
     ] = None,
     answers: Annotated[Path | None, typer.Option(help="Read the answers from this sheet, filled in.")] = None,
     truth: Annotated[
@@ -103,27 +114,29 @@ def label_clusters(
 
     soundssl label-clusters clusters.h5 --budget 40 --questions q.csv
 
+    soundssl label-clusters clusters.h5 --budget 40 --page questions.html
+
     soundssl label-clusters clusters.h5 --answers q.csv -o spread.h5
 
     soundssl label-clusters clusters.h5 --budget 40 -o spread.h5
     """
     from soundssl import files, labelling
 
-    _check(labels, questions, answers, truth, unanswered)
+    sheet = questions or page
+    _check(labels, questions, page, answers, truth, unanswered)
     plan = _plan(preset, {"order": order, "ask": ask, "spread": spread}, random)
     usual = beside(clusters, "random.labels" if random else "spread.labels")
     given = [path for path in (clusters, labels, answers, truth) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("label-clusters", questions or output, usual, given, **flags)
+    formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
+    target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
     windows = labelling.read_windows(clusters, words(split), random)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
     asked = labelling.questions(windows, plan, budget, seed)
     cost = labelling.Cost(min(budget or windows.used or 0, len(asked)), unanswered == "free")
-    if questions:
-        labelling.write_sheet(questions, windows, asked[: cost.budget], force)
-        told = f"{cost.budget} questions in {files.text(questions)}; fill in the column class"
-        target.terminal.say(told)
+    if sheet:
+        _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
     known = files.Labels(path) if (path := labels or truth) else None
     found = _answers(target, windows, asked, cost, known if labels else None, answers)
@@ -143,17 +156,42 @@ def label_clusters(
     target.finish()
 
 
+def _ask_elsewhere(target: Target, windows: Windows, asked: np.ndarray, sheet: Path | None) -> None:
+    """Write the questions to a sheet, or to a page to be answered in a browser."""
+    from soundssl import SoundsslError, files, labelling
+    from soundssl.labelling import page
+
+    name = files.text(target.path)
+    if sheet:
+        labelling.write_sheet(sheet, windows, asked, target.force)
+        target.terminal.say(f"{len(asked)} questions in {name}; fill in the column class")
+        return
+    made = page.build(page.groups(windows, asked), title=target.path.stem, progress=target.terminal)
+    for path, reason in list(made.missing.items())[:NAMED]:
+        target.terminal.warn(f"{files.text(path)}: {reason}; its questions have no sound")
+    if len(made.missing) == len({question.file for question in windows.questions(asked)}):
+        raise SoundsslError(f"the sound of no question was found; run where the recordings of {name} lie")
+    with files.replace(target.path, through=True) as partial:
+        partial.write_text(made.html, "utf-8")
+    target.terminal.say(f"{len(asked)} questions in {name}; open it in a browser, and save the sheet for --answers")
+
+
 def _check(
-    labels: Path | None, questions: Path | None, answers: Path | None, truth: Path | None, unanswered: str
+    labels: Path | None,
+    questions: Path | None,
+    page: Path | None,
+    answers: Path | None,
+    truth: Path | None,
+    unanswered: str,
 ) -> None:
     """Raise BadParameter for options that exclude one another."""
-    ways = {"--labels": labels, "--questions": questions, "--answers": answers}
+    ways = {"--labels": labels, "--questions": questions, "--page": page, "--answers": answers}
     chosen = [name for name, path in ways.items() if path]
     if len(chosen) > 1:
         raise typer.BadParameter(f"answers come from one place; give {' or '.join(chosen)}")
-    if truth and (labels or questions):
+    if truth and (labels or questions or page):
         raise typer.BadParameter(f"goes with answers of people, not with {chosen[0]}", param_hint="--truth")
-    if questions and unanswered == "free":
+    if (questions or page) and unanswered == "free":
         raise typer.BadParameter("a sheet has its questions at once; they all cost", param_hint="--unanswered")
 
 

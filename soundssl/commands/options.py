@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from soundssl.datasets import Shard
+from soundssl.datasets import Shard, lists
 
 Output = Annotated[
     Path | None,
@@ -34,7 +34,13 @@ NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave out the command line, so that equal runs give equal bytes.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no messages; errors only.")]
-Hop = Annotated[float, typer.Option(min=0.01, help="Seconds between windows.")]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="Seconds between windows. Default: that of the front end: 0.96 (vggish), 1 (mm-videos) or 0.5 (others).",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows in one batch.")]
 
 Part = Annotated[
@@ -82,6 +88,10 @@ def words(text: str | None) -> list[str] | None:
     return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
+# Endings of a stem that name the kind of its file.
+KINDS = (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels", ".detections")
+
+
 def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] | None = None) -> Path:
     """Return the default output: `STEM.KIND.h5` beside the input; a stem that names the kind of its file loses it.
 
@@ -91,7 +101,16 @@ def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] |
     'a/esc.embeddings.h5'
     """
     stem = source.name if source.is_dir() else source.stem
-    for known in (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels"):
+    for known in (
+        ".features",
+        ".waves",
+        ".separated",
+        ".embeddings",
+        ".triplets",
+        ".clusters",
+        ".labels",
+        ".detections",
+    ):
         stem = stem.removesuffix(known)
     stem += "" if part is None else f".part-{part[0]}-of-{part[1]}"
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"
@@ -107,17 +126,21 @@ def default_output(source: Path, kind: str, part: tuple[int, int] | None = None)
 def listed(inputs: list[Path], null: bool) -> list[Path]:
     """Return the inputs, `-` replaced by the paths on standard input, one a line or, if `null`, ended by NUL bytes.
 
-    Raises Missing for one that was named and is not there; one of a list is skipped later, and named then.
+    Raises Missing for one that was named and is not there, ListError for a list that is none; one of a list that is not
+    there is skipped later, and named then.
     """
     from soundssl import files
 
     found: list[Path] = []
     for path in inputs:
         if str(path) == "-":
-            names = sys.stdin.buffer.read().split(b"\0" if null else b"\n")
-            found += [Path(os.fsdecode(name if null else name.rstrip(b"\r"))) for name in names if name.strip()]
-        elif not path.exists():
-            raise files.Missing(f"{files.text(path)} does not exist; check the path")
-        else:
-            found.append(path)
+            found += lists.read(sys.stdin.buffer.read(), null)
+            continue
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise files.Missing(f"{files.text(path)} does not exist; check the path") from None
+        except OSError:  # it is there, and will be skipped with its reason
+            pass
+        found.append(path)
     return found

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import typer
 
 from soundssl.commands import terminal
+from soundssl.commands.target import check_ending
 
 if TYPE_CHECKING:
     from soundssl.evaluations.table import Table
@@ -35,7 +36,7 @@ def load(
     labels: Path,
     *,
     level: Literal["clip", "window"] = "window",
-    hop: float = 0.96,
+    hop: float | None = None,
     splits: list[str] | None = None,
 ) -> Table:
     """Read what has labels of an input, which may be standard input."""
@@ -64,6 +65,7 @@ def begin(report: Report, labels: Path | None) -> Report:
         files.guard(report.output, no_clobber=False, through=True)
         given = [path for path in (report.input, labels, report.baseline, report.topline) if path]
         files.guard_inputs(report.output, given)
+        check_ending(report.output, "JSON lines", "JSON", "text")
     if bool(report.baseline) != bool(report.topline):
         raise typer.BadParameter("the recovery needs both --baseline and --topline")
     for path in (report.baseline, report.topline):

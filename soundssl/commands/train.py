@@ -151,7 +151,7 @@ def train(
     given = {"triplets": triplets, "labels": labels, "init": init}
     read = [path for path in (features, *given.values(), curriculum) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("train", output, beside(features, "", ".safetensors"), read, **flags)
+    target = aim("train", output, beside(features, "", ".safetensors"), read, "safetensors", **flags)
     kept = _kept(keep, target.path, plan)
     with hardware.start(device, precision, threads) as accelerator:
         target = target.of_process(accelerator.main)

@@ -4,6 +4,7 @@ A collection is a module with `LAYOUT`, the line that says what its folder or ta
 yields Clip; a row of COLLECTIONS names it.
 
 clips    clips, and the files below folders that may be media
+lists    lists of paths
 shards   which clips belong to which share of the work
 table    CSV and TSV tables
 folders  one folder a class

@@ -31,42 +31,50 @@ class Clip:
 
 
 def walk(folder: Path) -> Iterator[Path]:
-    """Yield the files below a folder that may be media, in a stable order; a loop of links is walked once."""
+    """Yield the files below a folder that may be media, in a stable order; a loop of links is walked once.
+
+    A folder that cannot be listed is yielded itself, to be named with its reason.
+    """
     seen: set[tuple[int, int]] = set()
-
-    def enter(place: Path) -> Iterator[Path]:
-        status = place.stat()
-        if (status.st_dev, status.st_ino) in seen:
-            return
-        seen.add((status.st_dev, status.st_ino))
-        for entry in sorted(os.scandir(place), key=lambda entry: os.fsencode(entry.name)):
-            path = Path(entry.path)
-            if entry.name.startswith("."):
-                continue
-            if path.is_dir():
-                if not _is_spool(path):
-                    yield from enter(path)
-            elif path.suffix.lower() not in BESIDE and not _is_special(path):
+    waiting = [folder]  # the next one last; no recursion, for folders may be nested as deep as a path is long
+    while waiting:
+        path = waiting.pop()
+        if os.path.isdir(path):
+            try:
+                waiting += reversed(_entries(path, seen))
+            except OSError:
                 yield path
+        elif path.suffix.lower() not in BESIDE and not _is_special(path):
+            yield path
 
-    yield from enter(folder)
+
+def _entries(folder: Path, seen: set[tuple[int, int]]) -> list[Path]:
+    """Return what lies in a folder, hidden entries and spools apart, sorted; nothing where it was `seen` before."""
+    status = folder.stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return []
+    seen.add((status.st_dev, status.st_ino))
+    with os.scandir(folder) as entries:
+        names = sorted((entry.name for entry in entries if not entry.name.startswith(".")), key=os.fsencode)
+    return [path for path in map(folder.joinpath, names) if not _is_spool(path)]
 
 
 def _is_spool(folder: Path) -> bool:
     """Return whether a folder is what an interrupted featurize left beside its output."""
-    return folder.suffix == ".parts" and (folder / "journal.jsonl").is_file()
+    return folder.suffix == ".parts" and os.path.isfile(folder / "journal.jsonl")
 
 
 def _is_special(path: Path) -> bool:
-    """Return whether a path is a pipe, a socket or a device; a link to nowhere is none, and will be named."""
-    return path.exists() and not stat.S_ISREG(path.stat().st_mode)
+    """Return whether a path is a pipe, a socket or a device; what cannot be looked at is none, and will be named."""
+    try:
+        return not stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def paths(inputs: Iterable[Path]) -> Iterator[Clip]:
     """Yield a clip for each file, and for each file below each folder; keys are relative to the folder given."""
     for path in inputs:
-        if path.is_dir():
-            for file in walk(path):
-                yield Clip(file.relative_to(path).as_posix(), file)
-        else:
-            yield Clip(os.path.normpath(path).replace(os.sep, "/").lstrip("/"), path)
+        own = os.path.normpath(path).replace(os.sep, "/").lstrip("/")
+        for file in walk(path) if os.path.isdir(path) else [path]:
+            yield Clip(own if file == path else file.relative_to(path).as_posix(), file)

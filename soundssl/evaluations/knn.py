@@ -10,7 +10,8 @@ is known. Vote `majority`: a window votes for the most frequent class of its nei
 share of windows voting for it. The preset `sound-events` is the protocol of Fonseca et al. 2021 ("Unsupervised
 contrastive learning of sound event representations", the published code): windows half a second apart, of projections,
 leave out their own clip; each takes the majority of its 200 nearest, the clip that of its windows. The clip is decided
-for the class of greatest score; among equal scores for that of greatest summed similarity, then for the first.
+for the class of greatest score. Among equal scores, `ties` nearer decides for that of greatest summed similarity, then
+for the first; `ties` first for the first at once, of windows and of clips, as that code does.
 
 Metrics
 -------
@@ -29,11 +30,11 @@ from soundssl.evaluations import tagging
 from soundssl.evaluations.table import Table
 from soundssl.ops import metrics, neighbors
 
-PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol puts in the place of others
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
     "none": {},
-    "sound-events": {"k": 200, "level": "window", "vote": "majority", "leave_out": "clip"},
+    "sound-events": {"k": 200, "level": "window", "vote": "majority", "leave_out": "clip", "ties": "first"},
 }
-PRESET_HOP = 0.5  # seconds between the windows of sound-events: 50 frames
+HOPS = {"none": None, "sound-events": 0.5}  # seconds between windows; None: those of the front end
 VOTE_BLOCK = 1 << 22  # votes (windows x classes) held at once
 
 
@@ -46,12 +47,15 @@ class Options:
     vote: Literal["share", "majority"] = "share"  # share of neighbours having a class, or one vote for the majority's
     leave_out: Literal["recording", "clip"] = "recording"  # what never gives neighbours to itself
     bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
+    ties: Literal["nearer", "first"] = "nearer"  # which of the classes with equal votes is decided for
 
     def __post_init__(self) -> None:
         if self.k < 1 or self.level not in ("clip", "window") or self.vote not in ("share", "majority"):
             raise ValueError(f"needs k >= 1, level clip or window, vote share or majority: {self}")
         if self.leave_out not in ("recording", "clip"):
             raise ValueError(f"what can be left out is a recording or a clip, not {self.leave_out!r}")
+        if self.ties not in ("nearer", "first"):
+            raise ValueError(f"ties go to the nearer or the first class, not {self.ties!r}")
 
 
 def check(table: Table) -> None:
@@ -81,13 +85,13 @@ def votes(similarity: np.ndarray, index: np.ndarray, label: np.ndarray) -> tuple
     return (once @ present).toarray() / np.maximum(asked, 1.0, dtype=np.float32), (near @ present).toarray()
 
 
-def decide(score: np.ndarray, support: np.ndarray) -> np.ndarray:
+def decide(score: np.ndarray, support: np.ndarray, ties: Literal["nearer", "first"] = "nearer") -> np.ndarray:
     """Return the class of greatest score in each row, among equal ones that of greatest support, then the first.
 
-    Shape: score and support [rows, classes]; returns int64 [rows].
+    With `ties` first the support does not count. Shape: score and support [rows, classes]; returns int64 [rows].
     """
     best = score >= score.max(axis=1, keepdims=True) - 1e-6  # float32 means of equal votes
-    return np.where(best, support, -np.inf).argmax(axis=1)
+    return best.argmax(axis=1) if ties == "first" else np.where(best, support, -np.inf).argmax(axis=1)
 
 
 def clip_scores(
@@ -113,7 +117,7 @@ def clip_scores(
         share, support = votes(similarity[rows], index[rows], label[owner[asked]])
         if options.vote == "majority":
             chosen = np.zeros_like(share)
-            chosen[np.arange(len(share)), decide(share, support)] = 1.0
+            chosen[np.arange(len(share)), decide(share, support, options.ties)] = 1.0
             share = chosen * (share > 0)  # a window none of whose neighbours has a known class does not vote
         np.add.at(total, owner[asking[rows]], share)
         np.add.at(weight, owner[asking[rows]], support)
@@ -142,6 +146,6 @@ def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[
     weight = np.zeros((0, len(label)), np.int64)
     if options.bootstrap:
         weight = metrics.multiplicities(len(label), options.bootstrap, np.random.default_rng([seed]))
-    return tagging.decision_rows(decide(score, support), label, weight) + tagging.ranking_rows(
+    return tagging.decision_rows(decide(score, support, options.ties), label, weight) + tagging.ranking_rows(
         score, label, table.classes, weight
     )

@@ -5,9 +5,11 @@ Conventions
 The protocol of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations", the published
 code): softmax cross-entropy; SGD with momentum 0.9 and weight decay 1e-4, batches of 128 clips, rate 0.1, a tenth of it
 from epoch 80 and a hundredth from epoch 160 of 200; of every training clip one window at random an epoch, nothing else
-changed; the score of a clip is the mean softmax of its windows. Embeddings go in as they are: the rate is made for
-vectors of about length one, others want `standardise` (ours) or another rate. Clips of several classes are refused;
-clips without a known class train nothing. With validation clips the weights of the epoch of best balanced accuracy are
+changed; the score of a clip is the mean softmax of its windows. Embeddings are scaled by mean and deviation of the
+training windows first (`standardise`, ours). The preset `sound-events` is the published protocol: embeddings go in as
+the net gives them, of lengths of about 2 to 16 there, from windows half a second apart; those of length one, as embed
+writes them without --raw, learn too slowly at that rate. Clips of several classes are refused; clips without a known
+class train nothing. With validation clips the weights of the epoch of best balanced accuracy are
 kept (inferred), else those of the last.
 
 Metrics
@@ -28,10 +30,17 @@ from soundssl.evaluations.table import Table
 from soundssl.ops import metrics
 from soundssl.ops.groups import group_means
 
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
+    "none": {},
+    "sound-events": {"learning_rate": 0.1, "epochs": 200, "standardise": False},
+}
+HOPS = {"none": None, "sound-events": 0.5}  # seconds between windows; None: those of the front end
+LEAST_DEVIATION = 1e-6  # relative to the mean; below it a dimension is constant and is not scaled
+
 
 @dataclass(frozen=True)
 class Options:
-    """Choose how the layer is trained; the defaults are the published values."""
+    """Choose how the layer is trained; the defaults are the published values, but for `standardise`."""
 
     learning_rate: float = 0.1  # of SGD in the first epochs
     momentum: float = 0.9
@@ -39,7 +48,7 @@ class Options:
     batch_size: int = 128  # clips a step
     epochs: int = 200  # passes over the training clips
     drops: tuple[int, ...] = (80, 160)  # epochs from which the rate is a tenth
-    standardise: bool = False  # scale by mean and deviation of the training windows
+    standardise: bool = True  # scale by mean and deviation of the training windows
     bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
 
 
@@ -111,7 +120,9 @@ def fit(
     mean, deviation = torch.zeros(size), torch.ones(size)
     if options.standardise:
         vectors = windows.embedding[torch.from_numpy(np.flatnonzero(np.isin(windows.clip, chosen)))].double()
-        mean, deviation = vectors.mean(0).float(), vectors.std(0, correction=0).clamp(min=1e-6).float()
+        middle, spread = vectors.mean(0), vectors.std(0, correction=0)
+        constant = spread <= LEAST_DEVIATION * (1.0 + middle.abs())
+        mean, deviation = middle.float(), torch.where(constant, 1.0, spread).float()
     layer = Layer(mean, deviation, label.shape[1], int(generator.integers(2**62)))
     optimizer = torch.optim.SGD(
         layer.parameters(), options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
@@ -128,7 +139,8 @@ def fit(
             optimizer.step()
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the loss of the linear layer is {float(loss.detach())}; standardise, or lower the learning rate"
+                f"the loss of the linear layer is {float(loss.detach())}; "
+                f"{'' if options.standardise else 'standardise, or '}lower the learning rate"
             )
         schedule.step()
         if validation is not None:

@@ -15,7 +15,6 @@ from soundssl.labels import Index, align, of_segments
 from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
-HOP = 0.96  # seconds between the windows of features
 BATCH = 4096  # windows read at once
 
 
@@ -24,13 +23,14 @@ def read_embeddings(
     known: files.Labels,
     *,
     level: Literal["clip", "window"] = "window",
-    hop: float = HOP,
+    hop: float | None = None,
     splits: list[str] | None = None,
 ) -> Table:
     """Read the windows of an embeddings or features file that have labels, or the mean of each clip.
 
     An NPY matrix, or the bytes of one, has a row for each segment of the labels. `hop` in seconds places the windows of
-    features; `splits` chooses clips. Raises Missing, FormatError, and SoundsslError where no clip is left.
+    features, by default as their front end has it; `splits` chooses clips. Raises Missing, FormatError, and
+    SoundsslError where no clip is left.
     """
     if isinstance(path, io.BytesIO) or files.kind_of(path) is None:
         return _read_matrix(path, known, splits)
@@ -68,7 +68,7 @@ def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, spli
 
 
 def windows(
-    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float = HOP
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the windows of the chosen clips (boolean, `[clips]`) with the clip of each; raise FormatError for none.
 
@@ -79,7 +79,7 @@ def windows(
 
 
 def clip_means(
-    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float = HOP
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over windows of each chosen clip that has any, read in blocks; raise FormatError for none.
 
@@ -93,7 +93,7 @@ def clip_means(
     return means.mean()[have].astype(np.float32), np.flatnonzero(clips)[have]
 
 
-def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: float):
+def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None):
     """Yield windows as float32, with the clip of each."""
     blocks = source.batches(clips, BATCH, hop) if isinstance(source, files.Features) else source.batches(clips, BATCH)
     found = False

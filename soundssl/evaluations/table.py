@@ -8,6 +8,8 @@ import numpy as np
 
 from soundssl.ops.groups import group_means
 
+STORED = 2e-3  # by how much the length of a vector may be off where float16 stores it
+
 
 class Table:
     """Hold values of windows, and what is known of the clips that they lie in.
@@ -74,6 +76,13 @@ class Table:
     def of_clips(self) -> bool:
         """Whether every clip has one value, in order."""
         return np.array_equal(self.clip, np.arange(len(self.label)))
+
+    @property
+    def of_length_one(self) -> bool:
+        """Whether all values are vectors scaled to length one, within what float16 stores of them."""
+        self.require_vectors()
+        length = np.linalg.norm(self.value.astype(np.float32), axis=1)
+        return bool(len(length)) and bool((np.abs(length - 1.0) < STORED).all())
 
     def clip_means(self) -> np.ndarray:
         """Average the windows of each clip; a clip without windows gets zeros. Shape: `[clips, size]`."""

@@ -11,6 +11,7 @@ from soundssl import SoundsslError, __version__, files
 from soundssl.datasets import Clip, Shard
 from soundssl.extraction import labels as clip_labels
 from soundssl.extraction.decode import decode, media_source, say_known
+from soundssl.extraction.range import beyond
 from soundssl.extraction.sources import STORES, Recipe, Source, collect, guard_shard, inputs_of
 from soundssl.extraction.waveforms import given_waveforms, waveform_source
 from soundssl.progress import SILENT, Progress
@@ -86,6 +87,8 @@ def featurize(
         made = spool.lay_out(list(source.clips), source.inputs, source.image_size, command, source.made_from)
     if labels:
         clip_labels.write(labels, source, output, command)
+    if recipe.front_end.representation == "logmel" and (told := beyond(_of_media(source), recipe.front_end)):
+        progress.say(told)
     return Extraction(
         len(made),
         sum(clip["count"][0] for clip in made) / recipe.front_end.frame_rate / 3600,
@@ -104,6 +107,11 @@ def _source(inputs, output: Path, recipe: Recipe, store: str, shard: Shard | Non
     if given_waveforms(paths):
         return waveform_source(paths[0], recipe.front_end, store, recipe.images, shard)
     return media_source(collect(paths, outputs=[output]), recipe, store, shard)
+
+
+def _of_media(source: Source) -> list[Clip]:
+    """Return the clips that are decoded from media, none of a file of waveforms."""
+    return list(source.clips.values()) if source.digests else []
 
 
 def _guard(output: Path, labels: Path | None, source: Source) -> None:

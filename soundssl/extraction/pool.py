@@ -8,6 +8,7 @@ import itertools
 import math
 import multiprocessing
 import os
+import select
 import signal
 import sys
 import time
@@ -93,7 +94,7 @@ def _share_out(waiting: collections.deque, workers: list[_Worker], jobs: int, em
         workers.append(employ())
         workers[-1].give(waiting.popleft())
     for worker in workers:
-        while waiting and len(worker.tasks) < worker.room:
+        while waiting and worker.takes():
             worker.give(waiting.popleft())
 
 
@@ -109,7 +110,15 @@ class _Worker:
         theirs.close()
         self.tasks = collections.deque[Any]()
         self.room, self.dead = 1, False
+        self.space = select.poll() if hasattr(select, "poll") else None
+        if self.space:
+            self.space.register(self.pipe, select.POLLOUT)
         self.begun: float | None = None  # when it took the task that it is at, None while it still starts
+
+    def takes(self) -> bool:
+        """Return whether it may be given a task; where its pipe is full, both sides could wait for each other."""
+        free = len(self.tasks) < self.room and self.space is not None and bool(self.space.poll(0))
+        return not self.tasks or free
 
     def give(self, task: Any) -> None:
         """Send a task."""

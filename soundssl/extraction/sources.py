@@ -51,7 +51,7 @@ class Recipe:
             "image_rate": 1.0 if self.images else 0.0,
             "image_size": self.image_size if self.images else 0,
             "channel": self.channel,
-            "clip": self.clip,
+            "clip": float(self.clip),
             "short": self.short,
             "truncated": self.truncated,
             "damaged": self.damaged,
@@ -98,7 +98,7 @@ def collect(
     if dataset == "csv":
         files.require(inputs[0])
     elif dataset is not None:
-        require_folder(inputs[0])
+        require_folder(inputs[0], "name the folder of the collection, or give a table with --dataset csv")
     finished = {os.path.abspath(path) for path in outputs if files.made_from(path) is not None}
     clips: dict[str, Clip] = {}
     for clip in datasets.paths(inputs) if dataset is None else datasets.load(dataset, inputs[0], root):
@@ -118,10 +118,10 @@ def _doubled(clip: Clip, other: Clip, key: str) -> str:
     return f"{files.text(clip.path)} and {files.text(other.path)} have the same key {key}; give a folder above both"
 
 
-def require_folder(path: Path) -> None:
+def require_folder(path: Path, remedy: str = "name the folder of the collection") -> None:
     """Raise Missing where a folder of a collection is none."""
     if not path.is_dir():
-        raise files.Missing(f"{files.text(path)} is not a folder; name the folder of the collection")
+        raise files.Missing(f"{files.text(path)} is not a folder; {remedy}")
 
 
 def in_shard(clips: Mapping[str, Clip], shard: Shard | None) -> dict[str, Clip]:

@@ -9,11 +9,13 @@ spooling    the spool through which a features file is written
 statistics  mean and deviation of what comes in blocks
 copying     rows that lie in many files into one dataset
 keeping     vectors that are done, until an embeddings file is whole
+exports     embeddings as CSV and Parquet, for other programs
 joining     several files of one kind as one
 inspection  what is in a file, and whether it is sound
 model       model files (safetensors)
 """
 
+from soundssl.files.exports import ENDINGS, require_parquet, write_table
 from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join, are_features, join
@@ -41,6 +43,7 @@ from soundssl.files.spooling import Spool, Store, clear_finished, differences
 from soundssl.files.writing import Log, create, digest, write_embeddings, write_matrix
 
 __all__ = [
+    "ENDINGS",
     "Clips",
     "Clusters",
     "Embeddings",
@@ -79,10 +82,12 @@ __all__ = [
     "read_scores",
     "replace",
     "require",
+    "require_parquet",
     "skipped",
     "text",
     "verify",
     "write_embeddings",
     "write_matrix",
     "write_model",
+    "write_table",
 ]

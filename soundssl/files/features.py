@@ -91,6 +91,11 @@ class Features:
         """Frames of a window: what an encoder of this front end sees."""
         return int(self.attributes.get("window_frames", WINDOW))
 
+    @property
+    def window_hop(self) -> int:
+        """Frames from one window to the next where nobody says."""
+        return int(self.attributes.get("window_hop", self.window))
+
     def require(self, representation: str, purpose: str) -> None:
         """Raise FormatError unless the frames are of a representation: `logmel` or `waveform`."""
         if self.attributes["representation"] != representation:
@@ -160,9 +165,15 @@ class Features:
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return clip, self.offset[clip] + within * hop
 
-    def batches(self, clips: np.ndarray, batch_size: int, hop: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield flattened windows of the chosen clips as float32, with the clip of each: the log-mel baseline."""
-        for windows in self.windows(self.window, self.frames_of(hop), batch_size, clips):
+    def batches(
+        self, clips: np.ndarray, batch_size: int, hop: float | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield flattened windows of the chosen clips as float32, with the clip of each: the log-mel baseline.
+
+        Windows start `hop` seconds apart, by default as the front end has it.
+        """
+        step = self.window_hop if hop is None else self.frames_of(hop)
+        for windows in self.windows(self.window, step, batch_size, clips):
             yield windows.frames.reshape(len(windows.clip), -1).astype(np.float32), windows.clip
 
     def windows(self, length: int, hop: int, batch_size: int, clips: np.ndarray | None = None) -> Iterator[Windows]:

@@ -26,7 +26,7 @@ from soundssl.files.writing import Sink, create, digest
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {
     "features": (*FRONT_END, "image_rate", "processors"),
-    "embeddings": ("layer", "hop", "window", "class", "model"),
+    "embeddings": ("layer", "hop", "window", "class", "model", "raw"),
 }
 ROWS = {"features": ("frames", "images"), "embeddings": ("embedding",)}
 DERIVED = ("clip/offset", "clip/image_offset", "mean", "deviation", "part/file", "part/uuid")

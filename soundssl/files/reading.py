@@ -242,6 +242,14 @@ class Clips:
     def __len__(self) -> int:
         return len(self.key)
 
+    def heard(self, clip: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the file to listen to for each of some windows, and where it starts there in seconds.
+
+        A table without sources names the clips themselves. Shape: clip, start `[n]` (row of the clip, seconds into it).
+        """
+        names = self.key if self.source is None else self.source
+        return names[clip], start + (0 if self.start is None else self.start[clip])
+
     def recording_number(self) -> np.ndarray:
         """Return an integer for each clip, equal where two clips share a recording. Shape: `[clips]`."""
         return np.unique(self.recording.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)

@@ -4,6 +4,7 @@ windows  the windows that may be asked about
 plan     which clusters to ask about, and which of their windows
 sheets   CSV tables that people fill in, and the journal of answers
 answers  where answers come from, and how they spread
+page     questions to hear and see, in one HTML file
 
     windows = labelling.read_windows("clusters.h5")
     asked = labelling.questions(windows, labelling.PRESETS["best"], budget=40)

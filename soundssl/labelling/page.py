@@ -18,6 +18,7 @@ import numpy as np
 
 from soundssl import media
 from soundssl.labelling.sheets import COLUMNS, Question
+from soundssl.labelling.windows import Windows
 from soundssl.media import encoding
 from soundssl.progress import SILENT, Progress
 
@@ -46,6 +47,22 @@ class Page(NamedTuple):
 
     html: str
     missing: dict[str, str]
+
+
+def groups(windows: Windows, asked: np.ndarray, members: int = 2) -> list[Group]:
+    """Return the questions about some windows, each with the members of its cluster nearest to its mean, one a clip."""
+    found = []
+    for question, row in zip(windows.questions(asked), asked.tolist(), strict=True):
+        if windows.random:
+            found.append(Group(question))
+            continue
+        own = np.flatnonzero(windows.cluster == windows.cluster[row])
+        near = own[np.argsort(-windows.similarity[own], kind="stable")]
+        near = near[windows.clip[near] != windows.clip[row]]
+        first = near[np.sort(np.unique(windows.clip[near], return_index=True)[1])][:members]
+        heading = f"cluster {question.cluster}, {len(own)} windows"
+        found.append(Group(question, list(windows.questions(first)), heading))
+    return found
 
 
 def build(groups: Sequence[Group], classes: Iterable[str] = (), title: str = "", progress: Progress = SILENT) -> Page:

@@ -1,22 +1,20 @@
 """Question sheets: CSV tables that people fill in, and the journal of answers, which is a sheet that grows by a line.
 
-A sheet names a window by its clip and its time, so that it can be read without the options it was written with. What
-spreadsheets do to it is undone: byte order marks, semicolons or tabs for commas, commas for decimal points, CRLF,
-columns in another order. Answers are class names separated by `;`, `none` for "none of these", `?` for "cannot tell".
+A sheet names a window by its clip and its time, so that it can be read without the options it was written with; its
+columns may stand in another order. Answers are class names separated by `;`, `none` for "none of these", `?` for
+"cannot tell".
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError, files
+from soundssl import SoundsslError, files, tables
 
 COLUMNS = ("cluster", "file", "clip", "start", "end", "class")
 NONE = ("none", "none of these")
@@ -50,80 +48,47 @@ class Line(NamedTuple):
 
 def write_line(question: Question, answer: str = "") -> str:
     """Return one line of a sheet, with its end."""
-    text = io.StringIO()
     cluster = "" if question.cluster is None else question.cluster
     times = (f"{time:.6f}".rstrip("0").rstrip(".") for time in (question.start, question.end))
-    csv.writer(text, lineterminator="\n").writerow([cluster, question.file, question.clip, *times, answer])
-    return text.getvalue()
+    return tables.row_text([cluster, question.file, question.clip, *times, answer])
 
 
 def write(questions: Iterable[Question]) -> str:
     """Return a sheet of unanswered questions."""
-    return ",".join(COLUMNS) + "\n" + "".join(map(write_line, questions))
+    return tables.row_text(COLUMNS) + "".join(map(write_line, questions))
 
 
 def read(content: bytes, name: str) -> list[Line]:
     """Return the lines of a sheet; raise SheetError naming the line, what is wrong with it and what to do."""
-    rows = list(_rows(content, name))
-    if not rows:
+    if not content.strip():
         raise SheetError(f"{name} is empty; write a sheet with --questions")
-    head = [cell.strip().casefold() for cell in rows[0][1]]
-    missing = [column for column in COLUMNS if column not in head and column not in ("file", "end")]
-    if missing:
-        raise SheetError(
-            f"{name} line {rows[0][0]} has no column {missing[0]!r}; keep the first line as --questions wrote it"
-        )
-    place = {column: head.index(column) for column in COLUMNS if column in head}
-    return [_line(number, cells, place, len(head), name) for number, cells in rows[1:]]
-
-
-def _rows(content: bytes, name: str) -> Iterable[tuple[int, list[str]]]:
-    """Yield line number and cells of every line that is not empty."""
-    coding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
     try:
-        text = content.decode(coding)
-    except UnicodeDecodeError as error:
-        number = content[: error.start].count(b"\n") + 1
-        raise SheetError(f"{name} line {number} is not UTF-8; save the sheet as CSV in UTF-8") from None
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    first = text.lstrip("\n").partition("\n")[0]
-    skipped = 1 if first.startswith("sep=") else 0  # a line with which Excel names the delimiter
-    delimiter = first[4:5] if skipped else max(",;\t", key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or ",", strict=True)
-    try:
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                if skipped:
-                    skipped = 0
-                    continue
-                yield reader.line_num, cells
-    except csv.Error as error:
-        raise SheetError(f"{name} line {reader.line_num} is no CSV: {error}; look for a lone quotation mark") from None
-
-
-def _line(number: int, cells: list[str], place: dict[str, int], width: int, name: str) -> Line:
-    if len(cells) > width and any(cell.strip() for cell in cells[width:]):
+        table = tables.read(content, name)
+    except tables.TableError as error:
+        raise SheetError(str(error)) from None
+    if missing := [column for column in COLUMNS if column not in table.columns and column not in ("file", "end")]:
         raise SheetError(
-            f"{name} line {number} has {len(cells)} cells, not {width}; put a class with a comma in quotes"
+            f"{name} line {table.line} has no column {missing[0]!r}; keep the first line as --questions wrote it"
         )
-    cell = {column: cells[i].strip() if i < len(cells) else "" for column, i in place.items()}
-    if not cell["clip"]:
+    return [_line(number, cells, name) for number, cells in table.rows]
+
+
+def _line(number: int, cells: Mapping[str, str], name: str) -> Line:
+    if not cells["clip"]:
         raise SheetError(f"{name} line {number} names no clip; keep that column as --questions wrote it")
-    cluster = _number(cell["cluster"], "cluster", number, name) if cell["cluster"] else None
-    start = _number(cell["start"], "start", number, name)
+    cluster = _number(cells["cluster"], "cluster", number, name) if cells["cluster"] else None
+    start = _number(cells["start"], "start", number, name)
     if cluster is not None and cluster != int(cluster):
-        raise SheetError(f"{name} line {number}: cluster {cell['cluster']!r} is no whole number; write it as it was")
-    return Line(number, None if cluster is None else int(cluster), cell["clip"], start, cell["class"])
+        raise SheetError(f"{name} line {number}: cluster {cells['cluster']!r} is no whole number; write it as it was")
+    return Line(number, None if cluster is None else int(cluster), cells["clip"], start, cells["class"])
 
 
 def _number(cell: str, column: str, number: int, name: str) -> float:
     try:
-        value = float(cell.replace(",", "."))
-        if np.isfinite(value):
-            return value
+        return tables.number(cell)
     except ValueError:
-        pass
-    raise SheetError(f"{name} line {number}: {column} {cell!r} is no number; write it as it was, in a column of text")
+        place = f"{name} line {number}: {column} {cell!r}"
+    raise SheetError(f"{place} is no number; write it as it was, in a column of text")
 
 
 def parse(words: str, classes: Sequence[str] = ()) -> tuple[str, ...] | None:

@@ -53,16 +53,15 @@ class Windows:
 
     def heard_at(self, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
         """Return when some windows start, in seconds into the file to listen to. Shape: `[rows]`."""
-        offset = self.source.clips.start
-        return self.start[rows] + (0 if offset is None else offset[self.clip[rows]])
+        return self.source.clips.heard(self.clip[rows], self.start[rows])[1]
 
     def questions(self, rows: np.ndarray) -> Iterator[Question]:
         """Yield what to listen to for each of some windows."""
         clips = self.source.clips
-        names = clips.key if clips.source is None else clips.source
-        for row, start in zip(rows, self.heard_at(rows).tolist(), strict=True):
-            clip, cluster = self.clip[row], None if self.random else int(self.cluster[row])
-            yield Question(cluster, str(names[clip]), str(clips.key[clip]), start, start + self.length)
+        names, starts = clips.heard(self.clip[rows], self.start[rows])
+        for row, name, start in zip(rows, names, starts.tolist(), strict=True):
+            cluster = None if self.random else int(self.cluster[row])
+            yield Question(cluster, str(name), str(clips.key[self.clip[row]]), start, start + self.length)
 
     def finder(self) -> Finder:
         """Return what finds these windows by the lines of a sheet."""

@@ -62,3 +62,25 @@ def jpeg(picture: np.ndarray) -> bytes:
     encoder.options = {"qmin": str(JPEG_QUANTISER), "qmax": str(JPEG_QUANTISER)}
     frame.pts = 0
     return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
+
+
+def sound_length(path: str | os.PathLike) -> tuple[float, int, int]:
+    """Return seconds, samples a second and channels of a file's sound, as it says; raise DecodeError where it has none.
+
+    What its header leaves open is 0.
+    """
+    try:
+        about = soundfile.info(os.fspath(path))
+        return about.frames / about.samplerate, int(about.samplerate), int(about.channels)
+    except soundfile.SoundFileError:
+        with open_container(path) as container:
+            if not container.streams.audio:
+                raise DecodeError(path, "no audio stream") from None
+            stream = container.streams.audio[0]
+            length = (stream.duration or 0) * (stream.time_base or 0) or (container.duration or 0) / av.time_base
+            return float(length), int(stream.rate or 0), int(stream.codec_context.channels)
+
+
+def write_wav(path: str | os.PathLike, waveform: np.ndarray, rate: int) -> None:
+    """Write sound as a WAV file of 16 bits. Shape: `[samples]`, float32 from -1 to 1."""
+    soundfile.write(path, np.clip(waveform, -1, 1), rate, "PCM_16", format="WAV")

@@ -34,7 +34,10 @@ class DecodeError(SoundsslError):
 def open_readable(path: str | os.PathLike) -> int:
     """Open a regular file and return its descriptor; raise DecodeError for others, and what is empty or unreadable."""
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):  # opening a named pipe would wait for ever
+        mode = os.stat(path).st_mode
+        if stat.S_ISDIR(mode):
+            os.scandir(os.fspath(path)).close()  # for the reason why a folder could not be searched through
+        if not stat.S_ISREG(mode):  # opening a named pipe would wait for ever
             raise DecodeError(path, "not a regular file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         try:
@@ -44,11 +47,18 @@ def open_readable(path: str | os.PathLike) -> int:
         except BaseException:
             os.close(descriptor)
             raise
-    except FileNotFoundError:
-        raise DecodeError(path, "vanished", passing=True) from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise DecodeError(path, _missing(path), passing=True) from None
     except OSError as error:
         raise DecodeError(path, f"cannot be read ({error.strerror})", passing=True) from error
     return descriptor
+
+
+def _missing(path: str | os.PathLike) -> str:
+    """Return why there is nothing at a path, and where a relative one was looked for."""
+    if os.path.islink(path):
+        return "a link to what does not exist"
+    return "does not exist" if os.path.isabs(path) else f"does not exist in {os.getcwd()}"
 
 
 def check_readable(path: str | os.PathLike) -> None:

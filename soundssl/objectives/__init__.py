@@ -77,7 +77,8 @@ class Task(Protocol):
     Options: type
 
     # Examples(inputs, options, seed): `len` of them; `examples.__getitems__(keys)` returns the batch of (epoch, row)
-    # keys as tensors. Objectives of a stage whose Examples are equal (`==`) are given the same batch.
+    # keys as tensors. Objectives of a stage whose Examples are equal (`==`) are given the same batch. `notes`, where
+    # there are any, are lines that a person should read before the first step.
     Examples: Callable[[Inputs, Any, int], Any]
 
     # Objective(encoder, inputs, options), a torch module that holds heads and loss: `objective(batch, progress)`

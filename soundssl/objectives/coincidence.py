@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from soundssl import device, models
 from soundssl.objectives import Inputs, option
-from soundssl.objectives.clock import Clock, draw
+from soundssl.objectives.clock import WINDOW, Clock, draw
 from soundssl.objectives.pairs import Augmentation, Pairs, PairSampling, Recipe, check
 from soundssl.ops import augment, pairs
 
@@ -51,6 +51,12 @@ class Options(Augmentation, PairSampling):
     )
     alpha: float = option(0.1, "share of the sound-sound loss where both are learnt (inferred)")
     delta: float = option(10.0, "seconds: two moments of a recording less than this apart coincide; inf: any two")
+    min_distance: float = option(
+        WINDOW, "seconds by which two sounds of a near pair start apart at least; -1: a window, so that none overlap"
+    )
+    grid: float = option(
+        0.0, "seconds from one possible start of a window to the next, from the start of a clip; 0: any frame; paper: 1"
+    )
     hidden: int = option(512, "ReLU units of each head")
     negatives: Literal["all", "random"] = option(
         "all", "all other pairs of the batch, or one drawn at random for each positive"
@@ -90,6 +96,8 @@ def settle(options: Options) -> Options:
     for name, legal in (
         ("alpha", 0 <= options.alpha <= 1),
         ("delta", options.delta > 0),
+        ("min_distance", options.min_distance >= 0 or options.min_distance == WINDOW),
+        ("grid", options.grid >= 0),
         ("hidden", options.hidden >= 1),
         ("mixing", options.mixing >= 0),
         ("shift", options.shift >= 0),
@@ -109,25 +117,39 @@ def Examples(inputs: Inputs, options: Options, seed: int) -> torch.utils.data.Da
 
 
 class Near(torch.utils.data.Dataset):
-    """Draw one pair a recording and epoch: windows at any frame, and the pictures that the file holds.
+    """Draw one pair a recording and epoch: windows that do not overlap, and the pictures that the file holds.
 
     A row is a recording; what is drawn of it depends on seed, epoch and row alone. Recordings without a pair have no
-    row. Raises ValueError where fewer than two recordings have one, and where pictures are asked of a file without.
+    row, and `notes` count them. Raises ValueError where fewer than two recordings have one, where pictures are asked of
+    a file without, and where no two sounds can be less than delta apart.
     """
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         self.options, self.seed, self.features = options, seed, inputs.features
         self.sounds, self.pictures = self.options.modality != "image", self.options.modality != "audio"
-        self.clock = Clock(inputs, self.options.delta)
-        self.starts = self.clock.paired() if self.sounds else self.clock.windows
-        self.low, self.count = np.zeros(len(self.starts), np.int64), self.starts
+        self.clock = clock = Clock(inputs, options.delta, options.min_distance, options.grid)
+        apart = f"{clock.least / clock.rate:g} s"
+        if self.sounds and not clock.least < clock.delta:
+            raise ValueError(
+                f"delta is {options.delta:g} s and two sounds start {apart} apart at least: none coincide; take a "
+                "larger delta, or a smaller min_distance"
+            )
+        self.firsts = clock.paired() if self.sounds else clock.every
+        self.low: np.ndarray
+        self.high: np.ndarray
+        self.low, self.high = self.firsts
         if self.pictures:
             self._find_pictures()
-        recordings = np.bincount(self.clock.recording, self.count)
+        recordings = np.bincount(clock.recording, (self.high - self.low).sum(0))
         self.rows = np.flatnonzero(recordings > 0)
+        heard = np.count_nonzero(np.bincount(clock.recording, clock.windows))
+        lacking = f"{heard - len(self.rows)} of {heard} recordings hold no pair of windows {apart} apart"
+        self.notes = [f"{lacking}; they are left out"] if self.sounds and heard > len(self.rows) else []
         if len(self.rows) < 2:
+            because = f": {lacking}, see min_distance" if self.notes else ""
             raise ValueError(
                 f"{len(self.rows)} recordings hold a pair that coincides; coincidence is learnt from two or more"
+                + because
             )
 
     def _find_pictures(self) -> None:
@@ -140,7 +162,8 @@ class Near(torch.utils.data.Dataset):
         self.first_image = features.image_offset[:-1]
         self.period = self.clock.rate / float(features.attributes["image_rate"])  # frames from picture to picture
         images = np.diff(features.image_offset)
-        self.low, self.count = self.clock.image_range(images, self.period, self.starts)
+        low, high = self.clock.image_range(images, self.period, self.firsts[1].max(0))
+        self.low, self.high = low[None], high[None]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -174,16 +197,17 @@ class Near(torch.utils.data.Dataset):
         generator = np.random.default_rng([self.seed, epoch, row])
         recording, clock = self.rows[row], self.clock
         clips = clock.members[recording]
-        clip, number = draw((clips, self.low[clips], self.low[clips] + self.count[clips]), generator)
+        low, high = self.low[:, clips], self.high[:, clips]
+        clip, number = draw((np.tile(clips, len(low)), low.ravel(), high.ravel()), generator)
         found: dict[str, Any] = {"recording": recording}
         if self.pictures:
             found["image"] = self.first_image[clip] + number
             centre = clock.begin[clip] + number * self.period
-            clip, number = draw(clock.near(clip, centre - clock.length / 2, self.starts), generator)
-        found["window"] = clock.first[clip] + number
+            clip, number = draw(clock.near(clip, centre - clock.length / 2, self.firsts), generator)
+        found["window"] = clock.first[clip] + number * clock.step
         if self.sounds:
             other, at = draw(clock.others(clip, number), generator)
-            found["other"] = clock.first[other] + at
+            found["other"] = clock.first[other] + at * clock.step
         found["lot"] = generator.integers(1 << 62)
         if self.options.mixing:
             found["mixed"] = [self._stranger(row, generator), self._stranger(row, generator)]
@@ -197,7 +221,7 @@ class Near(torch.utils.data.Dataset):
         other = (row + 1 + generator.integers(len(self.rows) - 1)) % len(self.rows)
         clips = self.clock.members[self.rows[other]]
         clip, number = draw((clips, np.zeros(len(clips), np.int64), self.clock.windows[clips]), generator)
-        return self.clock.first[clip] + number
+        return self.clock.first[clip] + number * self.clock.step
 
 
 # ---------------------------------------------------------------- loss
@@ -269,10 +293,10 @@ class Objective(nn.Module):
         for side, window in enumerate(windows):
             if "gain" in batch:
                 others = batch[("mixed", "other_mixed")[side]].float()
-                window = augment.mix(window, others, batch["gain"][:, side])
+                window = augment.mix(window, others, batch["gain"][:, side], self.recipe.scale)
             if "shift" in batch:
                 bands = batch["shift"][:, side]
-                window = augment.translate(window, torch.zeros_like(bands), bands)
+                window = augment.translate(window, torch.zeros_like(bands), bands, self.recipe.scale)
             windows[side] = window
         embedding = self.encoder(torch.cat(windows)).float()
         first, *others = embedding.chunk(len(windows))

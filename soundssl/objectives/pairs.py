@@ -16,12 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from soundssl.files.features import WINDOW
+from soundssl.files.features import WINDOW, Features
 from soundssl.objectives import Inputs, option
 from soundssl.ops import augment
 from soundssl.ops.generators import PerExampleGenerator
-
-LOGARITHM = {"natural": 1.0, "10": math.log(10)}  # natural units in one of the features' logarithm
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,11 @@ class PairSampling:
         "background; separated: a window of a mixture and one of a track of it",
     )
     distance: float = option(math.inf, "seconds by which the starts of two crops differ at most; inf: anywhere")
-    background: float = option(0.05, "mixback: largest share of a view's energy that the background has")
+    background: float = option(
+        0.05,
+        "mixback: largest share of a view's energy that the background has, 0.05 being 13 dB below the view; "
+        "magnitudes are squared first",
+    )
     adjust: bool = option(
         True, "mixback: weigh the background by the ratio of energies, so that its level is of no matter"
     )
@@ -108,6 +110,12 @@ def augmented(windows: Tensor, generator: PerExampleGenerator, options: Augmenta
     return windows
 
 
+def log_scale(features: Features) -> augment.LogScale:
+    """Return how features write energies: their floor, their logarithm, and whether cells are magnitudes or powers."""
+    said = features.attributes
+    return augment.LogScale(float(said["floor"]), str(said["logarithm"]), str(said["spectrum"]))
+
+
 class Recipe:
     """Say how a batch of pairs becomes two views: backgrounds as the pairs say, then an objective's own augmentation.
 
@@ -115,9 +123,7 @@ class Recipe:
     """
 
     def __init__(self, inputs: Inputs, options: Any, copy: int) -> None:
-        attributes = inputs.features.attributes
-        self.floor, self.unit = float(attributes["floor"]), LOGARITHM[str(attributes["logarithm"])]
-        self.options, self.copy = options, copy
+        self.scale, self.options, self.copy = log_scale(inputs.features), options, copy
 
     def apply(self, batch: dict[str, Tensor]) -> list[Tensor]:
         """Return the views in float32: `window`, and `other` where there is one. Shape: each [batch, frames, bands]."""
@@ -125,13 +131,10 @@ class Recipe:
         for side, name in enumerate(name for name in ("window", "other") if name in batch):
             windows = batch[name].float()
             if "share" in batch:
-                windows = self._mixed(windows, batch[f"{name}_background"].float(), batch["share"])
+                background = batch[f"{name}_background"].float()
+                windows = augment.mix_back(windows, background, batch["share"], self.options.adjust, self.scale)
             made.append(augmented(windows, generator.fork(side), self.options))
         return made
-
-    def _mixed(self, windows: Tensor, others: Tensor, share: Tensor) -> Tensor:
-        mixed = augment.mix_back(windows * self.unit, others * self.unit, share, self.options.adjust, self.floor)
-        return mixed / self.unit
 
 
 class Pairs(torch.utils.data.Dataset):

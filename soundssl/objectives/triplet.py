@@ -5,7 +5,8 @@ Jansen et al. 2018, equation 1, with the samplers of their section 2.2 and negat
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,9 @@ from torch import Tensor, nn
 from soundssl import device
 from soundssl.labels import Index
 from soundssl.objectives import Inputs, option
+from soundssl.objectives.pairs import log_scale
 from soundssl.ops import augment, losses
+from soundssl.ops.augment import LogScale
 
 NEEDS = ("features", "triplets")
 SEPARATES = False
@@ -32,6 +35,11 @@ class Options:
     mining: Literal["none", "semihard"] = option("semihard", "re-assign the batch's negatives: none or semihard")
     fallback: Literal["original", "farthest", "hardest"] = option(
         "original", "negative where none is semi-hard: original, farthest or hardest (inferred)"
+    )
+    mixing: Literal["energy", "cells"] = option(
+        "energy",
+        "what the gain of mixing triplets is a share of, which the paper leaves open: energy (magnitudes are squared "
+        "first), or cells, the mel values as the features have them",
     )
 
 
@@ -115,30 +123,45 @@ class _Classes:
         return self.index.of_windows(clip, centre)
 
 
-def apply_recipe(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def apply_recipe(
+    batch: dict[str, Tensor], scale: LogScale = augment.VGGISH, mixing: str = "energy"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, positives changed as their recipes say, and negatives, in float32.
 
-    The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise.
+    The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise. `scale`
+    is that of the features, `mixing` energy or cells, see Options.
     """
     anchor, positive, negative = (batch[name].float() for name in ("anchor", "positive", "negative"))
     mixed, shifted, noisy = batch["gain"] > 0, batch["shift"].any(1), batch["deviation"] > 0
+    shifts, summed = batch["shift"], scale if mixing == "energy" else replace(scale, spectrum="power")
     positive = _where(
-        mixed, positive, lambda rows: augment.mix(positive[rows], batch["mixed"][rows].float(), batch["gain"][rows])
+        mixed,
+        positive,
+        lambda rows: augment.mix(positive[rows], batch["mixed"][rows].float(), batch["gain"][rows], summed),
     )
-    shifts = batch["shift"]
     positive = _where(
-        shifted, positive, lambda rows: augment.translate(positive[rows], shifts[rows, 0], shifts[rows, 1])
+        shifted, positive, lambda rows: augment.translate(positive[rows], shifts[rows, 0], shifts[rows, 1], scale)
     )
     positive = _where(
-        noisy, positive, lambda rows: augment.add_noise(positive[rows], batch["deviation"][rows], batch["seed"][rows])
+        noisy,
+        positive,
+        lambda rows: augment.add_noise(positive[rows], batch["deviation"][rows], batch["seed"][rows], scale),
     )
     return anchor, positive, negative
 
 
-def _where(rows: Tensor, windows: Tensor, change) -> Tensor:
-    """Replace the rows that a recipe changes, and only those."""
-    rows = rows.nonzero()[:, 0]
+def _where(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    """Replace the rows that a recipe changes: only those are computed on a CPU, all on a GPU, which none waits for."""
+    return (_among_few if changed.device.type == "cpu" else _among_all)(changed, windows, change)
+
+
+def _among_few(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    rows = changed.nonzero()[:, 0]
     return windows.index_copy(0, rows, change(rows)) if len(rows) else windows
+
+
+def _among_all(changed: Tensor, windows: Tensor, change: Callable[[Tensor | slice], Tensor]) -> Tensor:
+    return torch.where(changed[:, None, None], change(slice(None)), windows)
 
 
 class Objective(nn.Module):
@@ -146,11 +169,12 @@ class Objective(nn.Module):
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
-        self.encoder, self.options = encoder, options
+        self.encoder, self.options, self.scale = encoder, options, log_scale(inputs.features)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of active triplets and the mean distances, which tell a collapse."""
-        embedding = F.normalize(self.encoder(torch.cat(apply_recipe(batch))).float(), dim=1)
+        windows = apply_recipe(batch, self.scale, self.options.mixing)
+        embedding = F.normalize(self.encoder(torch.cat(windows)).float(), dim=1)
         anchor, positive, negative = embedding.chunk(3)
         if self.options.mining == "semihard":
             negative = self._mine(anchor, positive, negative, batch)

@@ -26,7 +26,7 @@ CACHE = 2**21  # bytes that the two tiles of a chunk may take on a CPU: level-2 
 WIDER = 4  # times as many clusters a chunk in bfloat16: rounding the embeddings again for each costs more than cache
 CARD = 2**28  # the same on a GPU, where a chunk is one wave of work and the cache does not matter
 PIECE = 2**17  # logits of a chunk that all passes but products go over together: half a megabyte, and as much of powers
-LOWEST = -75.0  # less than the greatest logit of a row; a power that leaves the normal numbers costs 50 others in time
+LOWEST = -75.0  # least logit below the greatest of its row: subnormal exponentials are about fifty times slower
 MARGIN = 14.0  # of the greatest logarithm, which sums of powers may reach: for the rounding of logits
 SHORTEST = 1e-12  # length below which a vector counts as zero
 
@@ -174,7 +174,7 @@ def products(dtype: torch.dtype, device: torch.device) -> Iterator[Multiply]:
 
 
 class _Tiles:
-    """Give this process's clusters in chunks: their columns, unit weights, logits, and room for their powers."""
+    """Give this process's clusters in chunks: their columns, unit weights, logits, and a buffer for their powers."""
 
     def __init__(self, unit: Tensor, weight: Tensor, short: Tensor, plan: Plan, multiply: Multiply) -> None:
         self.weight, self.short, self.own, self.chunk, self.multiply = weight, short, plan.own, plan.chunk, multiply
@@ -220,7 +220,8 @@ class _Entropies(torch.autograd.Function):
             top, share = _normalise(tiles, plan)
             total, mean, cross, logarithm, marginal, active = _marginal(tiles, top, share, plan)
         own = total.log() - mean
-        own[own <= len(weight) * -LOWEST * math.exp(LOWEST)] = 0.0  # no more than what powers at LOWEST may add
+        least = len(weight) * -LOWEST * math.exp(LOWEST)  # what powers at LOWEST may add
+        own.masked_fill_(own <= least, 0.0)
         conditional = own.mean(dtype=torch.float64)
         loss = (conditional - plan.gamma * marginal).to(embedding.dtype)
         ctx.plan = plan
@@ -316,7 +317,7 @@ def _gradients(
     rows = torch.zeros_like(tiles.rows)
     part = torch.empty_like(rows)
     weights = torch.empty_like(tiles.weight) if with_weights else None
-    scaled, room = tiles.rows * share[:, None], torch.empty_like(tiles.units)
+    scaled, buffer = tiles.rows * share[:, None], torch.empty_like(tiles.units)
     for columns, units, logits, powers in tiles:
         for x, p, m, o in tiles.pieces(logits, powers, top, offset):
             torch.exp(tiles.shift(x, m), out=p)
@@ -324,7 +325,7 @@ def _gradients(
         rows += tiles.multiply(powers, units, part)
         if weights is not None:
             slope = tiles.multiply(powers.T, scaled, weights[columns])
-            along = torch.mul(slope, units, out=room[: len(units)]).sum(1, keepdim=True)
+            along = torch.mul(slope, units, out=buffer[: len(units)]).sum(1, keepdim=True)
             slope.addcmul_(along, units, value=-1).mul_(tiles.short[columns, None])
     return rows, weights
 

@@ -236,7 +236,7 @@ def _numbered(group: Tensor) -> Tensor:
     """Number groups from 0 in the order of their values. Shape: [rows] to [rows]."""
     values, order = group.sort()
     number = (values != values.roll(1)).long()
-    number[0] = 0
+    number[:1].zero_()
     return torch.empty_like(order).scatter(0, order, number.cumsum(0))
 
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -109,9 +110,9 @@ class _Gram(NamedTuple):
             )
         count = tracks.shape[1]
         total = tracks.new_zeros(len(tracks), count + 2, count + 2, dtype=torch.float64)
-        room = total.new_empty(len(tracks), count + 2, min(PIECE, tracks.shape[2]))
+        buffer = total.new_empty(len(tracks), count + 2, min(PIECE, tracks.shape[2]))
         for track, mixture in zip(tracks.split(PIECE, 2), mixtures.split(PIECE, 2), strict=True):
-            piece = room[:, :, : track.shape[2]]
+            piece = buffer[:, :, : track.shape[2]]
             piece[:, :count], piece[:, count:] = track, mixture
             total.baddbmm_(piece, piece.mT)
         return cls(total[:, :count, :count], total[:, count:, :count], total[:, count:, count:].diagonal(0, 1, 2))
@@ -157,7 +158,8 @@ def _least_squares(within: Tensor, across: Tensor) -> Tensor:
     count = within.shape[1]
     ridge = RIDGE * within.diagonal(dim1=1, dim2=2).mean(1).clamp(min=EPSILON)
     stable = within + ridge[:, None, None] * torch.eye(count, dtype=within.dtype, device=within.device)
-    return torch.linalg.solve(stable, across.transpose(1, 2)).argmax(2)
+    # The ridge keeps it invertible; `solve`, which looks whether it is, would wait for the device.
+    return torch.linalg.solve_ex(stable, across.transpose(1, 2)).result.argmax(2)
 
 
 def _energy(signal: Tensor) -> Tensor:
@@ -207,8 +209,20 @@ class Spectrum:
         )
 
     def synthesise(self, spectrum: Tensor, samples: int) -> Tensor:
-        """Transform back to a number of samples. Shape: [batch, bins, frames] to [batch, samples]."""
-        return torch.istft(spectrum, self.window, self.hop, window=self._hann(spectrum.real), length=samples)
+        """Transform back to a number of samples. Shape: [batch, bins, frames] to [batch, samples].
+
+        As `torch.istft`, which looks whether the windows leave a gap and so waits for the device.
+        """
+        hann = self._hann(spectrum.real)[:, None]
+        waves = torch.fft.irfft(spectrum, self.window, dim=1) * hann
+        weight = hann.square().expand(1, -1, spectrum.shape[2])
+        kept = slice(self.window // 2, self.window // 2 + samples)
+        return self._overlapped(waves)[:, kept] / self._overlapped(weight)[:, kept]
+
+    def _overlapped(self, waves: Tensor) -> Tensor:
+        """Sum waves, each a hop later than the one before. Shape: [n, window, frames] to [n, samples]."""
+        length = self.window + self.hop * (waves.shape[2] - 1)
+        return F.fold(waves, (1, length), (1, self.window), stride=(1, self.hop))[:, 0, 0]
 
     def _hann(self, like: Tensor) -> Tensor:
         return torch.hann_window(self.window, dtype=like.dtype, device=like.device).sqrt()

@@ -49,6 +49,7 @@ class FrontEnd:
     fmax: float = 7500.0  # Hz
     floor: float = 0.01  # added before the logarithm, as VGGish
     window_frames: int = 96  # 0.96 s: what an encoder sees
+    window_hop: int = 0  # frames from one window to the next where nobody says; 0: window_frames
 
     @property
     def frame_rate(self) -> float:
@@ -57,7 +58,7 @@ class FrontEnd:
 
     def attributes(self) -> dict[str, object]:
         """Return all constants by name, as they stand in a features file."""
-        return {**asdict(self), "frame_rate": self.frame_rate}
+        return {**asdict(self), "frame_rate": self.frame_rate, "window_hop": self.window_hop or self.window_frames}
 
     def samples(self, frames: int) -> int:
         """Return the fewest samples that give so many frames.
@@ -85,6 +86,7 @@ _FONSECA = FrontEnd(  # of the repository uclser20; the ends are reflected as li
     fmax=10500.0,
     floor=1.1e-8,
     window_frames=101,
+    window_hop=50,
 )
 PRESETS = {
     "vggish": FrontEnd(),
@@ -93,6 +95,14 @@ PRESETS = {
     # FSD50K and Fonseca et al. 2021, shift invariance. Inferred: all that is as in uclser20, natural logarithm, level.
     "fsd50k": replace(_FONSECA, preset="fsd50k", logarithm="natural", level=AS_RECORDED),
     "uclser20": _FONSECA,
+    # Ours, not published: VGGish's 31.25 Hz a bin and 10 ms a frame, up to where most birds sing.
+    "bird": FrontEnd(
+        preset="bird", sample_rate=32000, window_length=800, hop_length=320, fft_length=1024, fmin=150.0, fmax=15000.0
+    ),
+    # Ours, not published: 2 ms every 1 ms, for calls of a few milliseconds; a window is 96 ms.
+    "bat": FrontEnd(
+        preset="bat", sample_rate=256000, window_length=512, hop_length=256, fft_length=1024, fmin=1e4, fmax=1.2e5
+    ),
 }
 WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
     preset="waveform",

@@ -85,7 +85,7 @@ def separate(
     guard_shard(output, shard, force)
     with hardware.start(device, precision, threads) as accelerator:
         origin = [files.identity("model", each.path, each.attributes) for each in trained]
-        settings = [origin, length, overlap, silence, str(accelerator.dtype)]
+        settings = [origin, float(length), float(overlap), float(silence), str(accelerator.dtype)]
         made_from = files.digest("separated", source.made_from, settings)
         if not force and files.made_from(output) == made_from:
             files.clear_finished(output, made_from)
@@ -94,7 +94,7 @@ def separate(
         if force:
             files.Store.begin_afresh(output)
         networks = [place(each, accelerator) for each in trained]
-        attributes = {**source.attributes, "processors": json.dumps(origin), "silence": silence}
+        attributes = {**source.attributes, "processors": json.dumps(origin), "silence": float(silence)}
         with contextlib.closing(files.Store(output, attributes, "f4", made_from)) as spool:
             say_known(spool, source, progress)
             decode(spool, source, jobs, timeout, strict, progress)

@@ -117,6 +117,7 @@ class Job:
                     log=files.Log(output.with_name(output.name + ".metrics.jsonl") if main else None),
                     heads=heads,
                     advance=advance,
+                    say=progress.say,
                     stop=stop,
                     keep_at=kept,
                     keep=lambda step, heads: write(kept[step], heads, self._made_from(step), step=step),

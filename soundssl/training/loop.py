@@ -182,6 +182,7 @@ def train(
     log: files.Log,
     heads: Heads | None = None,
     advance: Advance = lambda steps=1, note="": None,
+    say: Callable[[str], None] = lambda line: None,
     stop: Callable[[], bool] = lambda: False,
     log_every: int = 10,
     keep_at: Collection[int] = (),
@@ -190,7 +191,7 @@ def train(
     """Train an encoder through all stages, or until `stop` says yes in any process: then the state is saved.
 
     After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
-    heads. Raises SoundsslError where the loss is not finite.
+    heads. `say` takes the notes of the examples. Raises SoundsslError where the loss is not finite.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -217,6 +218,8 @@ def train(
         # ---- the stage: objectives, optimiser, batches
         device.seed(int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))  # also where a run goes on
         objective, examples = build_stage(stage, encoder, inputs, known, seed)
+        for note in dict.fromkeys(note for each in examples.values() for note in getattr(each, "notes", ())):
+            say(note)
         accelerator.place(objective).train()
         module = accelerator.wrap(objective)
         learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
