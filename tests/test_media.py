@@ -100,6 +100,15 @@ def test_containers_come_back(tmp_path, name):
     assert [image.mean() for image in images] == pytest.approx([10, 30, 50], abs=4)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_tags_that_are_no_utf_8_cost_nothing(tmp_path, name):
+    write_video(tmp_path / name, sound(), codec=None)
+    before, written = whole(tmp_path / name), (tmp_path / name).read_bytes()
+    assert b"Lav" in written, "the tag of the encoder"
+    (tmp_path / name).write_bytes(written.replace(b"Lav", b"L\xff\xfe"))
+    np.testing.assert_array_equal(whole(tmp_path / name), before)
+
+
 def test_channels_are_averaged(tmp_path):
     left, right = sound(1.0, seed=1), sound(1.0, seed=2)
     soundfile.write(tmp_path / "stereo.wav", np.stack([left, right], 1), RATE, subtype="FLOAT")

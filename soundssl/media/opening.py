@@ -13,6 +13,9 @@ from soundssl import SoundsslError
 
 av.logging.set_level(av.logging.PANIC)  # what is wrong is said once, by DecodeError
 
+# Tags that are no UTF-8 cost no file. From its release 19 on PyAV sees to that by itself, and has no such option.
+TAGS: dict[str, Any] = {"metadata_errors": "ignore"} if int(av.__version__.partition(".")[0]) < 19 else {}
+
 
 class DecodeError(SoundsslError):
     """A media file gives no sound or no pictures; `reason` says why in few words.
@@ -68,7 +71,7 @@ def open_container(path: str | bytes | os.PathLike) -> Any:
     with open(path, "rb") as file:
         try:
             # A descriptor and not a name: FFmpeg would guess by suffix, and take a colon or a percent sign for its own.
-            return av.open(f"/dev/fd/{file.fileno()}", metadata_errors="ignore")
+            return av.open(f"/dev/fd/{file.fileno()}", **TAGS)
         except av.error.FFmpegError as error:
             quicktime = file.read(8)[4:] == b"ftyp"
             raise DecodeError(path, "truncated: its index is missing" if quicktime else "not a media file") from error
