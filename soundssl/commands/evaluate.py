@@ -133,7 +133,7 @@ def knn(
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
     table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
     sides = None if folds else (words(query), words(base), None)
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("shallow")
@@ -182,7 +182,7 @@ def shallow(
     )
     table = scoring.load(embeddings, labels, hop=hop)
     sides = None if folds else (words(test), words(train), words(validation))
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("linear")
@@ -242,7 +242,7 @@ def linear(
             "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
         )
     sides = None if folds else (words(test), words(train), words(validation))
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("tagging")
