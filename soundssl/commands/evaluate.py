@@ -317,7 +317,7 @@ def separation(
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
-        float, typer.Option(max=0, help="Level in dB re the mixture from which a track is heard (inferred).")
+        float, typer.Option(max=0, help="Level in dB re the quietest source from which a track is heard (inferred).")
     ] = -20.0,
     picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
