@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from soundssl import SoundsslError, models, objectives
+from soundssl.presets import in_force
 
 AUTO = "auto"
 
@@ -164,8 +165,11 @@ def _stage(data: dict[str, Any], where: str) -> Stage:
         options = dict(options)
         weight = options.pop("weight", 1.0)
         here = f"objective {name} in {where}"
+        module = objectives.load(name)
+        options = _checked(module.Options, options, here)
+        preset = getattr(module, "PRESETS", {}).get(options.pop("preset", "none"), {})
         checked[name] = {
-            **_checked(objectives.load(name).Options, options, here),
+            **in_force(preset, options),
             "weight": _typed(float, weight, "weight", here),
         }
     return Stage(**{**values, "objective": checked})

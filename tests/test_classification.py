@@ -75,6 +75,54 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
     assert heads["classification"]["classifier.layers.0.weight"].abs().sum() > 0
 
 
+def test_a_frozen_encoder_is_standardised_by_the_training_windows(toy):
+    """Embeddings far from the origin and of little spread: without it the classifier finds next to nothing."""
+    torch.manual_seed(0)
+    encoder = models.build("plain", 8)
+    with torch.no_grad():
+        encoder.backbone.projection.weight *= 1e-2
+        encoder.backbone.projection.bias.copy_(torch.arange(8.0))
+    learnt = {}
+    for scaled in (True, False):
+        torch.manual_seed(0)
+        options = classification.Options(freeze=True, standardise=scaled)
+        objective = classification.Objective(encoder, inputs_of(toy), options).train()
+        examples = classification.Examples(inputs_of(toy), options, 0)
+        batch = examples.__getitems__([(0, row) for row in range(CLIPS)])
+        optimizer = torch.optim.Adam(objective.classifier.parameters(), 1e-2)
+        for _ in range(60):
+            loss, figures = objective(batch, 0.0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        learnt[scaled] = float(figures["correct"])
+        with torch.no_grad():
+            vectors = encoder.eval()(batch["window"].float())
+        mean, deviation = (vectors.mean(0), vectors.std(0, correction=0)) if scaled else (torch.zeros(8), torch.ones(8))
+        assert torch.allclose(objective.classifier.mean, mean, atol=1e-4)
+        assert torch.allclose(objective.classifier.deviation, deviation, rtol=1e-2)
+    assert learnt[True] >= learnt[False] + 0.2
+    free = classification.Objective(encoder, inputs_of(toy), classification.Options())
+    assert not free.classifier.mean.any() and (free.classifier.deviation == 1).all(), "what learns scales itself"
+
+
+def test_a_dimension_that_never_changes_is_not_scaled():
+    classifier = classification.Classifier(2, 3)
+    classifier.standardise(torch.tensor([[5.0, 1.0], [5.0, 3.0]]))
+    assert classifier.mean.tolist() == [5.0, 2.0] and classifier.deviation.tolist() == [1.0, 1.0]
+
+
+def test_the_state_of_a_classifier_of_before_is_taken():
+    before = classification.Classifier(3, 2)
+    state = {name: value for name, value in before.state_dict().items() if "layers" in name}
+    now = classification.Classifier(3, 2)
+    now.standardise(torch.randn(5, 3))
+    now.load_state_dict(state)
+    assert torch.equal(now(torch.eye(3)), before(torch.eye(3)))
+    with pytest.raises(RuntimeError, match=r"layers\.0\.bias"):
+        now.load_state_dict({name: value for name, value in state.items() if "bias" not in name})
+
+
 def test_windows_lie_in_their_segments(toy, tmp_path):
     segments = [(0, 0.0, 1.2), (1, 0.3, 1.5), (2, 0.64, 0.7), (3, 0.0, np.inf), (4, 1.5, 1.6)]
     labels = write_labels(tmp_path / "l.h5", segments, np.eye(CLASSES)[[0, 1, 2, 3, 0]])

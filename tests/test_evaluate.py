@@ -285,6 +285,10 @@ def test_what_does_not_go_together_is_a_usage_error(world):
         (["knn", "c.h5"], 4, "c.h5 holds clusters; evaluate takes embeddings, features or an NPY matrix"),
         (["knn", "e.h5", "--query", "9"], 1, "e.h5 has no split '9'; it has '1', '2', '3'"),
         (["retrieval", "e.h5", "--split", "9"], 1, "e.h5 has no split '9'; it has '1', '2', '3'"),
+        (["knn", "m.npy", "--query", "9"], 1, "l.h5 has no split '9'; it has '1', '2', '3'"),
+        (["retrieval", "m.npy", "--split", "9"], 1, "l.h5 has no split '9'; it has '1', '2', '3'"),
+        (["linear", "e.h5", "--test", "3", "--labels", "some.h5"], 1, "some.h5 has no split '3'; it has '1'"),
+        (["linear", "e.h5", "--test", "9", "--labels", "some.h5"], 1, "e.h5 has no split '9'"),
         (["knn", "e.h5", "--level", "song"], 2, "'song' is not one of 'clip', 'window'"),
         (["retrieval", "m.npy", "--labels", "p.h5"], 4, "m.npy has 12 rows and the labels 11 segments"),
         (["retrieval", "e.h5", "--labels", "elsewhere.h5"], 1, "no clip of e.h5 has a label in elsewhere.h5; are"),
@@ -297,6 +301,7 @@ def test_bad_input_has_its_line_and_status(world, words, status, fact, capsys, m
     monkeypatch.chdir(world.labels.parent)
     whole = {"segment/key": ["x"], "segment/start": np.zeros(1), "segment/end": np.ones(1), "class": ["bark"]}
     write(Path("elsewhere.h5"), "labels", {"label": np.ones((1, 1), "i1"), **whole})
+    write(Path("some.h5"), "labels", {"label": np.ones((1, 1), "i1"), **whole, "segment/key": [KEYS[0]]})
     named = [] if "--labels" in words or "--truth" in words else ["--labels", "l.h5"]
     with pytest.raises(SystemExit) as end:
         main(["evaluate", *words, *named])

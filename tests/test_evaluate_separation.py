@@ -30,7 +30,7 @@ def test_perfect_tracks_in_any_order_score_perfectly():
     pair = sources()
     tracks = np.concatenate([pair[:, 1:], 0.0 * pair[:, :1], pair[:, :1]], 1)
     found = task.measure(pair, tracks, OPTIONS)
-    assert (found["si_snr_improvement"] > 60).all() and (found["single_track_improvement"] > 60).all()
+    assert (found["si_snr_improvement"] > 60).all() and (found["summed_tracks_improvement"] > 60).all()
     assert not found["over_separation"].any() and found["consistency_error"].max() < 1e-6
 
 
@@ -38,7 +38,7 @@ def test_the_mixture_as_every_track_gains_nothing():
     pair = sources()
     tracks = np.repeat(pair.sum(1, keepdims=True) / 4, 4, axis=1)
     found = task.measure(pair, tracks, OPTIONS)
-    for name in ("si_snr_improvement", "single_track_improvement"):
+    for name in ("si_snr_improvement", "summed_tracks_improvement"):
         assert found[name] == pytest.approx(np.zeros(6), abs=1e-6)
     assert (found["over_separation"] == 2).all()
 
@@ -47,8 +47,21 @@ def test_split_sources_are_summed_but_count_as_over_separated():
     pair, share = sources(), np.random.default_rng(1).uniform(0.3, 0.7, (6, 1, 4000)).astype("f4")
     tracks = np.concatenate([share * pair[:, :1], (1 - share) * pair[:, :1], pair[:, 1:]], 1)
     found = task.measure(pair, tracks, OPTIONS)
-    assert (found["si_snr_improvement"] > 60).all() and (found["over_separation"] == 1).all()
-    assert (found["single_track_improvement"] < found["si_snr_improvement"] - 20).all()
+    assert (found["summed_tracks_improvement"] > 60).all() and (found["over_separation"] == 1).all()
+    assert (found["si_snr_improvement"] < found["summed_tracks_improvement"] - 20).all(), "sums are not the headline"
+
+
+def test_mixtures_are_separated_too_little_enough_or_too_much():
+    """Tracks are heard re the quietest source: at -20 dB one of a hundredth of its energy just is."""
+    pair = sources(3)
+    pair[:, 1] *= 0.1
+    nothing = np.zeros_like(pair[:, 0])
+    one = [pair[0].sum(0), nothing[0], nothing[0]]
+    tracks = np.stack([one, [*pair[1], 0.09 * pair[1, 1]], [*pair[2], 0.11 * pair[2, 1]]])
+    found = task.measure(pair, tracks.astype("f4"), OPTIONS)
+    rates = [found[name].tolist() for name in ("under_separated", "equally_separated", "over_separated")]
+    assert rates == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert value(task.evaluate([found], None, [], OPTIONS), "equally_separated") == pytest.approx(1 / 3)
 
 
 def test_what_is_lacking_is_told():
@@ -69,7 +82,7 @@ def test_both_assignments_are_the_best_of_all(count):
         best = torch.where((scores.mean(1) > best.mean(1))[:, None], scores, best)
     found = separation.assigned_si_snr(pair, tracks)
     assert torch.allclose(found, best, rtol=1e-6)
-    single = task.measure(pair.numpy(), tracks.numpy(), OPTIONS)["single_track_improvement"]
+    single = task.measure(pair.numpy(), tracks.numpy(), OPTIONS)["si_snr_improvement"]
     each = separation.si_snr(pair[:, :, None], tracks[:, None]).numpy()
     wanted = [
         max((row[0, a] + row[1, b]) / 2 for a, b in itertools.permutations(range(count), 2)) for row in each

@@ -68,7 +68,7 @@ ROOMS = {
         "detection* tables labels datasets extraction embedding model files* media* ops* progress", "numpy", "pyarrow"
     ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
-    "curriculum": Room("objectives models", "numpy"),
+    "curriculum": Room("objectives models presets", "numpy"),
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),

@@ -134,7 +134,7 @@ def knn(
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
     table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
     sides = None if folds else (words(query), words(base), None)
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("shallow")
@@ -183,7 +183,7 @@ def shallow(
     )
     table = scoring.load(embeddings, labels, hop=hop)
     sides = None if folds else (words(test), words(train), words(validation))
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("linear")
@@ -243,7 +243,7 @@ def linear(
             "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
         )
     sides = None if folds else (words(test), words(train), words(validation))
-    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("tagging")
@@ -318,7 +318,7 @@ def separation(
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
-        float, typer.Option(max=0, help="Level in dB re the mixture from which a track is heard (inferred).")
+        float, typer.Option(max=0, help="Level in dB re the quietest source from which a track is heard (inferred).")
     ] = -20.0,
     picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,

@@ -29,6 +29,7 @@ class Report(NamedTuple):
     baseline: Path | None
     topline: Path | None
     classes: bool
+    labels: Path | None = None
 
 
 def load(
@@ -47,14 +48,28 @@ def load(
     return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits)
 
 
-def evaluate(task, table: Table, options, seed: int, sides: Sides | None, path: Path) -> list[dict]:
+def evaluate(task, table: Table, options, seed: int, sides: Sides | None, report: Report) -> list[dict]:
     """Score a table by an evaluation, divided by splits; without sides every split in turn."""
     from soundssl.evaluations import folds, reading
 
     if sides is None:
         return folds.cross_validate(task.evaluate, table, options, seed)
-    name = "standard input" if str(path) == "-" else path
-    return task.evaluate(reading.choose_sides(table, *sides, name), options, seed)
+    return task.evaluate(reading.choose_sides(table, *sides, _said_by(report, table, sides)), options, seed)
+
+
+def _said_by(report: Report, table: Table, sides: Sides) -> Path:
+    """Return the file that lacks a split which nothing of the table has: the input, or the labels.
+
+    The splits of a bare matrix are those of the labels, and so is a lack of labels in a split that the input has.
+    """
+    from soundssl import files
+
+    path, labels = report.input, report.labels or report.input
+    if str(path) == "-" or files.kind_of(path) is None:
+        return labels
+    clips = (files.Embeddings if files.kind_of(path) == "embeddings" else files.Features)(path).clips
+    asked = {split for side in sides for split in side or []}
+    return labels if asked - set(table.split.tolist()) <= set(clips.split.astype(str).tolist()) else path
 
 
 def begin(report: Report, labels: Path | None) -> Report:
@@ -71,7 +86,7 @@ def begin(report: Report, labels: Path | None) -> Report:
     for path in (report.baseline, report.topline):
         if path:
             files.read_scores(path)
-    return report
+    return report._replace(labels=labels)
 
 
 def show(rows: list[dict], report: Report) -> None:

@@ -62,7 +62,7 @@ def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, spli
             f"needs a row a segment, write an embeddings file instead"
         )
     split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
-    rows = files.in_splits(split, splits, name)
+    rows = files.in_splits(split, splits, known.path)
     value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
     return Table(value, known.label[rows], known.classes, recording=key, split=split[rows])
 

@@ -74,7 +74,7 @@ class Options(Augmentation, PairSampling):
     preset: Literal["none", "correspondence", "correspondence-small"] = option(
         "none",
         "correspondence: the baseline of Arandjelovic and Zisserman 2017, namely modality image, negatives random, "
-        "delta 1 (inferred) and tower vgg, whatever else is said of these; correspondence-small: the same with tower "
+        "delta 1 (inferred) and tower vgg, as far as nothing else is given; correspondence-small: the same with tower "
         "vgg-small; the paper's sound net is --encoder vggish",
     )
 

@@ -51,7 +51,7 @@ class Options(pairs.Augmentation, pairs.PairSampling):
     )
     preset: Literal["none", "sound-events", "sound-events-masks", "sound-scenes"] = option(
         "none",
-        "values of Fonseca et al. 2021, whatever else is said of these: sound-events (mixback; crop, compression, "
+        "values of Fonseca et al. 2021, as far as nothing else is given: sound-events (mixback; crop, compression, "
         "noise), sound-events-masks (mixback; crop, masks), sound-scenes (separated; masks, its ranges inferred)",
     )
 
