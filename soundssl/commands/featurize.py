@@ -163,9 +163,8 @@ def featurize(
     target = aim("featurize", output, default_output(inputs[0], "features", shard), inputs, **flags)
     numbers = {"sample_rate": sample_rate, "fmin": fmin, "fmax": fmax, "bands": bands, "window": window}
     numbers |= {"window_length": window_length, "frame_hop": frame_hop}
-    recipe = extraction.Recipe(
-        _front_end(representation, preset, numbers), images, image_size, channel, clip, short, truncated, damaged
-    )
+    front_end = _front_end(representation, preset, numbers)
+    recipe = extraction.Recipe(front_end, images, image_size, channel, clip, short, truncated, damaged)
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
     if dataset is not None or not extraction.given_waveforms(inputs):

@@ -16,7 +16,7 @@ SHOWN = 20  # skipped inputs named in a table; JSON names all
 
 def info(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Any file of soundssl: HDF5, or a model; or a folder of parts.")
+        Path, typer.Argument(metavar="FILE", help="File of soundssl: HDF5, or a model; or a folder of parts.")
     ],
     verify: Annotated[
         bool,

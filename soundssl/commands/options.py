@@ -42,8 +42,8 @@ Part = Annotated[
     str | None,
     typer.Option(
         metavar="K/N",
-        help="Only part K of N, counted from 1, as 3/8; auto takes both from an array job (SLURM, SGE, AWS Batch), auto/N "
-        "K alone (PBS, numbered from 1; Kubernetes). The name of an input alone says which part it belongs to.",
+        help="Only part K of N, counted from 1, as 3/8; auto takes both from an array job (SLURM, SGE, AWS Batch), "
+        "auto/N K alone (PBS, numbered from 1; Kubernetes). The name of an input alone says which part it belongs to.",
     ),
 ]
 Copy = Annotated[bool, typer.Option("--copy", help="Where files are joined: copy their rows, so that it stands alone.")]
