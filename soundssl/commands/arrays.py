@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import typer
 
 
-class Scheduler(NamedTuple):
+@dataclass(frozen=True)
+class Scheduler:
     """Name the variables in which a scheduler tells a task its index, and, where it does, what the indices run over.
 
     `least` is the first index where no variable says it.
