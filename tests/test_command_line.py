@@ -54,6 +54,7 @@ USAGE = {
     "value of another type": (["train", "a.h5", "--steps", "many"], "'--steps'"),
     "value out of range": (["train", "a.h5", "--steps", "0"], "'--steps'"),
     "unknown sampler": (["sample-triplets", "a.h5", "--sampler", "jiont"], "choose from noise, translation"),
+    "unknown list": (["train", "--list", "nets"], "choose from objectives, encoders, separators"),
     "unknown objective to describe": (["train", "--describe", "tripel"], "choose from "),
 }
 MISSING = {

@@ -56,7 +56,8 @@ ROOMS = {
     # floor 3
     "extraction": Room("extraction* datasets* files* media* ops* device progress", "torch numpy"),
     "clustering": Room(
-        "clustering* reports* evaluations* curriculum training* objectives* models* labels files* ops* device progress",
+        "clustering* reports* evaluations* curriculum training* objectives* models* labels files* media* ops* device "
+        "progress",
         "torch numpy",
     ),
     "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),

@@ -80,6 +80,25 @@ def test_an_unknown_objective_is_refused():
         objectives.load("tripel")
 
 
+@pytest.mark.parametrize("what", ["objectives", "encoders", "separators"])
+def test_list_prints_every_name_and_describe_each_of_them(what):
+    from soundssl.commands.train import LISTS
+
+    printed = command(["train", "--list", what]).stdout.splitlines()
+    assert [line.split()[0] for line in printed[1:]] == list(LISTS[what])
+    name = list(LISTS[what])[-1]
+    assert command(["train", "--describe", name]).stdout.startswith(f"{name}, one of the {what}: ")
+
+
+def test_the_help_of_train_fits_a_screen_or_two_and_points_to_the_lists(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = command(["train", "--help"]).stdout
+    assert len(printed.splitlines()) <= 100 and max(map(len, printed.splitlines())) <= 80
+    assert "multiply-adds" not in printed and "<bool>" not in printed
+    words = " ".join(printed.split())
+    assert all(f"--list {what}" in words for what in ("objectives", "encoders", "separators"))
+
+
 def test_describe_prints_the_options():
     printed = command(["train", "--describe", "triplet"]).stdout
     assert "margin" in printed and "0.1" in printed and "inferred" in printed

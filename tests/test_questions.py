@@ -96,6 +96,22 @@ def test_a_question_names_a_file_and_the_seconds_in_it(recordings, tmp_path, how
             assert window["second"] == window["start"] + source.clips.start[rows[window["clip"]]]
 
 
+def test_the_picture_shows_sound_where_it_is_found_and_names_where_not(recordings, tmp_path, monkeypatch):
+    from soundssl.clustering import summary
+
+    features = features_of("cut", recordings, tmp_path)
+    model = write_model(tmp_path / "m.safetensors", features)
+    on = ["--device", "cpu", "--precision", "float32", "--threads", 1]
+    done("embed", features, "-m", model, "-o", tmp_path / "e.h5", *on)
+    words = ["cluster", tmp_path / "e.h5", "--method", "kmeans", "--k", 3, "-o", tmp_path / "c.h5", *on]
+    done(*words, "--picture", tmp_path / "c.png")
+    nearest = clustering.largest(tmp_path / "c.h5")[0]["nearest"]
+    shown = summary._spectrograms(nearest, 0.96)
+    assert len(shown) == len(nearest) and all(frames.shape[1] == 64 for frames in shown)
+    assert summary._spectrograms([{**nearest[0], "file": "gone.wav"}], 0.96) == []
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_clusters_of_earlier_versions_name_their_clips(tmp_path):
     rows = clustering.read_rows(write_embeddings(tmp_path / "e.h5", np.eye(8, dtype="f4").repeat(4, 0)))
     centres = clustering.fit(rows, 4, clustering.Options("kmeans"))

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from soundssl import files
+from soundssl import files, media
+from soundssl.ops import spectrogram
 from soundssl.reports import pictures
 
+VGGISH = spectrogram.PRESETS["vggish"]  # what windows are shown as
 COLLAPSED = 0.95  # share of one cluster from which it is said to have swallowed the others
 UNDECIDED = 0.9  # share of the greatest conditional entropy from which nothing counts as assigned
 LARGEST = 10  # clusters whose nearest clips are named
@@ -127,8 +130,34 @@ def _name(window: dict[str, Any]) -> str:
 
 
 def plot(picture: str | os.PathLike, path: str | os.PathLike, found: Sequence[dict[str, Any]]) -> None:
-    """Plot the sizes of a clusters file by rank, its confidences, and the largest clusters with their nearest clips."""
+    """Plot the sizes of a clusters file by rank, its confidences, and the largest clusters by their nearest windows.
+
+    A cluster has spectrograms where the sound of its windows is found, else their names.
+    """
     clusters = files.Clusters(path)
     count, edges = np.histogram(clusters.confidence, BINS, (0, 1))
-    names = [(f"{each['cluster']}: {each['windows']}", ", ".join(map(_name, each["nearest"][:3]))) for each in found]
+    length = float(clusters.attributes.get("window", 0.0))
+    names = [
+        (
+            f"{each['cluster']}: {each['windows']} windows",
+            ", ".join(map(_name, each["nearest"][:3])),
+            _spectrograms(each["nearest"], length),
+        )
+        for each in found
+    ]
     pictures.clusters(picture, np.sort(clusters.size[clusters.size > 0])[::-1], count / count.sum(), edges, names)
+
+
+def _spectrograms(windows: Sequence[dict[str, Any]], length: float) -> list[np.ndarray]:
+    """Return log-mel frames of windows, from the files they were heard in; none where one cannot be read."""
+    frames = []
+    for window in windows:
+        if "file" not in window or not Path(window["file"]).is_file():
+            return []
+        try:
+            rate, start = VGGISH.sample_rate, window["second"]
+            blocks = list(media.read_audio(window["file"], rate, start, start + length, keep_truncated=True))
+        except media.DecodeError:
+            return []
+        frames.append(spectrogram.log_mel(np.concatenate([np.zeros(0, np.float32), *blocks])))
+    return frames if all(len(each) > 1 for each in frames) else []

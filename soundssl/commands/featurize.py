@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,9 @@ from soundssl.commands.options import (
 )
 from soundssl.commands.target import aim, check_ending
 from soundssl.datasets import DATASETS, Clip
+
+if TYPE_CHECKING:
+    from soundssl.ops.spectrogram import FrontEnd
 
 
 def featurize(
@@ -150,8 +153,6 @@ def featurize(
     soundssl featurize part-*.h5 -o features.h5
     """
     from soundssl import extraction, files
-    from soundssl.ops import front_ends
-    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     _check(inputs, dataset, root, labels, channel, image_size)
     if dataset is None and (copy or len(inputs) > 1) and files.are_features(inputs):
@@ -160,10 +161,9 @@ def featurize(
     shard = part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("featurize", output, default_output(inputs[0], "features", shard), inputs, **flags)
-    front_end = front_ends.changed(
-        WAVEFORM if representation == "waveform" else PRESETS[preset], sample_rate=sample_rate, fmin=fmin, fmax=fmax,
-        bands=bands, window_length=window_length, frame_hop=frame_hop, window=window,
-    )  # fmt: skip
+    numbers = {"sample_rate": sample_rate, "fmin": fmin, "fmax": fmax, "bands": bands, "window": window}
+    numbers |= {"window_length": window_length, "frame_hop": frame_hop}
+    front_end = _front_end(representation, preset, numbers)
     recipe = extraction.Recipe(front_end, images, image_size, channel, clip, short, truncated, damaged)
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
@@ -175,10 +175,7 @@ def featurize(
         source, target.path, recipe, store=store, labels=table, shard=shard, update=update, force=force, strict=strict,
         jobs=jobs, timeout=timeout, progress=target.terminal, command=target.provenance,
     )  # fmt: skip
-    if made.stood:
-        target.up_to_date()
-        return
-    target.finish(str(made))
+    target.up_to_date() if made.stood else target.finish(str(made))
     if made.skipped and not allow_skipped:
         raise typer.Exit(3)
 
@@ -203,6 +200,14 @@ def _check(
         raise typer.BadParameter(f"{channel!r} is not mix, each, or a number from 1", param_hint="--channel")
     if image_size % 4:
         raise typer.BadParameter(f"{image_size} is not a multiple of 4", param_hint="--image-size")
+
+
+def _front_end(representation: str, preset: str, numbers: dict[str, Any]) -> FrontEnd:
+    """Return the front end of a preset, with the numbers that were given in place of its own."""
+    from soundssl.ops import front_ends
+    from soundssl.ops.spectrogram import PRESETS, WAVEFORM
+
+    return front_ends.changed(WAVEFORM if representation == "waveform" else PRESETS[preset], **numbers)
 
 
 def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_clobber: bool) -> Path | None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from soundssl.commands import arrays
 from soundssl.datasets import Shard, lists
 
 Output = Annotated[
@@ -47,8 +47,8 @@ Part = Annotated[
     str | None,
     typer.Option(
         metavar="K/N",
-        help="Only part K of N, counted from 1, as 3/8; auto takes both from a SLURM array. The name of an input alone "
-        "says which part it belongs to.",
+        help="Only part K of N, counted from 1, as 3/8; auto takes both from an array job (SLURM, SGE, AWS Batch), "
+        "auto/N K alone (PBS, numbered from 1; Kubernetes). The name of an input alone says which part it belongs to.",
     ),
 ]
 Copy = Annotated[bool, typer.Option("--copy", help="Where files are joined: copy their rows, so that it stands alone.")]
@@ -62,21 +62,13 @@ def part_of(text: str | None) -> Shard | None:
     """
     if text is None:
         return None
-    if text == "auto":
-        text = _array_task()
+    word, _, count = text.partition("/")
+    if word == "auto" and (text == "auto" or (count.isdecimal() and int(count))):
+        return Shard(*arrays.task(int(count) if count else None))
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise typer.BadParameter(f"{text!r} is not K/N with K from 1 to N, as 3/8", param_hint="--part")
     return Shard(int(number), int(count))
-
-
-def _array_task() -> str:
-    """Return `K/N` of this task of a SLURM array, whatever the numbers of the array begin with."""
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-    if missing := [name for name in names if not os.environ.get(name, "").isdecimal()]:
-        raise typer.BadParameter(f"auto needs {missing[0]}, which a SLURM array sets", param_hint="--part")
-    number, least, count = (int(os.environ[name]) for name in names)
-    return f"{(number - least) // int(os.environ.get('SLURM_ARRAY_TASK_STEP') or 1) + 1}/{count}"
 
 
 def words(text: str | None) -> list[str] | None:

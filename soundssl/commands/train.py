@@ -36,14 +36,29 @@ WEIGHT = [  # of every objective
 ]
 
 
+LISTS = {"objectives": OBJECTIVES, "encoders": ENCODERS, "separators": SEPARATORS}
+
+
+def _list(what: str | None) -> None:
+    if what:
+        if what not in LISTS:
+            raise typer.BadParameter(f"choose from {', '.join(LISTS)}", param_hint="--list")
+        terminal.print_table(["name", "meaning"], [[name, line] for name, line in LISTS[what].items()])
+        raise typer.Exit
+
+
 def _describe(name: str | None) -> None:
     if name:
         from soundssl import objectives
 
-        if name not in OBJECTIVES:
-            raise typer.BadParameter(f"choose from {', '.join(OBJECTIVES)}", param_hint="--describe")
-        rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
-        terminal.print_table(["option", "default", "meaning"], [*rows, WEIGHT])
+        kind = next((kind for kind, table in LISTS.items() if name in table), None)
+        if kind is None:
+            names = ", ".join(name for table in LISTS.values() for name in table)
+            raise typer.BadParameter(f"choose from {names}", param_hint="--describe")
+        print(f"{name}, one of the {kind}: {LISTS[kind][name]}")
+        if kind == "objectives":
+            rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
+            terminal.print_table(["option", "default", "meaning"], [*rows, WEIGHT])
         raise typer.Exit
 
 
@@ -58,7 +73,7 @@ def train(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="; ".join(f"{name}: {line}" for name, line in OBJECTIVES.items()) + ". Default: triplet."),
+        typer.Option(help="What is learnt, see --list objectives. Default: triplet."),
     ] = None,
     set_: Annotated[
         list[str],
@@ -70,7 +85,7 @@ def train(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."),
+        typer.Option(help="Net that maps a window to a vector, see --list encoders. Default: plain."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128 (inferred).")] = None,
     norm: Annotated[
@@ -82,9 +97,7 @@ def train(
     ] = [],  # noqa: B006 (typer needs the value)
     separator: Annotated[
         str | None,
-        typer.Option(
-            help="; ".join(f"{name}: {line}" for name, line in SEPARATORS.items()) + f". Default: {SEPARATOR}."
-        ),
+        typer.Option(help=f"Net that takes mixtures apart, see --list separators. Default: {SEPARATOR}."),
     ] = None,
     tracks: Annotated[int | None, typer.Option(min=2, help="Tracks of a separator. Default: 4 (inferred).")] = None,
     consistency: Annotated[
@@ -115,7 +128,20 @@ def train(
     describe: Annotated[
         str | None,
         typer.Option(
-            metavar="OBJECTIVE", callback=_describe, is_eager=True, help="Print the options of an objective and exit."
+            metavar="NAME",
+            callback=_describe,
+            is_eager=True,
+            help="Say what an objective, with its options, an encoder or a separator is, and exit.",
+        ),
+    ] = None,
+    list_: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="WHAT",
+            callback=_list,
+            is_eager=True,
+            help="Print the objectives, encoders or separators there are, and exit.",
         ),
     ] = None,
     force: Force = False,

@@ -17,7 +17,7 @@ model       model files (safetensors)
 
 from soundssl.files.exports import ENDINGS, require_parquet, write_table
 from soundssl.files.features import Features
-from soundssl.files.inspection import chain, inspect, skipped, verify
+from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
@@ -77,6 +77,7 @@ __all__ = [
     "kind_of",
     "made_from",
     "model_made_from",
+    "parts",
     "read_matrix",
     "read_model",
     "read_scores",

@@ -37,6 +37,31 @@ def inspect(path: str | os.PathLike) -> dict[str, object]:
         return {**facts, **_shared(file.attrs), **_counts(file), "attributes": own, "datasets": found}
 
 
+def parts(folder: str | os.PathLike) -> list[dict[str, object]]:
+    """Return which parts of larger files lie in a folder, and which are missing or there twice, by kind and total.
+
+    Raises FormatError for a folder without any.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for path in sorted(Path(folder).iterdir()):
+        about = attributes_of(path) if path.is_file() else {}
+        number, slash, total = str(about.get("part", "")).partition("/")
+        if slash:
+            found.setdefault((str(about["kind"]), int(total)), []).append(int(number))
+    if not found:
+        raise FormatError(f"{text(folder)} holds no part of a larger file; name a file, or the folder of parts")
+    return [
+        {
+            "kind": kind,
+            "of": total,
+            "there": sorted(set(numbers)),
+            "missing": sorted(set(range(1, total + 1)) - set(numbers)),
+            "twice": sorted({number for number in numbers if numbers.count(number) > 1}),
+        }
+        for (kind, total), numbers in sorted(found.items())
+    ]
+
+
 def _is_hdf5(path: Path) -> bool:
     with open(path, "rb") as file:
         return file.read(8) == b"\x89HDF\r\n\x1a\n"

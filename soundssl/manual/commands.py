@@ -144,6 +144,7 @@ def describe(parameter: Parameter, tables: Mapping[str, Mapping[str, str]]) -> l
     meaning = parameter.help
     for title, table in tables.items():
         meaning = meaning.replace(lists.joined(table), f"see {title} below")
+        meaning = meaning.replace(lists.pointer(title), f"see {title} below")
     meaning = meaning[0].upper() + meaning[1:] if meaning.startswith("see ") else meaning
     notes = [f"Default: {parameter.default}."] if parameter.default else []
     notes += ["Must be given."] if parameter.required else []

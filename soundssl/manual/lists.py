@@ -29,8 +29,22 @@ def joined(table: Mapping[str, str]) -> str:
 
 
 def tables_of(parameters: list[Parameter]) -> dict[str, Mapping[str, str]]:
-    """Return the tables that the help of these parameters lists, by the title of their section."""
-    return {title: table for title, table in TABLES.items() if any(joined(table) in each.help for each in parameters)}
+    """Return the tables that the help of these parameters lists or names, by the title of their section."""
+    named = {title: (joined(table), pointer(title)) for title, table in TABLES.items()}
+    return {
+        title: table
+        for title, table in TABLES.items()
+        if any(words in each.help for each in parameters for words in named[title])
+    }
+
+
+def pointer(title: str) -> str:
+    """Return how the help of an option points to a table that is printed apart.
+
+    >>> pointer("ENCODERS")
+    'see --list encoders'
+    """
+    return f"see --list {title.lower()}"
 
 
 def listing(title: str, table: Mapping[str, str]) -> list[str]:

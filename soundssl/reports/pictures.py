@@ -231,17 +231,22 @@ def clusters(
     sizes: np.ndarray,
     share: np.ndarray,
     edges: np.ndarray,
-    largest: Sequence[tuple[str, str]],
+    largest: Sequence[tuple[str, str, Sequence[np.ndarray]]],
 ) -> None:
-    """Plot sizes of clusters by rank, how sure windows are of their cluster, and the largest clusters in words.
+    """Plot sizes of clusters by rank, how sure windows are of their cluster, and what the largest clusters sound like.
+
+    Of a cluster the windows nearest to its mean are shown as spectrograms, or named where their sound is not there.
 
     Shape: sizes `[active]`, the largest first; share `[bins]` of the windows with a confidence between edges
-    `[bins + 1]`; largest: (name and size, what is in it). Raises ValueError without a cluster.
+    `[bins + 1]`; largest: (name and size, what is in it in words, spectrograms `[frames, bands]`). Raises ValueError
+    without a cluster.
     """
     if not len(sizes):
         raise ValueError("clusters needs at least one cluster with windows, got 0")
-    with canvas(path, 9, 3.4 + 0.26 * len(largest)) as figure:
-        top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, 0.3 + 0.26 * len(largest)], squeeze=False)[:, 0]
+    row_height = 0.8 if any(len(frames) for _, _, frames in largest) else 0.26  # inches
+    below = 0.3 + row_height * len(largest)
+    with canvas(path, 9, 3.1 + below) as figure:
+        top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, below], squeeze=False)[:, 0]
         ranks, confidences = top.subplots(1, 2)
         for axes, over, what in ((ranks, "rank", "windows"), (confidences, "confidence", "share of windows")):
             frameless(axes)
@@ -253,13 +258,16 @@ def clusters(
         ranks.set_title(f"{len(sizes)} active clusters by size", loc="left", weight="bold")
         confidences.bar(edges[:-1], share, np.diff(edges), align="edge", color=PALETTE[0], edgecolor="white")
         confidences.set_title("how sure windows are", loc="left", weight="bold")
-        words = bottom.subplots()
-        words.axis("off")
-        for row, (name, inside) in enumerate(largest):
+        for row, (name, inside, frames) in enumerate(largest):
             place = 1 - (row + 0.5) / len(largest)
-            words.text(0.0, place, name, va="center", weight="bold")
-            words.text(0.16, place, inside if len(inside) <= MOST_LETTERS else inside[: MOST_LETTERS - 1] + "…",
-                       va="center", color=GREY)  # fmt: skip
+            bottom.text(0.02, place, name, va="center", weight="bold")
+            if not len(frames):
+                shown = inside if len(inside) <= MOST_LETTERS else inside[: MOST_LETTERS - 1] + "…"
+                bottom.text(0.18, place, shown, va="center", color=GREY)
+            for column, each in enumerate(frames):
+                height = 0.84 / len(largest)
+                axes = bottom.add_axes((0.18 + 0.162 * column, place - height / 2, 0.152, height))
+                spectrogram(axes, each, "", GREY)
 
 
 def bars(
