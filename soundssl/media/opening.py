@@ -33,7 +33,7 @@ def open_readable(path: str | os.PathLike) -> int:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            os.scandir(path).close()  # for the reason why a folder could not be searched through
+            os.scandir(os.fspath(path)).close()  # for the reason why a folder could not be searched through
         if not stat.S_ISREG(mode):  # opening a named pipe would wait for ever
             raise DecodeError(path, "not a regular file")
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
