@@ -66,7 +66,8 @@ def test_lines_that_name_nothing_are_skipped_inputs(few, tmp_path, call, monkeyp
         monkeypatch.setattr(sys, "stdin", given)
         status, _, error = call("-", "-o", tmp_path / "f.h5")
     assert status == 3 and f": none.wav: does not exist in {tmp_path}; skipped" in error
-    assert f"{few}/nowhere.wav: does not exist; skipped" in error and "(File name too long); skipped" in error
+    absent = f"{few}/0.wav/in.wav: does not exist; skipped, and 1 more for such a reason: {few}/nowhere.wav"
+    assert absent in error and "(File name too long); skipped" in error
     assert error.endswith("4 inputs skipped\n") and len(keys(tmp_path / "f.h5")) == 1
 
 

@@ -84,7 +84,10 @@ def featurize(
     ] = "mix",
     clip: Annotated[float, typer.Option(min=0, help="Seconds to cut recordings into; 0 leaves them whole.")] = 0,
     short: Annotated[
-        Literal["skip", "pad"], typer.Option(help="What becomes of a recording too short for one window.")
+        Literal["skip", "pad", "tile"],
+        typer.Option(
+            help="What becomes of a recording too short for one window: skip, pad (silence) or tile (repeat it)."
+        ),
     ] = "skip",
     truncated: Annotated[
         Literal["keep", "skip"],

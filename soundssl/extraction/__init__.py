@@ -3,6 +3,7 @@
 features   inputs to one features file
 sources    what a features file is made of
 decode     media clips to frames and images
+skipping   what is said of inputs that gave no clip
 waveforms  the clips of a waveform file to frames
 pool       processes for tasks that may crash or hang
 """

@@ -18,6 +18,9 @@ from soundssl.extraction.sources import Recipe, Source, digest_of, in_shard
 from soundssl.ops import spectrogram
 from soundssl.progress import SILENT, Progress
 
+# How recordings too short for a window are brought to the length of one.
+EXTENDED = {"pad": spectrogram.extended, "tile": spectrogram.tiled}
+
 
 def media_source(clips: Mapping[str, Clip], recipe: Recipe, store: str, shard: Shard | None = None) -> Source:
     """Return the source of features that are decoded from media files, or from those of one shard."""
@@ -37,7 +40,7 @@ def decode(
     strict: bool = False,
     progress: Progress = SILENT,
 ) -> None:
-    """Put into a store what workers make of the clips that its journal does not know; name those that give nothing.
+    """Put into a store what workers make of the clips that its journal does not know, or why they give nothing.
 
     `jobs` are worker processes, 0 one a core; `timeout` seconds a clip, 0 without bound. Raises SoundsslError for the
     first clip that gives nothing if `strict`.
@@ -46,6 +49,7 @@ def decode(
     todo = [clip for key, clip in source.clips.items() if key not in known]
     work = partial(source.prepare, store.folder, store.dtype)
     begun, seconds, rate = time.monotonic(), 0.0, float(store.attributes["frame_rate"])
+    skipped = 0
     try:
         with progress.track("decode", len(todo), "files") as advance:
             for clip, answer in pool.run(work, todo, jobs or pool.cores(), timeout or None):
@@ -54,7 +58,9 @@ def decode(
                 store.add(entry)
                 seconds += sum(span.get("count", [0])[0] for span in entry.get("spans", [entry])) / rate
                 speed = seconds / max(time.monotonic() - begun, 1e-3)
-                advance(1, f"{seconds / 3600:.2f} h of sound, {speed:,.0f} × real time")
+                skipped += "reason" in entry
+                note = f"{seconds / 3600:.2f} h of sound, {speed:,.0f} × real time"
+                advance(1, note + (f", {skipped} skipped" if skipped else ""))
     except (KeyboardInterrupt, SystemExit):  # SIGINT and SIGTERM
         progress.warn("interrupted; the same command goes on from here")
         raise
@@ -76,14 +82,11 @@ def _entry(clip: Clip, answer: Any, digests: Mapping[str, str]) -> dict:
 
 
 def _tell(clip: Clip, entry: dict, strict: bool, progress: Progress) -> None:
-    """Say what was wrong with a clip; raise SoundsslError where it gives nothing if `strict`."""
+    """Say what was wrong with a clip that is kept; raise SoundsslError where it gives nothing if `strict`."""
     said = entry.pop("said", "")
-    if "reason" in entry:
-        fact = f"{entry['path']}: {entry['reason']}"
-        if strict:
-            raise SoundsslError(f"{fact}; leave out --strict to go on without it")
-        progress.warn(f"{fact}; skipped")
-    elif said:
+    if "reason" in entry and strict:
+        raise SoundsslError(f"{entry['path']}: {entry['reason']}; leave out --strict to go on without it")
+    if said and "reason" not in entry:
         progress.say(f"{files.text(clip.path)}: {said}; kept")
 
 
@@ -172,6 +175,6 @@ def _waveforms(
     if front_end.level == spectrogram.LEVELLED:  # the level is that of the whole: the file is decoded twice
         blocks = spectrogram.levelled(blocks, spectrogram.level_of(sound(media.Heard())))
     for waveform in spectrogram.cut(blocks, length) if length else [blocks]:
-        if recipe.short == "pad":
-            waveform = spectrogram.extended(waveform, front_end.samples(front_end.window_frames))
+        if recipe.short in EXTENDED:
+            waveform = EXTENDED[recipe.short](waveform, front_end.samples(front_end.window_frames))
         yield waveform

@@ -12,6 +12,7 @@ from soundssl.datasets import Clip, Shard
 from soundssl.extraction import labels as clip_labels
 from soundssl.extraction.decode import decode, media_source, say_known
 from soundssl.extraction.range import beyond
+from soundssl.extraction.skipping import tell
 from soundssl.extraction.sources import STORES, Recipe, Source, collect, guard_shard, inputs_of
 from soundssl.extraction.waveforms import given_waveforms, waveform_source
 from soundssl.progress import SILENT, Progress
@@ -80,8 +81,11 @@ def featurize(
         if not force:
             _take_over(spool, source, update, progress)
         decode(spool, source, jobs, timeout, strict, progress)
-        skipped = tuple((entry["path"], entry["reason"]) for entry in spool.skipped(source.clips))
-        if len(skipped) == len(source.clips) and not shard:
+        entries = spool.skipped(source.clips)
+        nothing = len(entries) == len(source.clips) and not shard
+        tell(entries, source, progress, None if nothing else output)
+        skipped = tuple((entry["path"], entry["reason"]) for entry in entries)
+        if nothing:
             spool.discard()
             raise SoundsslError(f"none of {len(source.clips)} inputs gave a clip; nothing was written")
         made = spool.lay_out(list(source.clips), source.inputs, source.image_size, command, source.made_from)

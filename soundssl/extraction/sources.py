@@ -19,9 +19,9 @@ IMAGE_SIZE = 128  # pixels a side; inferred: what AudioScope used with the image
 class Recipe:
     """Say how every input is decoded.
 
-    `channel` is mix, each or a number from 1; `clip` seconds to cut recordings into, 0 for whole ones; `short` (skip or
-    pad), `truncated` and `damaged` (keep or skip) what becomes of recordings too short for a window, of files cut short
-    and of those broken in the middle.
+    `channel` is mix, each or a number from 1; `clip` seconds to cut recordings into, 0 for whole ones; `short` (skip,
+    pad or tile), `truncated` and `damaged` (keep or skip) what becomes of recordings too short for a window, of files
+    cut short and of those broken in the middle.
     """
 
     front_end: FrontEnd = field(default_factory=FrontEnd)

@@ -134,7 +134,7 @@ FEATURES = Kind(
         "window_hop": "frames from one window to the next where nobody says; absent: those of a window",
         "channel": "mix, each, or the number of the channel that was taken",
         "clip": "seconds that recordings were cut into, 0 for whole ones",
-        "short": "what became of recordings too short for a window: skip or pad",
+        "short": "what became of recordings too short for a window: skip, pad (silence) or tile (repeated)",
         "truncated": "what became of files that end before their time: keep or skip",
         "storage_error": "the largest clip/error; no longer written",
         "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",

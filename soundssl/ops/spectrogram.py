@@ -7,6 +7,7 @@ periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -301,6 +302,27 @@ def extended(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]
         yield block
     if count < samples:
         yield np.zeros(samples - count, np.float32)
+
+
+def tiled(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Yield blocks, and where they are fewer than `samples` themselves again behind them, until it is so many.
+
+    >>> [block.tolist() for block in tiled([np.arange(2), np.arange(2, 3)], 7)]
+    [[0, 1], [2], [0, 1], [2], [0]]
+    """
+    count = 0
+    first: list[np.ndarray] = []
+    for block in blocks:
+        if count < samples:
+            first.append(block.copy())
+        count += len(block)
+        yield block
+    for block in itertools.cycle(first) if count else ():
+        if count >= samples:
+            return
+        part = block[: samples - count]
+        count += len(part)
+        yield part
 
 
 def cut(blocks: Iterable[np.ndarray], samples: int) -> Iterator[Iterator[np.ndarray]]:

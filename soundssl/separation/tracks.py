@@ -16,6 +16,7 @@ from soundssl import SoundsslError, extraction, files, media, models
 from soundssl import device as hardware
 from soundssl.datasets import Clip, Shard
 from soundssl.extraction.decode import decode, media_source, say_known
+from soundssl.extraction.skipping import tell
 from soundssl.extraction.sources import Recipe, Source, guard_shard, inputs_of
 from soundssl.extraction.waveforms import given_waveforms, waveform_source
 from soundssl.models.separator import Separator
@@ -98,6 +99,7 @@ def separate(
         with contextlib.closing(files.Store(output, attributes, "f4", made_from)) as spool:
             say_known(spool, source, progress)
             decode(spool, source, jobs, timeout, strict, progress)
+            tell(spool.skipped(source.clips), source, progress, output)
             found = _separate_all(spool, source, networks, accelerator, (length, overlap), silence, progress)
             if not found.recordings and not shard:
                 spool.discard()
