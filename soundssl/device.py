@@ -10,7 +10,7 @@ import ctypes
 import datetime
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,15 +72,24 @@ class Accelerator:
             torch.distributed.barrier()
 
 
-@contextlib.contextmanager
-def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iterator[Accelerator]:
-    """Yield the accelerator of this process, in its process group when torchrun launched it; leave that at the end.
+def choose(name: str = "auto", precision: str = "auto") -> Accelerator:
+    """Return the accelerator of a process that is alone; threads and memory stay as its program has them.
 
     `name` is auto, cpu, cuda or cuda:N; `precision` auto, float32 or bfloat16. Raises ValueError for other names, and
     SoundsslError for a device that is not there.
     """
     device = _device(name)
-    dtype, why = _precision(device, precision)
+    return Accelerator(device, *_precision(device, precision))
+
+
+@contextlib.contextmanager
+def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iterator[Accelerator]:
+    """Yield the accelerator of this process, in its process group when torchrun launched it; leave that at the end.
+
+    Takes `name` and `precision` as `choose` does, and raises what it raises. `threads` of 0 takes every core.
+    """
+    alone = choose(name, precision)
+    device = alone.device
     if device.type == "cpu":
         # Before there are threads, which take it over: of a million clusters most powers are below the normal numbers.
         torch.set_flush_denormal(True)
@@ -92,8 +101,9 @@ def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iter
         torch.distributed.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
     where = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"cpu, {_threads()}"
     processes = f", {world_size} processes" if world_size > 1 else ""
+    reason = f"computing on {where}{processes}, {alone.reason}"
     try:
-        yield Accelerator(device, dtype, f"computing on {where}{processes}, {why}", rank, world_size)
+        yield replace(alone, reason=reason, rank=rank, world_size=world_size)
     finally:
         if world_size > 1:
             torch.distributed.destroy_process_group()

@@ -1,6 +1,6 @@
 """Triplet samplers: from a layout of clips to recipes, without reading a frame (Jansen et al. 2018, section 2.2).
 
-A recipe names windows by their first frame and says how the positive is changed; realising it is the objective's work.
+A recipe names windows by their first frame and says how the positive is changed; the objective applies it.
 Windows start at any frame, each start is as likely as another, and a negative never comes from the anchor's recording.
 """
 

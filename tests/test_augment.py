@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from soundssl.ops.augment import FLOOR, add_noise, energies, mix, scale, translate
-from soundssl.ops.lots import half_normal
+from soundssl.ops.generators import half_normal
 
 BATCH, FRAMES, BANDS = 6, 24, 16
 

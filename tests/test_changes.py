@@ -1,4 +1,4 @@
-"""Laws of the changes that are drawn by lot: determinism, identity at zero, ranges, energies, and who sees whom."""
+"""Laws of the augmentations that draw per example: identity at zero, ranges, energies, and who sees whom."""
 
 import math
 
@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from soundssl.ops import augment
-from soundssl.ops.lots import Lots, uniform
+from soundssl.ops.generators import PerExampleGenerator, uniform
 
 BATCH, FRAMES, BANDS = 12, 96, 64
 ZERO = {  # the change, and its setting that changes nothing
@@ -37,24 +37,24 @@ def seeds():
 @CHANGES
 def test_a_change_depends_on_its_seeds_alone_and_leaves_its_input(windows, seeds, change):
     copy = windows.clone()
-    changed = change(windows, Lots(seeds))
+    changed = change(windows, PerExampleGenerator(seeds))
     assert changed.shape == windows.shape and changed.dtype == torch.float32 and torch.isfinite(changed).all()
     assert torch.equal(windows, copy)
-    assert torch.equal(changed, change(windows, Lots(seeds))), "same seeds, same outcome"
-    torch.testing.assert_close(changed[3:5], change(windows[3:5], Lots(seeds[3:5])))
-    assert not torch.equal(changed, change(windows, Lots(seeds + 1))), "other seeds, another outcome"
+    assert torch.equal(changed, change(windows, PerExampleGenerator(seeds))), "same seeds, same outcome"
+    torch.testing.assert_close(changed[3:5], change(windows[3:5], PerExampleGenerator(seeds[3:5])))
+    assert not torch.equal(changed, change(windows, PerExampleGenerator(seeds + 1))), "other seeds, another outcome"
     differ = [not torch.equal(before, after) for before, after in zip(windows, changed, strict=True)]
     assert sum(differ) >= (2 if change is augment.reverse else BATCH - 2), "most windows are changed"
 
 
 @CHANGES
 def test_at_its_zero_a_change_is_the_identity(windows, seeds, change):
-    assert torch.equal(change(windows, Lots(seeds), **ZERO[change]), windows)
+    assert torch.equal(change(windows, PerExampleGenerator(seeds), **ZERO[change]), windows)
 
 
 @CHANGES
 def test_ranges_are_kept(windows, seeds, change):
-    changed = change(windows, Lots(seeds))
+    changed = change(windows, PerExampleGenerator(seeds))
     low, high = windows.amin((1, 2)), windows.amax((1, 2))
     if change in KEPT:
         assert (changed.amin((1, 2)) >= low - 1e-5).all() and (changed.amax((1, 2)) <= high + 1e-5).all()
@@ -69,17 +69,17 @@ def test_ranges_are_kept(windows, seeds, change):
 
 @pytest.mark.parametrize("change", [augment.roll_frames, augment.roll_bands, augment.reverse])
 def test_what_only_moves_keeps_every_cell(windows, seeds, change):
-    before, after = (part.flatten(1).sort(1).values for part in (windows, change(windows, Lots(seeds))))
+    before, after = (part.flatten(1).sort(1).values for part in (windows, change(windows, PerExampleGenerator(seeds))))
     assert torch.equal(before, after)
 
 
 def test_rolls_stay_within_their_range_and_go_one_way(windows):
     seeds = torch.arange(400)
     ramp = torch.arange(FRAMES).float()[None, :, None].expand(400, FRAMES, BANDS)
-    turned = augment.roll_frames(ramp, Lots(seeds))
+    turned = augment.roll_frames(ramp, PerExampleGenerator(seeds))
     assert set((-turned[:, 0, 0].long() % FRAMES).tolist()) == set(range(1, 30))
     ramp = torch.arange(BANDS).float()[None, None].expand(400, FRAMES, BANDS)
-    turned = augment.roll_bands(ramp, Lots(seeds))
+    turned = augment.roll_bands(ramp, PerExampleGenerator(seeds))
     assert set((-turned[:, 0, 0].long() % BANDS).tolist()) == set(range(1, 10)), "what was at a band is higher up"
     assert torch.equal(turned[5], ramp[5].roll(int(-turned[5, 0, 0]) % BANDS, dims=1))
 
@@ -90,8 +90,8 @@ def test_crops_are_those_of_bilinear_resizing(windows):
     rows = torch.arange(FRAMES).float()[None, :, None].expand(200, FRAMES, BANDS)
     columns = torch.arange(BANDS).float()[None, None].expand(200, FRAMES, BANDS)
     picture = windows[:1].expand(200, FRAMES, BANDS)
-    place = [augment.resized_crop(part, Lots(seeds)) for part in (rows, columns)]
-    cropped = augment.resized_crop(picture, Lots(seeds))
+    place = [augment.resized_crop(part, PerExampleGenerator(seeds)) for part in (rows, columns)]
+    cropped = augment.resized_crop(picture, PerExampleGenerator(seeds))
     areas, aspects = [], []
     for i in range(200):
         top, bottom = float(place[0][i, 0, 0]), float(place[0][i, -1, 0])
@@ -110,12 +110,12 @@ def test_crops_are_those_of_bilinear_resizing(windows):
 def test_masks_hide_whole_stripes_with_the_least_value(windows, seeds):
     marked = windows.abs() + 1
     marked[:, 0, 0] = 0.5
-    masked = augment.mask(marked, Lots(seeds))
+    masked = augment.mask(marked, PerExampleGenerator(seeds))
     hidden = masked != marked
     assert (masked[hidden] == 0.5).all()
     rows, columns = (hidden | (marked == 0.5)).all(2), (hidden | (marked == 0.5)).all(1)
     assert torch.equal(hidden | (marked == 0.5), (rows[:, :, None] | columns[:, None]) | (marked == 0.5))
-    many = augment.mask(torch.rand(500, FRAMES, BANDS) + 1, Lots(torch.arange(500)), count=1)
+    many = augment.mask(torch.rand(500, FRAMES, BANDS) + 1, PerExampleGenerator(torch.arange(500)), count=1)
     frames = (many == many.amin((1, 2), keepdim=True)).all(2).sum(1)
     assert frames.max() == 19 and frames.min() == 0, "less than 20 frames"
     assert float(frames.float().mean()) == pytest.approx(9.5, abs=1)
@@ -123,17 +123,17 @@ def test_masks_hide_whole_stripes_with_the_least_value(windows, seeds):
 
 def test_blur_keeps_constants_and_smooths(windows, seeds):
     constant = torch.full((BATCH, FRAMES, BANDS), 3.0)
-    torch.testing.assert_close(augment.blur(constant, Lots(seeds)), constant)
-    blurred = augment.blur(windows, Lots(seeds))
+    torch.testing.assert_close(augment.blur(constant, PerExampleGenerator(seeds)), constant)
+    blurred = augment.blur(windows, PerExampleGenerator(seeds))
     assert (blurred.diff(dim=1).abs().mean((1, 2)) <= windows.diff(dim=1).abs().mean((1, 2)) + 1e-6).all()
 
 
 def test_reversal_turns_the_asked_share(windows):
     many = windows.repeat(100, 1, 1)
-    turned = augment.reverse(many, Lots(torch.arange(len(many))), 0.3)
+    turned = augment.reverse(many, PerExampleGenerator(torch.arange(len(many))), 0.3)
     flipped = torch.tensor([torch.equal(a, b.flip(0)) for a, b in zip(turned, many, strict=True)])
     assert float(flipped.float().mean()) == pytest.approx(0.3, abs=0.05)
-    assert torch.equal(augment.reverse(windows, Lots(torch.arange(BATCH)), 1.0), windows.flip(1))
+    assert torch.equal(augment.reverse(windows, PerExampleGenerator(torch.arange(BATCH)), 1.0), windows.flip(1))
 
 
 # ---------------------------------------------------------------- mix-back
@@ -171,13 +171,13 @@ def test_mix_back_with_silence_leaves_the_window(windows):
     torch.testing.assert_close(augment.mix_back(silence, windows, share), silence)
 
 
-# ---------------------------------------------------------------- lots
+# ---------------------------------------------------------------- the generator
 
 
-def test_lots_are_uniform_normal_and_unrelated():
-    lots = Lots(torch.arange(500))
-    first, second, normal = lots.uniform(0, 1, 400), lots.uniform(0, 1, 400), lots.normal(400)
-    forks = [Lots(torch.arange(500)).fork(number).uniform(0, 1, 400) for number in (0, 1, 2)]
+def test_numbers_per_example_are_uniform_normal_and_unrelated():
+    generator = PerExampleGenerator(torch.arange(500))
+    first, second, normal = generator.uniform(0, 1, 400), generator.uniform(0, 1, 400), generator.normal(400)
+    forks = [PerExampleGenerator(torch.arange(500)).fork(number).uniform(0, 1, 400) for number in (0, 1, 2)]
     for values in (first, second, *forks):
         assert float(values.min()) > 0 and float(values.max()) < 1
         assert float(values.mean()) == pytest.approx(0.5, abs=0.005)
@@ -186,13 +186,13 @@ def test_lots_are_uniform_normal_and_unrelated():
     for one, other in ((first, second), (first, forks[0]), (forks[0], forks[1]), (second, forks[1])):
         correlation = torch.corrcoef(torch.stack([one.flatten(), other.flatten()]))[0, 1]
         assert abs(float(correlation)) < 0.01
-    drawn = Lots(torch.arange(5000)).integers(3, 6)
+    drawn = PerExampleGenerator(torch.arange(5000)).integers(3, 6)
     assert torch.bincount(drawn, minlength=7)[3:].min() > 1100 and drawn.min() == 3 and drawn.max() == 6
     assert torch.equal(uniform(torch.tensor([4]), 9)[:, :5], uniform(torch.tensor([4]), 5))
 
 
 def test_refusals_name_the_value(windows, seeds):
-    lots = Lots(seeds)
+    generator = PerExampleGenerator(seeds)
     for change, options, message in (
         (augment.resized_crop, {"area": 0.0}, "area is 0"),
         (augment.resized_crop, {"aspect": 0.5}, r"aspect 0\.5"),
@@ -204,7 +204,7 @@ def test_refusals_name_the_value(windows, seeds):
         (augment.blur, {"deviation": 99.0}, r"deviation is 99\.0 cells"),
     ):
         with pytest.raises(ValueError, match=message):
-            change(windows, lots, **options)
+            change(windows, generator, **options)
     with pytest.raises(ValueError, match="the others"):
         augment.mix_back(windows, windows[:2], torch.zeros(BATCH))
     with pytest.raises(ValueError, match="a share is"):

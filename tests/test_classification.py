@@ -9,18 +9,19 @@ from test_training import CLASSES, CLIPS, FRAMES, command, write_features
 
 from soundssl import curriculum, device, files, models, objectives, training
 from soundssl.objectives import classification
+from soundssl.progress import Progress
 
 NAMES = ["low", "middle", "high", "top"]
 
 
-def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None):
+def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None, names=NAMES):
     """Write labels of (clip, start, end) segments."""
     with files.create(path, "labels", inputs=[], made_from="toy", attributes={}) as sink:
         sink.write("label", label.astype(np.int8))
         sink.write("segment/key", [f"clip-{clip:02}" for clip, _, _ in segments])
         sink.write("segment/start", np.array([start for _, start, _ in segments], "f8"))
         sink.write("segment/end", np.array([end for _, _, end in segments], "f8"))
-        sink.write("class", NAMES)
+        sink.write("class", names)
         if weight is not None:
             sink.write("weight", np.asarray(weight, "f4"))
     return path
@@ -69,7 +70,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
         checkpoint, log = training.Checkpoint(tmp_path / "m", "x", 1e9), files.Log(None)
         heads = training.train(
             plan, encoder, inputs_of(toy), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
-        )
+        ).heads
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert heads["classification"]["classifier.layers.0.weight"].abs().sum() > 0
 
@@ -122,6 +123,40 @@ def test_the_command_line_trains_embeds_probabilities_and_goes_on_from_a_model(t
     assert np.allclose(found.embedding[:].sum(1), 1, atol=1e-5)
     plain = command(["train", toy[0], *net, "--triplets", toy[1], "-o", tmp_path / "x.safetensors"], check=False)
     assert plain.returncode == 4 and "holds labels, not triplets" in plain.stderr
+
+
+def test_a_head_of_other_classes_begins_afresh(toy, tmp_path):
+    segments = [(clip, 0.0, np.inf) for clip in range(CLIPS)]
+    with device.start("cpu", "float32", 1) as accelerator:
+        plan = {"size": 8, "norm": "group", "encoder": "plain"}
+        stage = {"steps": 1, "batch_size": 4, "learning_rate": 0.0}
+
+        def train(output, labels, init=None, **options) -> list[str]:
+            stages = [{**stage, "objective": {"classification": options}}]
+            said: list[str] = []
+            teller = type("Teller", (Progress,), {"say": lambda self, message: said.append(message)})()
+            built = curriculum.from_data({**plan, "stage": stages})
+            job = training.Job(built, toy[0], accelerator, labels=labels, init=init, seed=int(init is not None))
+            assert job.run(output, progress=teller)
+            return said
+
+        assert train(tmp_path / "one.safetensors", toy[1]) == []
+        assert train(tmp_path / "same.safetensors", toy[1], tmp_path / "one.safetensors") == []
+        label = np.eye(CLASSES)[np.arange(CLIPS) % CLASSES]
+        other = write_labels(tmp_path / "l.h5", segments, label, names=NAMES[::-1])
+        said = train(tmp_path / "other.safetensors", other, tmp_path / "one.safetensors")
+        assert said == [
+            "the head of classification in "
+            + str(tmp_path / "one.safetensors")
+            + " has other classes; it begins afresh"
+        ]
+        said = train(tmp_path / "wide.safetensors", toy[1], tmp_path / "one.safetensors", hidden=3)
+        assert len(said) == 1 and "has other hidden; it begins afresh" in said[0]
+    one, same, other = (files.read_model(tmp_path / f"{name}.safetensors") for name in ("one", "same", "other"))
+    name = "head.classification.classifier.layers.0.weight"
+    assert np.array_equal(one.tensors[name], same.tensors[name])
+    assert not np.array_equal(one.tensors[name], other.tensors[name])
+    assert other.config["heads"]["classification"]["classes"] == NAMES[::-1]
 
 
 def test_an_objective_says_what_it_lacks(toy, tmp_path):

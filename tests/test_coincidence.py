@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from soundssl import curriculum, device, files, models, objectives, training
-from soundssl.models.scorer import Scorer
 from soundssl.objectives import coincidence
+from soundssl.objectives.coincidence import Scorer
 from soundssl.ops.spectrogram import FrontEnd
 
 CLASSES, RECORDINGS, SECONDS, SIDE = 4, 16, 4, 32
@@ -199,12 +199,12 @@ def test_misuse_is_named(videos, tmp_path):
         examples_of(videos, delta=0.005)
     with pytest.raises(ValueError, match=r"alpha of the coincidence objective is 2\.0"):
         examples_of(videos, alpha=2.0)
-    with pytest.raises(ValueError, match="no image tower 'vgg19'; there are folded"):
+    with pytest.raises(ValueError, match="no image tower 'vgg19'; there are space-to-depth"):
         models.build_image("vgg19")
     with pytest.raises(ValueError, match="'resnet50' has no group norm"):
         models.build_image("resnet50", norm="group")
     with pytest.raises(ValueError, match=r"images are torch.float32 \[1, 3, 32, 32\]"):
-        models.build_image("folded")(torch.zeros(1, 3, 32, 32))
+        models.build_image("space-to-depth")(torch.zeros(1, 3, 32, 32))
 
 
 def objective_of(path: Path, size: int = 8, **options) -> coincidence.Objective:
@@ -266,7 +266,7 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
         heads.append(
             training.train(
                 plan, encoder, inputs_of(videos), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
-            )["coincidence"]
+            ).heads["coincidence"]
         )
     kept = [name for name in heads[0] if name.startswith("image")]
     assert kept and all(torch.equal(heads[0][name], heads[1][name]) for name in kept)

@@ -63,7 +63,7 @@ def test_settings_are_read_as_toml_or_text():
 PICTURES = {"stage": [{"objective": {"coincidence": {"modality": "image"}}}, {"objective": {"triplet": {}}}]}
 
 
-@pytest.mark.parametrize("gpu, encoder, tower", [(False, "plain", "folded"), (True, "resnet50", "resnet50")])
+@pytest.mark.parametrize("gpu, encoder, tower", [(False, "plain", "space-to-depth"), (True, "resnet50", "resnet50")])
 def test_nets_that_nobody_chose_are_chosen_by_the_device(gpu, encoder, tower):
     settled = curriculum.settle(curriculum.from_data(PICTURES), gpu)
     assert settled.encoder == encoder and settled.stage[0].objective["coincidence"]["tower"] == tower

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from soundssl import SoundsslError, models, pictures
 from soundssl.dependencies import needed
@@ -74,6 +75,17 @@ def test_the_nets_of_torch_alone_need_no_other_package(fail):
     assert {models.build_image(name, 4).size for name in ("folded", "vgg", "vgg-small")} == {4}
     tdcn = [name for name in models.SEPARATORS if name.startswith("tdcn")]
     assert [models.build_separator(name, 2).tracks for name in tdcn] == [2] * len(tdcn) != []
+
+
+def test_beside_a_torch_with_cuda_every_net_is_built():
+    if torch.version.cuda is None:
+        pytest.skip("torch's CPU build: its companions may be of another one")
+    try:
+        assert all(models.build(name, 4).size == 4 for name in models.ENCODERS)
+        assert all(models.build_image(name, 4).size == 4 for name in models.IMAGE_TOWERS)
+        assert all(models.build_separator(name, 2).tracks == 2 for name in models.SEPARATORS)
+    except SoundsslError as error:  # no skip
+        pytest.fail(str(error))
 
 
 def test_what_is_built_on_torch_is_told_with_its_versions_and_the_bottom_of_the_fault():

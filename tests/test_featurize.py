@@ -237,7 +237,7 @@ def test_a_full_disk_is_said_and_the_run_goes_on_when_there_is_room(few, tmp_pat
 
     monkeypatch.setattr(h5py.Dataset, "__setitem__", full)
     status, _, error = call(few, "-o", tmp_path / "f.h5", "-q")
-    fact = f"{tmp_path}/f.h5.partial: No space left on device; make room, and give the same command again"
+    fact = f"{tmp_path}/f.h5: No space left on device; make room, and give the same command again"
     assert (status, error) == (1, f"soundssl featurize: {fact}\n")
     monkeypatch.undo()
     status, _, error = call(few, "-o", tmp_path / "f.h5")

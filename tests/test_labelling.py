@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from soundssl import labelling, sheets
+from soundssl import labelling
+from soundssl.labelling import sheets
 
 WINDOWS, CLUSTERS = 500, 30
 

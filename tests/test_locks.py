@@ -11,7 +11,7 @@ import threading
 import pytest
 
 from soundssl import SoundsslError, files
-from soundssl.files import writing
+from soundssl.files import outputs
 
 HOLD = """
 import sys
@@ -84,7 +84,7 @@ def test_a_lock_released_twice_takes_it_from_nobody(output):
 
 
 def test_a_run_that_is_just_ending_is_waited_for(output, monkeypatch):
-    monkeypatch.setattr(writing, "PATIENCE", 30.0)
+    monkeypatch.setattr(outputs, "PATIENCE", 30.0)
     first = files.Lock(output)
     timer = threading.Timer(0.1, first.release)
     timer.start()

@@ -1,4 +1,6 @@
-"""Laws of the triplet loss and of the semi-hard choice, the latter against a loop over the definition."""
+"""Laws of the losses per example and of the semi-hard choice, against loops over their definitions."""
+
+import math
 
 import pytest
 import torch
@@ -52,7 +54,7 @@ def test_choice_is_legal_and_between_positive_and_margin(generator):
     found = chosen >= 0
     assert found.any()
     assert legal[found, chosen[found]].all()
-    _, values = triplet(anchor[found], positive[found], candidates[chosen[found]], margin=1.0)
+    values = triplet(anchor[found], positive[found], candidates[chosen[found]], margin=1.0)
     assert ((values > 0) & (values < 1.0)).all()
 
 
@@ -66,33 +68,35 @@ def test_choice_has_no_gradient_and_the_loss_has(generator):
     anchor, positive, candidates = (units(generator, 6).requires_grad_() for _ in range(3))
     chosen = semi_hard_negatives(anchor, positive, candidates, torch.ones(6, 6, dtype=torch.bool), margin=2.0)
     assert not chosen.dtype.is_floating_point and not chosen.requires_grad
-    triplet(anchor, positive, candidates[chosen], margin=2.0)[0].backward()
+    triplet(anchor, positive, candidates[chosen], margin=2.0).mean().backward()
     assert all(part.grad.abs().sum() > 0 for part in (anchor, positive, candidates))
 
 
 def test_collapsed_embeddings_cost_the_margin_each(generator):
     same = units(generator, 1).expand(7, -1)
-    loss, values = triplet(same, same, same, margin=0.1)
-    torch.testing.assert_close(values, torch.full((7,), 0.1))
-    assert float(loss) == pytest.approx(0.1)
+    torch.testing.assert_close(triplet(same, same, same, margin=0.1), torch.full((7,), 0.1))
 
 
 def test_limits_of_a_triplet():
     east, west, north = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]]), torch.tensor([[0.0, 1.0]])
-    assert float(triplet(east, east, west, 0.1)[0]) == 0  # satisfied by 4
-    assert float(triplet(east, west, east, 0.1)[0]) == pytest.approx(4.1)  # violated by as much as is possible
-    assert float(triplet(east, north, north, 0.1)[0]) == pytest.approx(0.1)
-    assert float(triplet(east, east, north, 2.5)[0]) == pytest.approx(0.5)
+    assert float(triplet(east, east, west, 0.1)) == 0  # satisfied by 4
+    assert float(triplet(east, west, east, 0.1)) == pytest.approx(4.1)  # violated by as much as is possible
+    assert float(triplet(east, north, north, 0.1)) == pytest.approx(0.1)
+    assert float(triplet(east, east, north, 2.5)) == pytest.approx(0.5)
 
 
-def test_loss_is_the_mean_and_moves_with_all_three(generator):
-    anchor, positive, negative = (normalize(units(generator, 50).double(), dim=1) for _ in range(3))
-    loss, values = triplet(anchor, positive, negative, margin=0.2)
-    cosine = 2 * ((anchor * negative).sum(1) - (anchor * positive).sum(1)) + 0.2
-    torch.testing.assert_close(values, cosine.clamp(min=0))
-    torch.testing.assert_close(loss, values.sum() / 50)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
+def test_each_triplet_has_the_loss_of_the_definition(generator, dtype, tolerance):
+    exact = [normalize(units(generator, 50).double(), dim=1) for _ in range(3)]
+    expected = [
+        max(0.0, float((a - p).square().sum()) - float((a - n).square().sum()) + 0.2)
+        for a, p, n in zip(*exact, strict=True)
+    ]
+    values = triplet(*(part.to(dtype) for part in exact), margin=0.2)
+    assert values.dtype == dtype and values.shape == (50,)
+    assert values.tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
     rotation = torch.linalg.qr(torch.randn(8, 8, generator=generator).double())[0]
-    torch.testing.assert_close(triplet(anchor @ rotation, positive @ rotation, negative @ rotation, 0.2)[0], loss)
+    torch.testing.assert_close(triplet(*(part @ rotation for part in exact), 0.2), triplet(*exact, 0.2))
 
 
 def test_squared_distances_agree_with_cdist(generator):
@@ -117,40 +121,108 @@ def test_refusals_name_the_value(generator):
 
 # ---------------------------------------------------------------- labels, known in part
 
-
-@pytest.mark.parametrize("loss", [losses.known_binary_cross_entropy, losses.known_cross_entropy])
-def test_unknown_labels_touch_neither_loss_nor_gradient(loss):
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(6, 4, generator=generator, dtype=torch.float64, requires_grad=True)
-    label = torch.tensor(
-        [[1, 0, -1, 0], [0, 1, 0, -1], [-1, -1, 1, 0], [1, -1, -1, -1], [0, 0, 0, 1], [-1, -1, -1, -1]]
-    )
-    weight = torch.ones(6, dtype=torch.float64)
-    value = loss(logits, label, weight)
-    (gradient,) = torch.autograd.grad(value, logits)
-    assert (gradient[label < 0] == 0).all() and gradient[:3].abs().sum() > 0
-    changed = torch.where(label < 0, logits.detach() + 100 * torch.randn(6, 4, generator=generator), logits.detach())
-    assert torch.allclose(loss(changed, label, weight), value)
-    assert loss(logits, torch.full_like(label, -1), weight).item() == 0.0
+MASKED = pytest.mark.parametrize("loss", [losses.masked_binary_cross_entropy, losses.masked_cross_entropy])
+LABEL = torch.tensor(
+    [
+        [1, 0, -1, 0],
+        [0, 1, 0, -1],
+        [-1, -1, 1, 0],
+        [1, -1, -1, -1],
+        [0, 0, 0, 1],
+        [-1, -1, -1, -1],
+        [1, 1, 0, -1],
+        [0, 0, 0, 0],
+    ]
+)
 
 
-def test_known_losses_equal_torchs_where_all_is_known():
-    generator = torch.Generator().manual_seed(1)
+def definition(loss, logits, label):
+    """Write out loss and known of each example, one class at a time, in float64."""
+    found = []
+    for own, marks in zip(logits.double().tolist(), label.tolist(), strict=True):
+        seen = [(x, mark) for x, mark in zip(own, marks, strict=True) if mark >= 0]
+        if loss is losses.masked_binary_cross_entropy:
+            terms = [math.log1p(math.exp(-x)) if mark else math.log1p(math.exp(x)) for x, mark in seen]
+            found.append((sum(terms) / max(1, len(terms)), len(terms)))
+        else:
+            total = sum(math.exp(x) for x, _ in seen)
+            terms = [math.log(total) - x for x, mark in seen if mark]
+            found.append((sum(terms) / max(1, len(terms)), min(1, len(terms))))
+    return list(zip(*found, strict=True))
+
+
+@MASKED
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_each_example_has_the_loss_of_the_definition(generator, loss, dtype, tolerance):
+    logits = 3 * torch.randn(LABEL.shape, generator=generator, dtype=torch.float64)
+    expected, counted = definition(loss, logits, LABEL)
+    for label in (LABEL, LABEL.to(torch.int8)):
+        values, known = loss(logits.to(dtype), label)
+        assert values.dtype == known.dtype == dtype
+        assert values.tolist() == pytest.approx(expected, rel=tolerance, abs=tolerance)
+        assert known.tolist() == list(counted)
+
+
+@MASKED
+def test_unknown_labels_touch_neither_loss_nor_gradient(generator, loss):
+    logits = torch.randn(LABEL.shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    values, known = loss(logits, LABEL)
+    (gradient,) = torch.autograd.grad(losses.weighted_mean(values, known), logits)
+    assert (gradient[LABEL < 0] == 0).all() and gradient[:3].abs().sum() > 0
+    for other in (100 * torch.randn(LABEL.shape, generator=generator, dtype=torch.float64), torch.nan, torch.inf):
+        changed = torch.where(LABEL < 0, other, logits.detach()).requires_grad_()
+        again, counted = loss(changed, LABEL)
+        torch.testing.assert_close(again, values)
+        assert torch.equal(counted, known)
+        (moved,) = torch.autograd.grad(losses.weighted_mean(again, counted), changed)
+        torch.testing.assert_close(moved, gradient)
+    nothing = loss(logits, torch.full_like(LABEL, -1))
+    assert not nothing.loss.any() and not nothing.known.any()
+    (gradient,) = torch.autograd.grad(losses.weighted_mean(*nothing), logits)
+    assert losses.weighted_mean(*nothing) == 0 and not gradient.any()
+
+
+@MASKED
+def test_gradients_are_those_by_differences(generator, loss):
+    logits = torch.randn(LABEL.shape, generator=generator, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda given: loss(given, LABEL).loss, logits)
+
+
+@MASKED
+def test_an_example_does_not_see_the_others(generator, loss):
+    logits = torch.randn(LABEL.shape, generator=generator, dtype=torch.float64)
+    values, known = loss(logits, LABEL)
+    for row in range(len(LABEL)):
+        alone = loss(logits[row : row + 1], LABEL[row : row + 1])
+        torch.testing.assert_close(torch.cat(alone), torch.stack([values[row], known[row]]))
+
+
+def test_masked_losses_equal_torchs_where_all_is_known(generator):
     logits = torch.randn(8, 5, generator=generator, dtype=torch.float64)
     target = torch.arange(8) % 5
-    label, weight = torch.eye(5, dtype=torch.long)[target], torch.rand(8, generator=generator, dtype=torch.float64)
+    label = torch.eye(5, dtype=torch.long)[target]
     each = torch.nn.functional.cross_entropy(logits, target, reduction="none")
-    expected = (each * weight).sum() / weight.sum()
-    assert torch.allclose(losses.known_cross_entropy(logits, label, weight), expected)
+    torch.testing.assert_close(losses.masked_cross_entropy(logits, label).loss, each)
     each = torch.nn.functional.binary_cross_entropy_with_logits(logits, label.double(), reduction="none").mean(1)
-    expected = (each * weight).sum() / weight.sum()
-    assert torch.allclose(losses.known_binary_cross_entropy(logits, label, weight), expected)
+    torch.testing.assert_close(losses.masked_binary_cross_entropy(logits, label).loss, each)
 
 
-def test_an_example_of_weight_nothing_is_as_if_absent():
-    logits, label = torch.randn(3, 2), torch.tensor([[1, 0], [0, 1], [1, 0]])
-    weight = torch.tensor([1.0, 1.0, 0.0])
-    for loss in (losses.known_binary_cross_entropy, losses.known_cross_entropy):
-        assert torch.allclose(loss(logits, label, weight), loss(logits[:2], label[:2], weight[:2]))
-    with pytest.raises(ValueError, match=r"labels \[3, 3\]"):
-        losses.known_cross_entropy(logits, torch.zeros(3, 3), weight)
+def test_a_weighted_mean_is_that_of_all_known_labels(generator):
+    logits = torch.randn(LABEL.shape, generator=generator, dtype=torch.float64)
+    loss, known = losses.masked_binary_cross_entropy(logits, LABEL)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits[LABEL >= 0], LABEL[LABEL >= 0].double())
+    torch.testing.assert_close(losses.weighted_mean(loss, known), expected)
+    weight = torch.rand(len(LABEL), generator=generator, dtype=torch.float64)
+    weight[2] = 0
+    rest = torch.arange(len(LABEL)) != 2
+    whole = losses.weighted_mean(loss, known * weight)
+    torch.testing.assert_close(losses.weighted_mean(loss[rest], (known * weight)[rest]), whole)
+    torch.testing.assert_close(losses.weighted_mean(loss, 7 * known * weight), whole)
+
+
+@MASKED
+def test_labels_that_do_not_fit_are_refused(loss):
+    with pytest.raises(ValueError, match=r"logits \[3, 2\], labels \[3, 3\]"):
+        loss(torch.zeros(3, 2), torch.zeros(3, 3))
+    with pytest.raises(ValueError, match=r"labels \[3\]: \[batch, classes\] twice are needed"):
+        loss(torch.zeros(3), torch.zeros(3))

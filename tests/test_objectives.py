@@ -1,5 +1,8 @@
 """The contract of every objective in the table; this test is its definition."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +50,22 @@ def test_objective(toy, waves, name):
     assert all(torch.isfinite(p.grad).all() for p in encoder.parameters() if p.grad is not None)
     reached = [p.grad is not None and p.grad.abs().sum() > 0 for p in encoder.parameters()]
     assert any(reached), "gradients reach the encoder"
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_every_module_says_all_that_the_contract_asks_for(name):
+    module = objectives.load(name)
+    for asked in objectives.Task.__annotations__:
+        assert asked in vars(module), f"{name} does not say {asked}"
+    assert set(module.NEEDS) <= {"features", "triplets", "labels"}
+    assert isinstance(module.SEPARATES, bool) and isinstance(module.UNIT_LENGTH, bool)
+    restored = set(module.HEAD.layers) if module.HEAD else set()
+    assert restored == {layer for layer, whose in objectives.LAYERS.items() if whose == name}
+
+
+def test_listing_objectives_costs_no_import():
+    code = "import sys, soundssl.objectives as o; sys.exit('torch' in sys.modules or not o.OBJECTIVES or not o.LAYERS)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)

@@ -174,15 +174,34 @@ def test_a_derangement_is_a_permutation_to_other_groups(groups):
     generator = torch.Generator().manual_seed(1)
     seen = set()
     for _ in range(20):
-        lot = torch.randint(2**62, (12,), generator=generator)
-        partner = pairs.derangement(group, lot)
+        seed = torch.randint(2**62, (12,), generator=generator)
+        partner = pairs.derangement(group, seed)
         assert sorted(partner.tolist()) == list(range(12))
         assert (group[partner] != group).all()
         seen.add(tuple(partner.tolist()))
         order = torch.randperm(12, generator=generator)
-        again = pairs.derangement(group[order], lot[order])
+        again = pairs.derangement(group[order], seed[order])
         assert torch.equal(order[again], partner[order]), "whatever the order of the rows"
     assert len(seen) > 15
+
+
+def derangement_by_loops(group, seed):
+    """Follow the words of the definition, group by group."""
+    members = {}
+    for row in sorted(range(len(group)), key=lambda row: int(seed[row])):
+        members.setdefault(int(group[row]), []).append(row)  # groups come in the order of their smallest seed
+    order = [row for rows in members.values() for row in rows]
+    step = max(map(len, members.values()))
+    return {row: order[(place + step) % len(order)] for place, row in enumerate(order)}
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5, 31, 200])
+@pytest.mark.parametrize("groups", [1, 3, 50])
+def test_a_derangement_is_that_of_the_definition(rows, groups):
+    generator = torch.Generator().manual_seed(rows * groups)
+    group = torch.randint(-groups, groups, (rows,), generator=generator)
+    seed = torch.randint(2**62, (rows,), generator=generator)
+    assert dict(enumerate(pairs.derangement(group, seed).tolist())) == derangement_by_loops(group, seed)
 
 
 def test_misfits_are_refused():

@@ -5,7 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from soundssl import SoundsslError, pictures
+from soundssl import SoundsslError
+from soundssl.reports import pictures
 
 image = pytest.importorskip("matplotlib.image")
 
@@ -110,7 +111,7 @@ def test_shapes_are_checked(tmp_path, generator):
 def test_a_failure_leaves_the_old_picture(tmp_path):
     target = tmp_path / "b.png"
     target.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="in the middle"), pictures.drawn(target, 1, 1):
+    with pytest.raises(RuntimeError, match="in the middle"), pictures.canvas(target, 1, 1):
         raise RuntimeError("in the middle")
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 

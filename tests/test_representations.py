@@ -10,9 +10,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_contrastive import train_command
 from test_evaluations import CLASSES, clips, of_classes, overall
 
-from soundssl import files, models
+from soundssl import files, models, objectives
 from soundssl.commands import main
 from soundssl.evaluations import knn, linear
+from soundssl.evaluations.table import Table
 
 
 def command(*words: object) -> int:
@@ -22,10 +23,7 @@ def command(*words: object) -> int:
 
 
 def protocol(data, **chosen) -> list[dict]:
-    everywhere = np.ones(len(data.label), bool)
-    options = knn.Options(**{**knn.PRESETS["sound-events"], **chosen})
-    arrays = data.embedding, data.clip, data.label, CLASSES, data.recording
-    return knn.evaluate(*arrays, everywhere, everywhere, options)
+    return knn.evaluate(data.table(), knn.Options(**{**knn.PRESETS["sound-events"], **chosen}))
 
 
 @pytest.mark.parametrize("k", [199, 31, 1])
@@ -48,7 +46,7 @@ def test_the_preset_is_the_protocol_of_the_paper_by_scikit_learn(k):
     label, everywhere = np.eye(2, dtype=np.int8)[target], np.ones(120, bool)
     score, _ = knn.clip_scores(unit.astype(np.float32), clip, label, np.arange(120), everywhere, everywhere, options)
     assert np.array_equal(score.argmax(axis=1), decided)
-    rows = knn.evaluate(unit, clip, label, ["x", "y"], np.arange(120) // 4, everywhere, everywhere, options)
+    rows = knn.evaluate(Table(unit, label, ["x", "y"], clip=clip, recording=np.arange(120) // 4), options)
     right = np.array(decided) == target
     assert overall(rows)["accuracy"]["value"] == pytest.approx(right.mean())
     balanced = np.mean([right[target == number].mean() for number in (0, 1)])
@@ -69,8 +67,7 @@ def test_leaving_out_the_clip_alone_lets_its_recording_answer():
 
 def run(data, validation=None, seed=0, **chosen) -> list[dict]:
     options = linear.Options(**({"epochs": 30, "drops": (15, 25)} | chosen))
-    arrays = data.embedding, data.clip, data.label, CLASSES
-    return linear.evaluate(*arrays, data.part(0), data.part(1), validation, options, seed)
+    return linear.evaluate(data.table(train=data.part(0), test=data.part(1), validation=validation), options, seed)
 
 
 def test_converged_it_is_the_logistic_regression_of_scikit_learn():
@@ -127,7 +124,7 @@ def test_the_rate_falls_at_its_epochs(monkeypatch):
         lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
     )
     data = clips(1.0, 60)
-    linear.evaluate(data.embedding, data.clip, data.label, CLASSES, data.part(0), data.part(1))
+    linear.evaluate(data.table(train=data.part(0), test=data.part(1)))
     assert rates == pytest.approx([0.1] * 80 + [0.01] * 80 + [0.001] * 40)
 
 
@@ -159,8 +156,10 @@ def test_misuse_is_named():
         run(data)
     data = clips(1.0)
     with pytest.raises(ValueError, match="80 test clips are in another part"):
-        arrays = data.embedding, data.clip, data.label, CLASSES
-        linear.evaluate(*arrays, data.part(1), data.part(1))
+        linear.evaluate(data.table(train=data.part(1), test=data.part(1)))
+    unknown = np.where(data.part(1)[:, None], -1, data.label)
+    with pytest.raises(ValueError, match="none of 80 test clips has a window and a class"):
+        linear.evaluate(Table(data.embedding, unknown, CLASSES, clip=data.clip, test=data.part(1)))
     data.embedding *= 1e30
     with pytest.raises(ValueError, match=r"loss of the linear layer is (nan|inf); standardise, or lower"):
         run(data)
@@ -183,7 +182,7 @@ def test_projections_are_what_the_head_makes_of_the_encoder(toy, model, tmp_path
     assert command("embed", toy.features, *words, "-q") == 0
     trained, source = files.read_model(model), files.Features(toy.features)
     encoder = models.restore(trained.config, trained.tensors).eval()
-    head = models.restore_projection(trained.config, trained.tensors).eval()
+    head = objectives.restore("projection", trained.config, trained.tensors).head.eval()
     projected = files.Embeddings(tmp_path / "p.h5")
     assert projected.attributes["layer"] == "projection" and projected.embedding[:].shape[1] == 8
     windows = next(source.windows(96, 50, 20)).frames
@@ -199,7 +198,10 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
     capsys.readouterr()
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, "--preset", "sound-events") == 0
     preset = [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
-    spelled = ("--unit", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip")
+    spelled = ("--level", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip")
+    assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
+    assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
+    spelled = ("--unit", "window", *spelled[2:])  # as it was once called
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
     assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
     assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels, "--folds", "--epochs", 20) == 0
@@ -211,4 +213,4 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
 
 def test_a_model_without_a_projection_is_named(tmp_path):
     with pytest.raises(ValueError, match="no projection; train one with --objective contrastive"):
-        models.restore_projection({"heads": {}}, {})
+        objectives.restore("projection", {"heads": {}}, {})

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from soundssl import SoundsslError, curriculum, device, files, models, objectives, training, triplets
+from soundssl.commands.train import train
 
 CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 160, 64
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -213,6 +214,60 @@ def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
     assert output.with_name(output.name + ".resume").exists() and not output.exists()
 
 
+def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, tmp_path):
+    stage = curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4}}, steps=8, batch_size=4)
+    plan, asked = curriculum.Curriculum("plain", 8, "group", (stage,)), iter([False, False, True])
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with device.start("cpu", "float32", 1) as accelerator:
+
+        def job() -> training.Job:
+            return training.Job(plan, toy[0], accelerator)
+
+        whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+        assert job().run(whole) and not job().run(cut, stop=lambda: next(asked))
+        assert not cut.exists() and job().checkpoint(cut).load()["step"] == 3
+        assert not job().stands(cut, {}) and job().run(cut) and job().stands(cut, {})
+        checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
+        stopped = training.train(
+            plan, models.build("plain", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
+            checkpoint=checkpoint, log=files.Log(None), stop=lambda: True,
+        )  # fmt: skip
+    assert not stopped.finished and stopped.heads["clustering"]["head.weight"].shape == (4, 8)
+    assert checkpoint.load()["step"] == 1
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    one, two = (files.read_model(path).tensors for path in (whole, cut))
+    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_the_function_of_the_command_is_called_from_python(toy, tmp_path, capsys):
+    output = tmp_path / "m.safetensors"
+    train(toy[0], output, triplets=toy[1], encoder="plain", steps=1, batch_size=2)
+    made = files.read_model(output)
+    assert made.config["encoder"] == "plain" and made.config["size"] == 128 and made.config["unit_length"]
+    assert capsys.readouterr().out == ""
+    train(toy[0], output, triplets=toy[1], encoder="plain", steps=1, batch_size=2)
+    assert "is up to date" in capsys.readouterr().err
+    train(toy[0], triplets=toy[1], steps=1, batch_size=2, size=8, quiet=True)
+    beside = toy[0].with_name("toy.safetensors")
+    assert capsys.readouterr() == (f"{beside}\n", "") and files.read_model(beside).config["size"] == 8
+
+
+def test_options_of_a_net_are_its_own(toy, tmp_path):
+    output = tmp_path / "m.safetensors"
+    words = ["train", toy[0], "--triplets", toy[1], "--steps", 1, "--batch-size", 2, "--size", 8, "-q", "-o", output]
+    command([*words, "--encoder", "plain", "--net", "norm=group"])
+    made = files.read_model(output)
+    assert made.config["norm"] == "group" and "net" not in made.config
+    for more, fact in (
+        (["--encoder", "plain", "--net", "norm"], "'norm' is not NAME=VALUE"),
+        (["--encoder", "plain", "--net", "pool=blur"], "the net plain has the key 'pool', which is not known"),
+        (["--encoder", "plain", "--net", "norm=layer"], "norm of the net plain is 'layer'; choose 'batch', 'group'"),
+        (["--encoder", "vggish", "--net", "norm=group"], "the net vggish has the key 'norm', which is not known"),
+    ):
+        done = command([*words, *more, "--force"], check=False)
+        assert done.returncode == 2 and fact in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+
+
 def test_a_second_run_on_the_same_output_is_refused(toy, tmp_path):
     output = tmp_path / "m.safetensors"
     with files.alone(output):
@@ -317,8 +372,8 @@ def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, samp
     drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
     inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
     batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
-    anchor, positive, negative = triplet.realise(batch)
-    again = triplet.realise(batch)[1]
+    anchor, positive, negative = triplet.apply_recipe(batch)
+    again = triplet.apply_recipe(batch)[1]
     assert torch.equal(positive, again)
     assert torch.equal(negative, batch["negative"].float())
     if sampler == "proximity":
@@ -340,10 +395,10 @@ def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
     torch.manual_seed(0)
     encoder = models.build("plain", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
-    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
+    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint).heads
     assert checkpoint.load()["stage"] == 1
     torch.manual_seed(99)  # what a new process has drawn is of no matter
     again = models.build("plain", 8, norm="group")
-    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint)
+    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint).heads
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])

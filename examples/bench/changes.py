@@ -7,9 +7,10 @@ import timing
 import torch
 from training import bare_step
 
-from soundssl import device, models, views
+from soundssl import device, models
+from soundssl.objectives import pairs
 from soundssl.ops import augment
-from soundssl.ops.lots import Lots
+from soundssl.ops.generators import PerExampleGenerator
 
 COMPOSITIONS = ("crop,compression,noise", "crop,masks", "time,band,crop,reversal,compression,masks,noise,blur")
 
@@ -17,7 +18,8 @@ COMPOSITIONS = ("crop,compression,noise", "crop,masks", "time,band,crop,reversal
 def change(windows: torch.Tensor, backgrounds: torch.Tensor, share: torch.Tensor, names: str) -> torch.Tensor:
     """Put a background into every window, then apply a composition."""
     mixed = augment.mix_back(windows, backgrounds, share)
-    return views.change(mixed, Lots(torch.arange(len(windows), device=windows.device)), views.Changes(augment=names))
+    generator = PerExampleGenerator(torch.arange(len(windows), device=windows.device))
+    return pairs.augmented(mixed, generator, pairs.Augmentation(augment=names))
 
 
 def measure(small: bool) -> list[dict]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from soundssl.commands import scoring, terminal
+from soundssl.commands import scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
+from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
 
@@ -55,10 +56,9 @@ def retrieval(
     from soundssl.evaluations import retrieval as task
 
     report = scoring.begin(scoring.Report("retrieval", embeddings, output, baseline, topline, classes), labels)
-    table = scoring.load(embeddings, labels, hop, words(split), means=True)
+    table = scoring.load(embeddings, labels, level="clip", hop=hop, splits=words(split))
     options = task.Options(per_class=per_class, draws=draws, bootstrap=bootstrap)
-    rows = task.evaluate(table.embedding, table.label, table.classes, options, seed)
-    scoring.show(rows, report)
+    scoring.show(task.evaluate(table, options, seed), report)
 
 
 @app.command("knn")
@@ -71,8 +71,11 @@ def knn(
     ] = None,
     folds: Folds = False,
     k: Annotated[int, typer.Option(min=1, help="Neighbours that vote (inferred).")] = 5,
-    unit: Annotated[
-        Literal["clip", "window"], typer.Option(help="What is compared: clips (means over windows) or windows.")
+    level: Annotated[
+        Literal["clip", "window"],
+        typer.Option(
+            "--level", "--unit", help="What is compared: clips (means over windows) or windows; once called --unit."
+        ),
     ] = "clip",
     vote: Annotated[
         Literal["share", "majority"],
@@ -85,7 +88,7 @@ def knn(
     preset: Annotated[
         Literal["none", "sound-events"],
         typer.Option(
-            help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --unit window, "
+            help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --level window, "
             "--k 200, --vote majority, --leave-out clip, --hop 0.5; made for embed --layer projection --hop 0.5."
         ),
     ] = "none",
@@ -110,30 +113,12 @@ def knn(
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
-    chosen = {"k": k, "unit": unit, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
+    chosen = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
     options = task.Options(bootstrap=bootstrap, **chosen)
     hop = hop if preset == "none" else task.PRESET_HOP
-    table = scoring.load(embeddings, labels, hop, None, means=options.unit == "clip")
-
-    def score(query_clips, base_clips) -> list[dict]:
-        return task.evaluate(
-            table.embedding,
-            table.clip,
-            table.label,
-            table.classes,
-            table.recording,
-            query_clips,
-            base_clips,
-            options,
-            seed,
-        )
-
-    rows = (
-        scoring.over_folds(table, score)
-        if folds
-        else score(*scoring.two_sides(table, words(query), words(base), embeddings))
-    )
-    scoring.show(rows, report)
+    table = scoring.load(embeddings, labels, level=options.level, hop=hop)
+    sides = None if folds else (words(query), words(base), None)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
 
 
 @app.command("shallow")
@@ -180,7 +165,9 @@ def shallow(
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
-    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
+    table = scoring.load(embeddings, labels, hop=hop)
+    sides = None if folds else (words(test), words(train), words(validation))
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
 
 
 @app.command("linear")
@@ -219,7 +206,9 @@ def linear(
     report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
     _check_sides(folds, train, test, validation)
     options = task.Options(learning_rate=learning_rate, epochs=epochs, standardise=standardise, bootstrap=bootstrap)
-    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
+    table = scoring.load(embeddings, labels, hop=hop)
+    sides = None if folds else (words(test), words(train), words(validation))
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, embeddings), report)
 
 
 @app.command("tagging")
@@ -242,12 +231,13 @@ def tagging(
 
     soundssl evaluate tagging probabilities.h5 --labels labels.h5
     """
+    from soundssl import files
+    from soundssl.evaluations import reading
     from soundssl.evaluations import tagging as task
 
     report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
-    table = scoring.load_scores(embeddings, labels, words(split))
-    rows = task.evaluate(table.embedding, table.label, table.classes, task.Options(bootstrap=bootstrap), seed)
-    scoring.show(rows, report)
+    table = reading.read_scores(embeddings, files.Labels(labels), words(split))
+    scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
 
 
 @app.command("clusters")
@@ -274,24 +264,14 @@ def clusters(
     """
     from soundssl import files
     from soundssl.evaluations import clusters as task
+    from soundssl.evaluations import reading
 
     report = scoring.begin(scoring.Report("clusters", clusters, output, None, None, classes), labels)
     source, known = files.Clusters(clusters), files.Labels(labels)
-    if source.clip is None:
-        if split:
-            raise typer.BadParameter("clusters of a bare matrix have no splits", param_hint="--split")
-        if len(source.cluster) != len(known.key):
-            raise files.FormatError(
-                f"{files.text(clusters)} has {len(source.cluster)} rows without times and the labels {len(known.key)} "
-                f"segments; make clusters of an embeddings file instead"
-            )
-        rows = task.evaluate(source.cluster, known.label, known.classes, task.Options(several), seed)
-    else:
-        chosen = source.clips.in_splits(words(split), clusters)[source.clip]
-        centre = source.start[chosen] + float(source.attributes["window"]) / 2
-        label = known.of_windows(source.clips.key, source.clip[chosen], centre)
-        rows = task.evaluate(source.cluster[chosen], label, known.classes, task.Options(several), seed)
-    scoring.show(rows, report)
+    if split and source.clip is None:
+        raise typer.BadParameter("clusters of a bare matrix have no splits", param_hint="--split")
+    table = reading.read_clusters(source, known, words(split))
+    scoring.show(task.evaluate(table, task.Options(several), seed), report)
 
 
 @app.command("separation")
@@ -374,25 +354,11 @@ def labels(
     """
     from soundssl import files
     from soundssl.evaluations import labels as task
+    from soundssl.evaluations import reading
 
     report = scoring.begin(scoring.Report("labels", labels, output, None, None, classes), truth)
-    given, known = files.Labels(labels), files.Labels(truth)
-    windows = windows or given.spread_from()
-    pair: Any
-    if windows is None:
-        terminal.say("evaluate", "recall and coverage are those of the segments alone; give --windows for all windows")
-        pair = given.label, known.of_segments(given.key, given.start, given.end)
-    else:
-        source: Any = files.Embeddings(windows) if files.kind_of(windows) == "embeddings" else files.Clusters(windows)
-        if source.clip is None:
-            raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
-        chosen = source.clips.in_splits(words(given.attributes.get("split")), windows)[source.clip]
-        place = source.clips.key, source.clip[chosen], source.start[chosen]
-        centre = place[2] + float(source.attributes["window"]) / 2
-        pair = given.at_windows(*place, centre), known.of_windows(*place[:2], centre)
-    names = list(dict.fromkeys([*known.classes, *given.classes]))
-    answer, true = (task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True))
-    scoring.show(task.evaluate(answer, true, names), report)
+    table = reading.read_labels(files.Labels(labels), files.Labels(truth), windows, Terminal("evaluate"))
+    scoring.show(task.evaluate(table), report)
 
 
 def _check_sides(folds: bool, train: str | None, test: str | None, validation: str | None) -> None:
@@ -401,22 +367,3 @@ def _check_sides(folds: bool, train: str | None, test: str | None, validation: s
         raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
     if not folds and not test:
         raise typer.BadParameter("say which splits to score with --test, or give --folds")
-
-
-def _taught(
-    task, options, embeddings: Path, labels: Path, hop: float, sides: tuple[str | None, ...], folds: bool, seed: int
-) -> list[dict]:
-    """Return the scores of a classifier taught some clips; `sides` are the splits to train, test and validate on."""
-    train, test, validation = sides
-    table = scoring.load(embeddings, labels, hop, None, means=False)
-    held = scoring.members(table, words(validation), embeddings) if validation else None
-
-    def score(test_clips, train_clips) -> list[dict]:
-        train_clips = train_clips & ~held if held is not None else train_clips
-        return task.evaluate(
-            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
-        )
-
-    if folds:
-        return scoring.over_folds(table, score)
-    return score(*scoring.two_sides(table, words(test), words(train), embeddings))

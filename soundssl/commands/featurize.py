@@ -79,6 +79,12 @@ def featurize(
             help="What becomes of a file that ends before its time: keep what can be decoded, marked; or skip."
         ),
     ] = "keep",
+    damaged: Annotated[
+        Literal["keep", "skip"],
+        typer.Option(
+            help="What becomes of a file that is broken in the middle: keep it, with silence for what is lost; or skip."
+        ),
+    ] = "keep",
     images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
     image_size: Annotated[
         int, typer.Option(min=32, help="Pixels of a side of an image, a multiple of 4 (inferred).")
@@ -140,7 +146,7 @@ def featurize(
     shard = part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("featurize", output, default_output(inputs[0], "features", shard), inputs, **flags)
-    recipe = _recipe(representation, preset, frame_hop, images, image_size, channel, clip, short, truncated)
+    recipe = _recipe(representation, preset, frame_hop, images, image_size, channel, clip, short, truncated, damaged)
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
     if dataset is not None or not extraction.given_waveforms(inputs):

@@ -107,10 +107,11 @@ def _segments(labels, source):
     import numpy as np
 
     from soundssl import files
+    from soundssl.labels import rows_of
     from soundssl.triplets import Segments
 
-    row_of = {key: i for i, key in enumerate(source.clips.key)}
-    known = np.array([key in row_of for key in labels.key], bool)
+    row = rows_of(labels.key, source.clips.key)
+    known = row >= 0
     rate = float(source.attributes["frame_rate"])
     longest = len(source.frames)
     if not known.any():
@@ -118,7 +119,7 @@ def _segments(labels, source):
             f"{files.text(labels.path)} names no clip of {files.text(source.path)}; give the labels made with it"
         )
     return Segments(
-        row=np.array([row_of[key] for key in labels.key[known]], np.int64),
+        row=row[known],
         low=np.ceil(np.minimum(labels.start[known] * rate, longest)).astype(np.int64),
         high=np.ceil(np.minimum(labels.end[known] * rate, longest)).astype(np.int64),
         label=labels.label[known],

@@ -7,14 +7,18 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from soundssl.commands.terminal import Terminal, print_path
 
 if TYPE_CHECKING:
     from soundssl.files.writing import Sink
+
+PIPE = "-"  # standard input or output
 
 
 def provenance_of(no_provenance: bool) -> str | None:
@@ -36,9 +40,18 @@ class Target:
     quiet: bool = False
 
     @property
+    def piped(self) -> bool:
+        """Whether the output is standard output."""
+        return str(self.path) == PIPE
+
+    @property
     def terminal(self) -> Terminal:
         """What messages and progress of this command go to."""
         return Terminal(self.command, self.quiet)
+
+    def of_process(self, main: bool) -> Target:
+        """Return the target of one of several processes: only the main one says anything and prints the path."""
+        return self if main else replace(self, implied=False, quiet=True)
 
     @property
     def provenance(self) -> str | None:
@@ -49,7 +62,7 @@ class Target:
         """Return whether the output already stands for the same inputs and options; then touch it, and say so."""
         from soundssl import files
 
-        if self.force or files.made_from(self.path) != made_from:
+        if self.force or self.piped or files.made_from(self.path) != made_from:
             return False
         files.clear_finished(self.path, made_from)
         self.up_to_date()
@@ -93,11 +106,14 @@ def aim(
 ) -> Target:
     """Return the target of a command; refuse one that cannot be written, or is one of the inputs, before any work.
 
-    Raises Exists, Unusable.
+    `-` is standard output, which must not be a terminal. Raises Exists, Unusable, BadParameter.
     """
     from soundssl import files
 
-    path = output or default
-    files.guard(path, no_clobber)
-    files.guard_inputs(path, [source for source in inputs if str(source) != "-"])
-    return Target(command, path, output is None, force, no_provenance, quiet)
+    target = Target(command, output or default, output is None, force, no_provenance, quiet)
+    if not target.piped:
+        files.guard(target.path, no_clobber)
+        files.guard_inputs(target.path, [source for source in inputs if str(source) != PIPE])
+    elif sys.stdout.isatty():
+        raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
+    return target

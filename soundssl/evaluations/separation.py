@@ -21,11 +21,12 @@ Metrics
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from soundssl.evaluations import row
 from soundssl.ops import metrics, separation
@@ -35,8 +36,8 @@ from soundssl.ops import metrics, separation
 class Options:
     """Choose which tracks count as heard, and whether intervals are wanted."""
 
-    heard: float = field(default=-20.0, metadata={"help": "Level in dB re the mixture from which a track is heard."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over mixtures for 95 % intervals."})
+    heard: float = -20.0  # level in dB re the mixture from which a track is heard
+    bootstrap: int = 0  # replicates over mixtures for 95 % intervals; 0: none
 
 
 def draw(recording: np.ndarray, label: np.ndarray | None, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -63,8 +64,6 @@ def measure(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[s
     Shape: sources [n, 2, samples], tracks [n, tracks, samples]; returns values [n], and `by_source` [n, 2]. Raises
     ValueError where they do not fit.
     """
-    from scipy.optimize import linear_sum_assignment
-
     if sources.ndim != 3 or sources.shape[1] != 2 or tracks.shape[::2] != sources.shape[::2]:
         raise ValueError(f"sources {list(sources.shape)} and tracks {list(tracks.shape)}: [n, 2, samples] are needed")
     given, found = torch.from_numpy(sources), torch.from_numpy(tracks)

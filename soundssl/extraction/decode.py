@@ -91,7 +91,7 @@ def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
     """Open one worker's spool and return the function that turns a clip into what the journal says of it."""
     spool = files.Spool(folder, f"worker-{number}", dtype)
     waveform = recipe.front_end.representation == "waveform"
-    transform = iter if waveform else spectrogram.LogMel(recipe.front_end)
+    transform = partial(spectrogram.held, dtype=dtype) if waveform else spectrogram.LogMel(recipe.front_end)
 
     def work(clip: Clip) -> dict:
         spool.start()
@@ -102,6 +102,9 @@ def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
         except media.DecodeError as error:
             spool.abandon()
             return {"reason": error.reason, "passing": error.passing}
+        except spectrogram.Overflow as error:
+            spool.abandon()
+            return {"reason": str(error)}
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
                 raise
@@ -134,7 +137,7 @@ def _spans(clip: Clip, channel: int | None, recipe: Recipe, spool: files.Spool, 
             end = end if clip.end is None else min(end, clip.end)
             key = f"{key}@{start:.12g}-{end:.12g}"
         pictures = recipe.images and heard.pictures
-        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end) if pictures else ():
+        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end, heard) if pictures else ():
             spool.add_images(image[None])
         about = {"key": key if recipe.channel != "each" else f"{key}[{channel}]", "start": start}
         made.append({**about, **spool.finish()})
@@ -149,7 +152,7 @@ def _spans(clip: Clip, channel: int | None, recipe: Recipe, spool: files.Spool, 
         "peak": heard.peak,
         "clipped": heard.clipped,
         "truncated": int(bool(heard.truncated)),
-        "said": heard.truncated,
+        "said": heard.said,
     }
     return [{**about, **span} for span in made]
 
@@ -161,8 +164,9 @@ def _waveforms(
     front_end = recipe.front_end
 
     def sound(counted: media.Heard) -> Iterator[np.ndarray]:
-        keep = recipe.truncated == "keep"
-        return media.read_audio(clip.path, front_end.sample_rate, clip.start, clip.end, channel, keep, counted)
+        keep, fill = recipe.truncated == "keep", recipe.damaged == "keep"
+        span = front_end.sample_rate, clip.start, clip.end, channel
+        return media.read_audio(clip.path, *span, keep, counted, keep_damaged=fill)
 
     blocks = sound(heard)
     if front_end.level == spectrogram.LEVELLED:  # the level is that of the whole: the file is decoded twice

@@ -20,7 +20,8 @@ class Recipe:
     """Say how every input is decoded.
 
     `channel` is mix, each or a number from 1; `clip` seconds to cut recordings into, 0 for whole ones; `short` (skip or
-    pad) and `truncated` (keep or skip) what becomes of recordings too short for a window and of files cut short.
+    pad), `truncated` and `damaged` (keep or skip) what becomes of recordings too short for a window, of files cut short
+    and of those broken in the middle.
     """
 
     front_end: FrontEnd = field(default_factory=FrontEnd)
@@ -30,6 +31,7 @@ class Recipe:
     clip: float = 0.0
     short: str = "skip"
     truncated: str = "keep"
+    damaged: str = "keep"
 
     @property
     def store(self) -> str:
@@ -52,6 +54,7 @@ class Recipe:
             "clip": float(self.clip),
             "short": self.short,
             "truncated": self.truncated,
+            "damaged": self.damaged,
         }
 
     def channels(self, path: Path) -> list[int | None]:

@@ -12,7 +12,8 @@ import numpy as np
 from soundssl import SoundsslError, files
 from soundssl.datasets import Clip, Shard, belongs
 from soundssl.extraction.sources import Source
-from soundssl.ops.spectrogram import FrontEnd, LogMel
+from soundssl.ops import spectrogram
+from soundssl.ops.spectrogram import FrontEnd
 
 
 def given_waveforms(inputs: Sequence[Path]) -> bool:
@@ -59,12 +60,17 @@ def prepare(
     """Open one worker's spool and return the function that turns a clip of a waveform file into a journal entry."""
     spool, source = files.Spool(folder, f"worker-{number}", dtype), files.Features(path)
     row = {key: i for i, key in enumerate(source.clips.key)}
-    transform = iter if front_end.representation == "waveform" else LogMel(front_end)
+    waveform = front_end.representation == "waveform"
+    transform = partial(spectrogram.held, dtype=dtype) if waveform else spectrogram.LogMel(front_end)
 
     def turn(clip: Clip) -> dict:
         spool.start()
-        for frames in transform(source.blocks(row[clip.key])):
-            spool.add_frames(frames)
+        try:
+            for frames in transform(source.blocks(row[clip.key])):
+                spool.add_frames(frames)
+        except spectrogram.Overflow as error:
+            spool.abandon()
+            return {"reason": str(error)}
         pictures = source.images_of(row[clip.key]) if images else None
         if pictures is not None and len(pictures):
             spool.add_images(pictures)

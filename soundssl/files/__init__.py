@@ -1,7 +1,8 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
 schema      the five kinds of file as tables
-writing     atomic files with provenance
+outputs     whole under their final name or not at all
+writing     files with provenance inside
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
@@ -13,11 +14,12 @@ inspection  what is in a file, and whether it is sound
 model       model files (safetensors)
 """
 
-from soundssl.files.features import Features, read_windows
+from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, replace, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -28,6 +30,7 @@ from soundssl.files.reading import (
     Triplets,
     attributes_of,
     identity,
+    in_splits,
     kind_of,
     made_from,
     read_matrix,
@@ -35,20 +38,7 @@ from soundssl.files.reading import (
     require,
 )
 from soundssl.files.spooling import Spool, Store, clear_finished, differences
-from soundssl.files.writing import (
-    Lock,
-    Log,
-    Unusable,
-    alone,
-    create,
-    digest,
-    guard,
-    guard_inputs,
-    replace,
-    text,
-    write_embeddings,
-    write_matrix,
-)
+from soundssl.files.writing import Log, create, digest, write_embeddings, write_matrix
 
 __all__ = [
     "Clips",
@@ -78,6 +68,7 @@ __all__ = [
     "guard",
     "guard_inputs",
     "identity",
+    "in_splits",
     "inspect",
     "join",
     "kind_of",
@@ -86,7 +77,6 @@ __all__ = [
     "read_matrix",
     "read_model",
     "read_scores",
-    "read_windows",
     "replace",
     "require",
     "skipped",

@@ -9,9 +9,10 @@ from typing import BinaryIO
 
 import numpy as np
 
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError
 from soundssl.files.statistics import statistics_of
-from soundssl.files.writing import Sink, text
+from soundssl.files.writing import Sink
 
 BLOCK = 1 << 18  # bytes copied at a time: what a core caches
 OPEN_FILES = 64  # held open: every worker that died left two

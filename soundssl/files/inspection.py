@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 from soundssl.files.model import model_attributes, read_model
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
 from soundssl.files.statistics import statistics_of
-from soundssl.files.writing import datasets, text
+from soundssl.files.writing import datasets
 
 BLOCK = 1 << 22  # numbers read at a time: 16 MB of float32
 ENDLESS = {"segment/end", "event/offset"}  # where infinity means the end of the clip

@@ -16,11 +16,12 @@ import h5py
 import numpy as np
 
 from soundssl.files.features import FRONT_END
+from soundssl.files.outputs import Unusable, guard, guard_inputs, text
 from soundssl.files.reading import FormatError, identity, kind_of, open_checked
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
 from soundssl.files.spooling import Store, column, order, read_entries
 from soundssl.files.statistics import merge_summaries
-from soundssl.files.writing import Sink, Unusable, create, digest, guard, guard_inputs, text
+from soundssl.files.writing import Sink, create, digest
 
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {

@@ -132,6 +132,7 @@ FEATURES = Kind(
         "short": "what became of recordings too short for a window: skip or pad",
         "truncated": "what became of files that end before their time: keep or skip",
         "storage_error": "the largest clip/error; no longer written",
+        "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
         "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",

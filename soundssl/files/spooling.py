@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,10 +20,12 @@ import numpy as np
 from soundssl import SoundsslError, __version__
 from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
+from soundssl.files.outputs import Lock, Unusable, alone, text
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import Lock, alone, create, text
+from soundssl.files.writing import create
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
+WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)|vectors")  # what else a run writes there
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
@@ -39,11 +41,41 @@ def spool_folder(output: str | os.PathLike) -> Path:
 
 
 def remove_spool(folder: Path) -> None:
-    """Remove the spool of a run, its journal last: it says of what is left there what it was for."""
+    """Remove what a run wrote into a spool, its journal last: it says of what is left there what it was for.
+
+    What somebody else put there stays, and so does the folder then.
+    """
     for path in folder.iterdir():
-        if path.name != JOURNAL:
+        if WRITTEN.fullmatch(path.name) and not path.is_dir():
             path.unlink()
-    shutil.rmtree(folder)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def claim(folder: Path) -> None:
+    """Make the folder of an unfinished output, or take over that of an earlier run; raise Unusable for another's."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise Unusable(f"{text(folder)} is in the way, and no folder of an interrupted run; move it away")
+    folder.mkdir(exist_ok=True)
+    journal, others = folder / JOURNAL, [path.name for path in folder.iterdir() if path.name != JOURNAL]
+    if journal.is_symlink() or (journal.exists() and not journal.is_file()):
+        raise Unusable(f"{text(journal)} is no file of an interrupted run; move it away")
+    if others and not (_is_journal(journal) or (journal.is_file() and all(map(WRITTEN.fullmatch, others)))):
+        raise Unusable(
+            f"{text(folder)} holds {text(min(others))}, and no journal of an interrupted run; move it away, or name "
+            f"another output"
+        )
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether the first line of a file is that of a journal."""
+    try:
+        with open(path, "rb") as file:
+            first = json.loads(file.readline(1 << 20))
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and "made_from" in first
 
 
 def clear_finished(output: str | os.PathLike, made_from: str) -> None:
@@ -54,7 +86,7 @@ def clear_finished(output: str | os.PathLike, made_from: str) -> None:
         return
     with contextlib.suppress(SoundsslError), alone(output):  # or another run is at work there
         last = journal.read_bytes().splitlines()[-1:]
-        if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
+        if last in ([json.dumps({key: made_from}).encode()] for key in ("made_from", FINISHED)):
             remove_spool(folder)
 
 
@@ -122,14 +154,19 @@ class Store:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
         self.folder = spool_folder(output)
         self.lock = Lock(output)
-        self.folder.mkdir(exist_ok=True)
+        try:
+            claim(self.folder)
+        except BaseException:
+            self.lock.release()
+            raise
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
         self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
         self.done = self._read()
         if not self.done:
             self.journal.truncate(0)
-            for spool in self.folder.glob("worker-*"):
-                spool.unlink()
+            for spool in self.folder.iterdir():
+                if WRITTEN.fullmatch(spool.name):
+                    spool.unlink()
             self._line({"entries": ENTRIES, "made_from": made_from, "attributes": attributes, "dtype": dtype})
 
     def _read(self) -> dict[str, dict]:

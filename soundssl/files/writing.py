@@ -3,127 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import uuid
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote_from_bytes
 
-import filelock
 import h5py
 import numpy as np
 
-from soundssl import SoundsslError, __version__
+from soundssl import __version__
+from soundssl.files.outputs import replace
 from soundssl.files.schema import KINDS, check, type_name
 
-UMASK = os.umask(0)
-os.umask(UMASK)  # the only way to ask for it is to set it
-
 STRING = h5py.string_dtype("utf-8")
-
-PATIENCE = 0.2  # seconds in which a run that is ending may let go of its lock
-
-# What asking for a lock says on file systems that have none: network shares, and some that are mounted by a program.
-LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-
-
-class Exists(SoundsslError):
-    """The output is there and --no-clobber was given."""
-
-    status = 2
-
-
-class Unusable(SoundsslError):
-    """The output cannot be written there."""
-
-    status = 2
-
-
-def text(name: str | os.PathLike | bytes) -> str:
-    """Return a file name as UTF-8 text, with every byte outside UTF-8 (and `%` beside one) written as %XX.
-
-    >>> text(b"a\\xff.wav")
-    'a%FF.wav'
-    """
-    raw = os.fsencode(name)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return quote_from_bytes(raw, safe=bytes(byte for byte in range(128) if byte != 0x25))
-
-
-@contextlib.contextmanager
-def replace(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield `PATH.partial` to write to, and rename it to `path` when the body succeeds; remove it when it fails."""
-    final = Path(path)
-    partial = final.with_name(final.name + ".partial")
-    try:
-        yield partial
-        with open(partial, "r+b") as written:  # Windows settles nothing that is open for reading alone
-            sync(written.fileno(), partial)
-        os.chmod(partial, 0o666 & ~UMASK)  # safetensors keeps its files to their owner
-        os.replace(partial, final)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-class Lock:
-    """Be the only run that writes an output until `release`; `PATH.lock` says so.
-
-    One that a killed run left is taken over. On a file system without locks nobody is refused. Raises SoundsslError
-    where another run writes the same output, and where `PATH.lock` is a symbolic link.
-    """
-
-    def __init__(self, output: str | os.PathLike) -> None:
-        self.path = Path(output).with_name(Path(output).name + ".lock")
-        os.stat(self.path.parent)  # filelock would make a folder that is not there
-        self.lock = filelock.FileLock(self.path, timeout=PATIENCE, thread_local=False)
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of a file system without flock, where a marker takes over
-                self.lock.acquire()
-        except filelock.Timeout:
-            raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
-        except OSError as error:
-            if self.path.is_symlink():
-                raise SoundsslError(f"{text(self.path)} is a symbolic link; remove it") from error
-            if error.errno not in LOCKLESS:
-                raise
-        self.held = True
-
-    def release(self) -> None:
-        """Let others write the output; remove `PATH.lock`."""
-        if self.held:
-            self.held = False
-            with contextlib.suppress(OSError):  # where an open file cannot be removed, releasing it does it
-                self.path.unlink()
-            self.lock.release()
-
-
-@contextlib.contextmanager
-def alone(path: str | os.PathLike, asked: bool = True) -> Iterator[None]:
-    """Be the only run that writes `path` while the body runs, if `asked`; see Lock."""
-    if not asked:
-        yield
-        return
-    lock = Lock(path)
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def sync(descriptor: int, name: str | os.PathLike) -> None:
-    """Wait until the disk has what was written to a file. Raises OSError with the file's name."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(name)) from error
 
 
 def digest(*parts: object) -> str:
@@ -253,29 +148,6 @@ def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
-def guard(path: str | os.PathLike, no_clobber: bool) -> None:
-    """Raise Exists when `path` is there and must not be replaced, and Unusable where nothing can be written to it."""
-    path = Path(path)
-    if no_clobber and path.exists():
-        raise Exists(f"{text(path)} exists; leave out --no-clobber to replace it")
-    if path.is_dir():
-        raise Unusable(f"{text(path)} is a folder; name the file to write in it")
-    if not path.parent.is_dir():
-        raise Unusable(f"{text(path.parent)} is not a folder; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise Unusable(f"{text(path.parent)} cannot be written to; check its permissions")
-
-
-def guard_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
-    """Raise Unusable when `path` is one of the files that are about to be read."""
-    with contextlib.suppress(OSError):
-        output = os.stat(path)
-        for source in inputs:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(output, os.stat(source)):
-                    raise Unusable(f"{text(path)} is one of the inputs; name another output")
-
-
 class Log:
     """Append JSON lines to a file beside an output; a run that goes on first cuts back what its state does not know."""
 
@@ -324,7 +196,7 @@ def write_matrix(
     if not isinstance(place, str | os.PathLike):
         write(place)
         return
-    with replace(place) as partial, open(partial, "wb") as stream:
+    with replace(place, through=True) as partial, open(partial, "wb") as stream:
         write(stream)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +12,16 @@ from torch import Tensor, nn
 from soundssl.dependencies import needed
 
 TORCHAUDIO = "install the torchaudio of the same build as torch, or choose --separator tdcn"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Leave no choice beside the name, which says the size."""
+
+
+def build(name: str, tracks: int, options: Options) -> ConvTasNet:
+    """Build the core of a separator by its name; raise SoundsslError where torchaudio does not load."""
+    return conv_tasnet_small(tracks) if name.endswith("-small") else conv_tasnet(tracks)
 
 
 class ConvTasNet(nn.Module):

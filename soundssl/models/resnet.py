@@ -6,7 +6,8 @@ net is no paper's: it trains seven times faster than ResNet-50 on a CPU.
 """
 
 from contextlib import AbstractContextManager
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,6 +15,22 @@ from torch import nn
 from soundssl.dependencies import needed
 
 GROUPS = 8  # of group norm; divides every width here
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose how maps are normalised: over the batch, or, in the half-width net, within each window."""
+
+    norm: Literal["batch", "group"] = "batch"
+
+
+def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
+    """Build a residual net by its name; raise ValueError for a norm that it has not."""
+    if name == "resnet18-half":
+        return resnet18_half(size, options.norm)
+    if options.norm != "batch":
+        raise ValueError(f"encoder {name!r} has no {options.norm} norm; resnet18-half has")
+    return {"resnet18": resnet18, "resnet50": resnet50}[name](size)
 
 
 def timm_for(net: str, instead: str = "--encoder plain") -> AbstractContextManager[None]:

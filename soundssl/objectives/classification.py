@@ -13,11 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl.models.classifier import Classifier
-from soundssl.objectives import Inputs, option
+from soundssl.labels import rows_of
+from soundssl.models.tensors import below
+from soundssl.objectives import Head, Inputs, Layer, option
 from soundssl.ops import losses
 
 NEEDS = ("features", "labels")
+SEPARATES = False
+UNIT_LENGTH = False
 
 
 @dataclass(frozen=True)
@@ -30,12 +33,48 @@ class Options:
     weighted: bool = option(True, "weigh an example by the confidence of its labels, where the labels file has any")
 
 
-def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    """Return what a model file must say about the head, to use it again."""
-    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": _OUTPUT[options.loss]}
+class Classifier(nn.Module):
+    """Map embeddings to one logit a class: a linear layer, or one hidden layer of rectified units before it.
+
+    Shape: [batch, size] to [batch, classes].
+    """
+
+    def __init__(self, size: int, classes: int, hidden: int = 0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError("a classifier needs a class; the labels name none")
+        layers = (
+            [nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes)] if hidden else [nn.Linear(size, classes)]
+        )
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits, in float32 whatever the encoder computes in: bfloat16 tells 0.998 from 1 hardly."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.layers(embedding.float())
 
 
-_OUTPUT = {"ce": "softmax", "bce": "sigmoid"}
+OUTPUT = {"ce": "softmax", "bce": "sigmoid"}  # what turns logits of a loss into probabilities
+
+
+def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": OUTPUT[options.loss]}
+
+
+def _logits(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    classes = facts["classes"]
+    classifier = Classifier(size, len(classes), facts["hidden"])
+    classifier.load_state_dict(below(tensors, "head.classification.classifier."))
+    return Layer(classifier, len(classes), classes)
+
+
+def _probabilities(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    logits = _logits(facts, size, tensors)
+    output = nn.Softmax(dim=1) if facts["output"] == "softmax" else nn.Sigmoid()
+    return logits._replace(head=nn.Sequential(logits.head, output))
+
+
+HEAD = Head("classifier", _facts, ("classes", "hidden"), {"logits": _logits, "probabilities": _probabilities})
 
 
 class Examples(torch.utils.data.Dataset):
@@ -44,8 +83,7 @@ class Examples(torch.utils.data.Dataset):
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels
         self.frames, self.window, self.seed = features.frames, features.window, seed
-        row = {key: number for number, key in enumerate(features.clips.key)}
-        clip = np.array([row.get(key, -1) for key in labels.key], np.int64)
+        clip = rows_of(labels.key, features.clips.key)
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
         kept = (clip >= 0) & useful & np.where(clip >= 0, inputs.clips[clip], False)
         begin, end = features.offset[clip], features.offset[clip + 1]
@@ -104,8 +142,9 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of examples whose highest class is one of theirs."""
         logits = self.classifier(self.encoder(batch["window"].float())).float()
-        loss = losses.known_cross_entropy if self.options.loss == "ce" else losses.known_binary_cross_entropy
+        masked = losses.masked_cross_entropy if self.options.loss == "ce" else losses.masked_binary_cross_entropy
+        loss, known = masked(logits, batch["label"])
         with torch.no_grad():
             best = batch["label"].gather(1, logits.argmax(1, keepdim=True))[:, 0]
             correct = (best == 1).float().mean()
-        return loss(logits, batch["label"], batch["weight"]), {"correct": correct}
+        return losses.weighted_mean(loss, known * batch["weight"]), {"correct": correct}

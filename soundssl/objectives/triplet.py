@@ -14,11 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundssl import device
+from soundssl.labels import Index
 from soundssl.objectives import Inputs, option
 from soundssl.ops import augment, losses
 
 NEEDS = ("features", "triplets")
+SEPARATES = False
 UNIT_LENGTH = True  # embeddings are compared by their angle: `embed` writes them with length one
+HEAD = None
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,18 @@ class _Classes:
             raise ValueError("supervised triplets need the labels they were drawn from; give --labels")
         if inputs.labels.classes != inputs.triplets.classes:
             raise ValueError("the labels have other classes than the triplets were drawn from; give the same --labels")
-        self.features, self.labels, self.length = inputs.features, inputs.labels, length
+        self.features, self.length = inputs.features, length
+        self.index = Index(inputs.labels, inputs.features.clips.key)
 
     def of(self, first: np.ndarray) -> np.ndarray:
         """Return labels of windows. Shape: `[n]` → `[n, classes]`, int8."""
         features = self.features
         clip = np.searchsorted(features.offset[1:], first, side="right")
         centre = features.seconds(first - features.offset[clip] + self.length // 2)
-        return self.labels.of_windows(features.clips.key, clip, centre)
+        return self.index.of_windows(clip, centre)
 
 
-def realise(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def apply_recipe(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, positives changed as their recipes say, and negatives, in float32.
 
     The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise.
@@ -146,18 +150,18 @@ class Objective(nn.Module):
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of active triplets and the mean distances, which tell a collapse."""
-        embedding = F.normalize(self.encoder(torch.cat(realise(batch))).float(), dim=1)
+        embedding = F.normalize(self.encoder(torch.cat(apply_recipe(batch))).float(), dim=1)
         anchor, positive, negative = embedding.chunk(3)
         if self.options.mining == "semihard":
             negative = self._mine(anchor, positive, negative, batch)
-        loss, values = losses.triplet(anchor, positive, negative, self.options.margin)
+        values = losses.triplet(anchor, positive, negative, self.options.margin)
         with torch.no_grad():
             figures = {
                 "active": (values > 0).float().mean(),
                 "positive_distance": (anchor - positive).square().sum(1).mean(),
                 "negative_distance": (anchor - negative).square().sum(1).mean(),
             }
-        return loss, figures
+        return values.mean(), figures
 
     def _mine(self, anchor: Tensor, positive: Tensor, negative: Tensor, batch: dict[str, Tensor]) -> Tensor:
         candidates = device.gather(negative)

@@ -1,8 +1,8 @@
-"""Changes of log-mel windows that keep what is heard (Jansen et al. 2018, section 2.2; Fonseca et al. 2021).
+"""Augmentations of log-mel windows: they keep what is heard (Jansen et al. 2018, section 2.2; Fonseca et al. 2021).
 
 The first act on the energies under the logarithm, log-mel = log(energy + floor), and take the logarithm last; every
 parameter is a tensor with one value an example. The others act on the logarithms and draw what they do from each
-example's own lots. So the outcome for an example never depends on its batch.
+example's own generator. So the outcome for an example never depends on its batch.
 
 Shape: windows are [batch, frames, bands] throughout.
 """
@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from soundssl.ops.lots import Lots, half_normal
+from soundssl.ops.checks import may_read
+from soundssl.ops.generators import PerExampleGenerator, half_normal
 
 FLOOR = 0.01  # added to the energies before the logarithm, as VGGish
 
@@ -33,8 +34,7 @@ def add_noise(windows: Tensor, deviation: Tensor, seeds: Tensor, floor: float = 
     tensor(True)
     """
     _check(windows, deviation=deviation, seeds=seeds)
-    if (deviation < 0).any():
-        raise ValueError(f"the noise's deviation is {float(deviation.min())}; it must not be negative")
+    _refuse_negative("the noise's deviation", deviation)
     frames, bands = windows.shape[1:]
     factors = half_normal(seeds, frames * bands).view_as(windows).mul_(deviation.view(-1, 1, 1)).add_(1)
     return factors.mul_(energies(windows, floor)).add_(floor).log_()
@@ -68,8 +68,7 @@ def mix(windows: Tensor, others: Tensor, gain: Tensor, floor: float = FLOOR) -> 
     _check(windows, gain=gain)
     if others.shape != windows.shape:
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
-    if (gain < 0).any():
-        raise ValueError(f"the gain is {float(gain.min())}; it must not be negative")
+    _refuse_negative("the gain", gain)
     kept, added = energies(windows, floor), energies(others, floor)
     total, other_total = kept.sum((1, 2)), added.sum((1, 2))
     audible = other_total > 0
@@ -81,8 +80,7 @@ def mix(windows: Tensor, others: Tensor, gain: Tensor, floor: float = FLOOR) -> 
 def scale(windows: Tensor, gain: Tensor, floor: float = FLOOR) -> Tensor:
     """Multiply all energies of a window by its gain (1 leaves it as it is). Shape: `gain` [batch]."""
     _check(windows, gain=gain)
-    if (gain < 0).any():
-        raise ValueError(f"the gain is {float(gain.min())}; it must not be negative")
+    _refuse_negative("the gain", gain)
     return energies(windows, floor).mul_(gain[:, None, None]).add_(floor).log_()
 
 
@@ -97,7 +95,7 @@ def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True
     _check(windows, share=share)
     if others.shape != windows.shape:
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
-    if ((share < 0) | (share > 1)).any():
+    if may_read(share) and ((share < 0) | (share > 1)).any():
         raise ValueError(f"a share is {float(share.min())} … {float(share.max())}; it lies between 0 and 1")
     kept, added = energies(windows, floor), energies(others, floor)
     ratio, changed = share, share > 0
@@ -109,13 +107,13 @@ def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True
     return torch.where(changed[:, None, None], mixed, windows)
 
 
-# ---------------------------------------------------------------- log-mel windows as pictures, changed by lot
+# ---------------------------------------------------------------- log-mel windows as pictures
 #
-# The changes of Fonseca et al. 2021 act on the logarithm itself. What happens to an example is drawn from its own lots;
+# These of Fonseca et al. 2021 act on the logarithm itself. What happens to an example is drawn from its own generator;
 # the ranges are those of the published code unless inferred, and each function leaves windows alone at its zero.
 
 
-def resized_crop(windows: Tensor, lots: Lots, area: float = 0.8, aspect: float = 4 / 3) -> Tensor:
+def resized_crop(windows: Tensor, generator: PerExampleGenerator, area: float = 0.8, aspect: float = 4 / 3) -> Tensor:
     """Crop a part of the area, its share from U(area, 1), and stretch it to the whole window, bilinearly.
 
     The crop's aspect ratio is log-uniform between 1 / aspect and aspect. It is relative to that of the window
@@ -126,15 +124,16 @@ def resized_crop(windows: Tensor, lots: Lots, area: float = 0.8, aspect: float =
     if not (0 < area <= 1 <= aspect):
         raise ValueError(f"area is {area}, which must lie in 0..1, and aspect {aspect}, which must be 1 or more")
     frames, bands = windows.shape[1:]
-    share, ratio = lots.uniform(area, 1.0, TRIES), lots.uniform(-math.log(aspect), math.log(aspect), TRIES).exp()
+    share = generator.uniform(area, 1.0, TRIES)
+    ratio = generator.uniform(-math.log(aspect), math.log(aspect), TRIES).exp()
     height, width = (frames * (share * ratio).sqrt()).round(), (bands * (share / ratio).sqrt()).round()
     fits = (height >= 1) & (height <= frames) & (width >= 1) & (width <= bands)
     first = fits.float().argmax(1, keepdim=True)
     fitting = fits.any(1)
     high = height.gather(1, first)[:, 0].where(fitting, torch.full_like(share[:, 0], frames))
     wide = width.gather(1, first)[:, 0].where(fitting, torch.full_like(share[:, 0], bands))
-    top = (lots.uniform(0, 1) * (frames - high + 1)).floor()
-    left = (lots.uniform(0, 1) * (bands - wide + 1)).floor()
+    top = (generator.uniform(0, 1) * (frames - high + 1)).floor()
+    left = (generator.uniform(0, 1) * (bands - wide + 1)).floor()
     return _stretch(_stretch(windows, top, high, 1), left, wide, 2)
 
 
@@ -161,24 +160,24 @@ def _taken(windows: Tensor, source: Tensor, axis: int) -> Tensor:
     return windows.reshape(batch * frames, bands).index_select(0, rows.flatten()).view_as(windows)
 
 
-def compress(windows: Tensor, lots: Lots, least: float = 0.75) -> Tensor:
+def compress(windows: Tensor, generator: PerExampleGenerator, least: float = 0.75) -> Tensor:
     """Multiply a window, its logarithms as they are, by u from U(least, 1). Zero: least 1."""
     _check(windows)
     if not 0 <= least <= 1:
         raise ValueError(f"least is {least}; it lies between 0 and 1")
-    return windows * lots.uniform(least, 1.0)[:, None, None]
+    return windows * generator.uniform(least, 1.0)[:, None, None]
 
 
-def add_gaussian(windows: Tensor, lots: Lots, deviation: float = 0.01) -> Tensor:
+def add_gaussian(windows: Tensor, generator: PerExampleGenerator, deviation: float = 0.01) -> Tensor:
     """Add normal noise to the logarithms, its deviation from U(0, deviation) for each window. Zero: deviation 0."""
     _check(windows)
     if deviation < 0:
         raise ValueError(f"the noise's deviation is {deviation}; it must not be negative")
-    size = lots.uniform(0, deviation)
-    return lots.normal(windows[0].numel()).mul_(size[:, None]).view_as(windows).add_(windows)
+    size = generator.uniform(0, deviation)
+    return generator.normal(windows[0].numel()).mul_(size[:, None]).view_as(windows).add_(windows)
 
 
-def mask(windows: Tensor, lots: Lots, frames: int = 20, bands: int = 20, count: int = 2) -> Tensor:
+def mask(windows: Tensor, generator: PerExampleGenerator, frames: int = 20, bands: int = 20, count: int = 2) -> Tensor:
     """Fill `count` stripes of frames and as many of bands with the window's least value.
 
     SpecAugment (Park et al. 2019), with the values of Fonseca et al. 2021. Widths are uniform over 0 … frames - 1, or
@@ -193,41 +192,41 @@ def mask(windows: Tensor, lots: Lots, frames: int = 20, bands: int = 20, count: 
     hidden = torch.zeros(len(windows), 1, 1, dtype=torch.bool, device=windows.device)
     for axis, widest in ((1, frames), (2, bands)) * count:
         cells, shape = windows.shape[axis], (-1, 1, 1)
-        width = lots.integers(0, widest - 1)
-        start = (lots.uniform(0, 1) * (cells - width + 1)).floor().long()
+        width = generator.integers(0, widest - 1)
+        start = (generator.uniform(0, 1) * (cells - width + 1)).floor().long()
         cell = torch.arange(cells, device=windows.device).view((1, -1, 1) if axis == 1 else (1, 1, -1))
         hidden = hidden | ((cell >= start.view(shape)) & (cell < (start + width).view(shape)))
     return torch.where(hidden, windows.amin((1, 2), keepdim=True), windows)
 
 
-def roll_frames(windows: Tensor, lots: Lots, most: int = 29) -> Tensor:
+def roll_frames(windows: Tensor, generator: PerExampleGenerator, most: int = 29) -> Tensor:
     """Turn a window in time, circularly, by 1 to `most` frames. Zero: most 0."""
-    return _rolled(windows, lots, most, 1)
+    return _rolled(windows, generator, most, 1)
 
 
-def roll_bands(windows: Tensor, lots: Lots, most: int = 9) -> Tensor:
+def roll_bands(windows: Tensor, generator: PerExampleGenerator, most: int = 9) -> Tensor:
     """Turn a window upwards in frequency, circularly, by 1 to `most` bands. Zero: most 0."""
-    return _rolled(windows, lots, most, 2)
+    return _rolled(windows, generator, most, 2)
 
 
-def _rolled(windows: Tensor, lots: Lots, most: int, axis: int) -> Tensor:
+def _rolled(windows: Tensor, generator: PerExampleGenerator, most: int, axis: int) -> Tensor:
     _check(windows)
     if most < 0:
         raise ValueError(f"the largest shift is {most}; it must not be negative")
     cells = windows.shape[axis]
-    shift = lots.integers(min(1, most), most)
+    shift = generator.integers(min(1, most), most)
     return _taken(windows, (torch.arange(cells, device=windows.device) - shift[:, None]) % cells, axis)
 
 
-def reverse(windows: Tensor, lots: Lots, share: float = 0.5) -> Tensor:
+def reverse(windows: Tensor, generator: PerExampleGenerator, share: float = 0.5) -> Tensor:
     """Turn this share of windows round in time (the share is inferred). Zero: share 0."""
     _check(windows)
     if not 0 <= share <= 1:
         raise ValueError(f"the share turned round is {share}; it lies between 0 and 1")
-    return torch.where((lots.uniform(0, 1) < share)[:, None, None], windows.flip(1), windows)
+    return torch.where((generator.uniform(0, 1) < share)[:, None, None], windows.flip(1), windows)
 
 
-def blur(windows: Tensor, lots: Lots, deviation: float = 1.0) -> Tensor:
+def blur(windows: Tensor, generator: PerExampleGenerator, deviation: float = 1.0) -> Tensor:
     """Smooth a window by a Gaussian in time and frequency, its deviation from U(0, deviation) cells (inferred).
 
     Weights reach three times the largest deviation and sum to one; edges are repeated. Zero: deviation 0.
@@ -235,7 +234,7 @@ def blur(windows: Tensor, lots: Lots, deviation: float = 1.0) -> Tensor:
     _check(windows)
     if not 0 <= deviation <= 10:
         raise ValueError(f"the blur's deviation is {deviation} cells; it lies between 0 and 10")
-    size = lots.uniform(0, deviation).clamp(min=1e-3)
+    size = generator.uniform(0, deviation).clamp(min=1e-3)
     reach = math.ceil(3 * deviation)
     place = torch.arange(-reach, reach + 1, device=windows.device)
     weight = (-0.5 * (place / size[:, None]).square()).exp()
@@ -256,3 +255,9 @@ def _check(windows: Tensor, **parameters: Tensor) -> None:
     for name, value in parameters.items():
         if value.shape != windows.shape[:1]:
             raise ValueError(f"{name} has shape {list(value.shape)}; one value a window is needed, [{len(windows)}]")
+
+
+def _refuse_negative(name: str, values: Tensor) -> None:
+    """Refuse values below zero, where they may be read."""
+    if may_read(values) and (values < 0).any():
+        raise ValueError(f"{name} is {float(values.min())}; it must not be negative")

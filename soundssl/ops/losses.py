@@ -1,11 +1,12 @@
-"""Losses over embeddings and labels: triplets with semi-hard negatives, NT-Xent of two views, known labels.
+"""Losses over embeddings and labels, one value per example: triplets, NT-Xent of two views, labels known in part.
 
+The caller reduces them: by `mean()`, or by `weighted_mean` where examples weigh differently or are not known.
 Triplets (Jansen et al. 2018, equation 1; Schroff et al. 2015, section 3.2): an anchor shall lie nearer its positive
 than its negative by a margin of squared distance on the unit sphere. NT-Xent (Chen et al. 2020, SimCLR, equation 1): of
 all vectors of a batch the one most like a view shall be the other view.
 """
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,17 +14,25 @@ from torch import Tensor
 MARGIN = 0.1  # squared distance; inferred: Jansen et al. 2018 do not state it, FaceNet takes 0.2
 
 
-def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = MARGIN) -> tuple[Tensor, Tensor]:
-    """Compute the mean hinge loss of triplets of unit-length embeddings, and each triplet's value.
+def weighted_mean(loss: Tensor, weight: Tensor) -> Tensor:
+    """Average losses per example by the weight of each; 0 where all weigh nothing. Shape: [batch] twice to [].
 
-    The mean takes the place of the paper's sum (inferred). The share of values above zero is the share of active
+    >>> float(weighted_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([3.0, 1.0, 0.0])))
+    1.25
+    """
+    return (loss * weight).sum() / weight.sum().clamp(min=torch.finfo(loss.dtype).tiny)
+
+
+def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = MARGIN) -> Tensor:
+    """Compute the hinge loss of each triplet of unit-length embeddings.
+
+    Their mean takes the place of the paper's sum (inferred). The share of values above zero is the share of active
     triplets; a collapsed encoder shows as values that all equal the margin.
 
-    Shape: three times [triplets, size] to [] and [triplets].
+    Shape: three times [triplets, size] to [triplets].
 
-    >>> loss, values = triplet(torch.eye(2), torch.eye(2), torch.eye(2).flip(0))
-    >>> float(loss), values.tolist()
-    (0.0, [0.0, 0.0])
+    >>> triplet(torch.eye(2), torch.eye(2), torch.eye(2).flip(0)).tolist()
+    [0.0, 0.0]
     """
     if not anchor.shape == positive.shape == negative.shape or anchor.ndim != 2:
         shapes = [list(part.shape) for part in (anchor, positive, negative)]
@@ -31,8 +40,7 @@ def triplet(anchor: Tensor, positive: Tensor, negative: Tensor, margin: float = 
     _check_margin(margin)
     to_positive = (anchor - positive).square().sum(1)
     to_negative = (anchor - negative).square().sum(1)
-    values = (to_positive - to_negative + margin).clamp(min=0)
-    return values.mean(), values
+    return (to_positive - to_negative + margin).clamp(min=0)
 
 
 @torch.no_grad()
@@ -97,18 +105,18 @@ def _check_margin(margin: float) -> None:
 
 
 def nt_xent(rows: Tensor, columns: Tensor, positive: Tensor, legal: Tensor, temperature: float) -> Tensor:
-    """Compute the mean over rows of -log(exp(s_ip) / (exp(s_ip) + sum over legal j of exp(s_ij))), s = cosine / t.
+    """Compute of each row -log(exp(s_ip) / (exp(s_ip) + sum over legal j of exp(s_ij))), s = cosine / t.
 
     Vectors of length one are given; the loss is computed in single precision or better. In a batch of N pairs of views
     the rows and the columns are all 2N vectors, the legal columns of a row all but itself and its positive. A row
     without legal columns has loss 0.
 
     Shape: [rows, size], [columns, size]; `positive` integers [rows], the column of each row's other view; `legal`
-    boolean [rows, columns], what it is told apart from, to [].
+    boolean [rows, columns], what it is told apart from, to [rows].
 
     >>> views = torch.eye(2)[[0, 1, 0, 1]]
     >>> apart = views @ views.T == 0
-    >>> round(float(nt_xent(views, views, torch.tensor([2, 3, 0, 1]), apart, 1.0)), 4)  # log(1 + 2 / e)
+    >>> round(float(nt_xent(views, views, torch.tensor([2, 3, 0, 1]), apart, 1.0)[0]), 4)  # log(1 + 2 / e)
     0.5514
     """
     if legal.shape != (len(rows), len(columns)) or legal.dtype != torch.bool:
@@ -121,45 +129,61 @@ def nt_xent(rows: Tensor, columns: Tensor, positive: Tensor, legal: Tensor, temp
     with torch.autocast(rows.device.type, enabled=False):
         similarity = (rows @ columns.T) / temperature
         counted = legal.scatter(1, positive[:, None], True)
-        return torch.nn.functional.cross_entropy(similarity.masked_fill(~counted, -torch.inf), positive)
+        return torch.nn.functional.cross_entropy(
+            similarity.masked_fill(~counted, -torch.inf), positive, reduction="none"
+        )
 
 
 # ---------------------------------------------------------------- labels, known in part
 
 
-def known_binary_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Compute the binary cross-entropy over known labels, the mean weighted by example.
+class Masked(NamedTuple):
+    """Hold the loss of each example over its known labels, 0 where it has none, and how many labels that averages.
+
+    `weighted_mean(loss, known)` weighs all known labels alike, `weighted_mean(loss, known * weight)` by example.
+    Shape: both [batch], of the type of the logits.
+    """
+
+    loss: Tensor
+    known: Tensor
+
+
+def masked_binary_cross_entropy(logits: Tensor, label: Tensor) -> Masked:
+    """Compute of each example the mean binary cross-entropy over its known labels.
 
     Entries of -1 (unknown) touch neither the loss nor its gradient. Shape: `logits` [batch, classes], `label` integers
-    in {1, 0, -1} of the same shape, `weight` [batch] to []. Without any known label the loss is 0.
+    in {1, 0, -1} of the same shape.
 
-    >>> float(known_binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, -1]]), torch.ones(1)))
-    0.6931471824645996
+    >>> loss, known = masked_binary_cross_entropy(torch.zeros(1, 2), torch.tensor([[1, -1]]))
+    >>> round(float(loss), 4), float(known)
+    (0.6931, 1.0)
     """
-    _check_labels(logits, label, weight)
-    known = (label >= 0) * weight[:, None]
+    _check_labels(logits, label)
+    hidden = label < 0
     values = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits, (label == 1).to(logits.dtype), reduction="none"
+        logits.masked_fill(hidden, 0), (label == 1).to(logits.dtype), reduction="none"
     )
-    return (values * known).sum() / known.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    known = (~hidden).sum(1).to(logits.dtype)
+    return Masked(values.masked_fill(hidden, 0).sum(1) / known.clamp(min=1), known)
 
 
-def known_cross_entropy(logits: Tensor, label: Tensor, weight: Tensor) -> Tensor:
-    """Compute the softmax cross-entropy of exclusive classes, the mean weighted by example.
+def masked_cross_entropy(logits: Tensor, label: Tensor) -> Masked:
+    """Compute of each example the softmax cross-entropy of exclusive classes; known where a class is present.
 
-    An example counts where a class is present; several present classes share the probability. Classes that are unknown
-    (-1) take no part in its softmax. Shape: as `known_binary_cross_entropy`.
+    Several present classes share the probability. Classes that are unknown (-1) take no part in the example's softmax.
+    Shape: as `masked_binary_cross_entropy`; `known` is 1 or 0.
+
+    >>> loss, known = masked_cross_entropy(torch.zeros(2, 3), torch.tensor([[1, 0, -1], [0, 0, -1]]))
+    >>> round(float(loss[0]), 4), known.tolist()
+    (0.6931, [1.0, 0.0])
     """
-    _check_labels(logits, label, weight)
-    present = (label == 1).to(logits.dtype)
-    counted = weight * present.any(1)
-    log_probability = logits.masked_fill(label < 0, torch.finfo(logits.dtype).min).log_softmax(1)
-    share = present / present.sum(1, keepdim=True).clamp(min=1)
-    values = -(share * log_probability.masked_fill(label < 0, 0)).sum(1)
-    return (values * counted).sum() / counted.sum().clamp(min=torch.finfo(logits.dtype).tiny)
+    _check_labels(logits, label)
+    hidden, present = label < 0, (label == 1).to(logits.dtype)
+    log_probability = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).log_softmax(1).masked_fill(hidden, 0)
+    count = present.sum(1)
+    return Masked(-(present * log_probability).sum(1) / count.clamp(min=1), count.clamp(max=1))
 
 
-def _check_labels(logits: Tensor, label: Tensor, weight: Tensor) -> None:
-    if logits.shape != label.shape or weight.shape != logits.shape[:1]:
-        shapes = f"logits {list(logits.shape)}, labels {list(label.shape)}, weights {list(weight.shape)}"
-        raise ValueError(f"{shapes}: [batch, classes] twice and [batch] are needed")
+def _check_labels(logits: Tensor, label: Tensor) -> None:
+    if logits.ndim != 2 or logits.shape != label.shape:
+        raise ValueError(f"logits {list(logits.shape)}, labels {list(label.shape)}: [batch, classes] twice are needed")

@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import scipy.fft  # in single precision three times as fast as numpy's
+
+from soundssl import SoundsslError
 
 BLOCK = 512  # frames given at a time: a clip of five seconds at once
 TILE = 128  # of them computed at a time: with their spectra half a megabyte, which stays in a core's cache
@@ -109,6 +112,10 @@ WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between 
 )
 
 
+class Overflow(SoundsslError):
+    """Samples are so large that what is computed or stored of them is no number any more."""
+
+
 def hertz_to_mel(frequency: np.ndarray, mel_scale: str = VGGISH_MEL) -> np.ndarray:
     """Return the mel value of frequencies in Hz; Slaney's is linear up to 1 kHz, 200/3 Hz a mel.
 
@@ -161,12 +168,11 @@ def frame_count(samples: int, front_end: FrontEnd) -> int:
 class LogMel:
     """Compute log-mel frames of a stream of waveform blocks; the same frames whatever the sizes of the blocks.
 
-    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know.
+    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know, and
+    Overflow for samples whose frames are no numbers.
     """
 
     def __init__(self, front_end: FrontEnd, dtype: str = "float32") -> None:
-        import scipy.fft  # in single precision three times as fast as numpy's
-
         a, b = WINDOWS[front_end.window_function]
         n = np.arange(front_end.window_length)
         self.rfft = scipy.fft.rfft
@@ -199,9 +205,13 @@ class LogMel:
         # as_strided, which does the same, takes ten times as long.
         frames: np.ndarray = np.ndarray(shape, waveform.dtype, waveform, 0, strides)
         mel = np.empty((len(frames), self.front_end.bands), self.dtype)
-        for first in range(0, len(frames), TILE):
-            self._mel(frames[first : first + TILE], mel[first : first + TILE])
+        with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
+            for first in range(0, len(frames), TILE):
+                self._mel(frames[first : first + TILE], mel[first : first + TILE])
         mel += self.floor
+        if not mel.max(initial=0) < np.inf:  # too large, or no number: also where others were too large
+            peak = float(np.abs(waveform).max())
+            raise Overflow(f"samples as large as {peak:.2g} overflow the frames; scale them to between -1 and 1")
         return self.log(mel, out=mel)
 
     def _mel(self, frames: np.ndarray, mel: np.ndarray) -> None:
@@ -243,6 +253,19 @@ def _reflected(blocks: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]
         yield np.concatenate([held, held[-2 : -width - 2 : -1]])
 
 
+def held(blocks: Iterable[np.ndarray], dtype: str) -> Iterator[np.ndarray]:
+    """Yield the blocks of a waveform that is to be stored as `dtype`; raise Overflow where that does not hold it."""
+    largest = float(np.finfo(dtype).max)
+    for block in blocks:
+        peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0
+        if not peak <= largest:
+            raise Overflow(
+                f"samples as large as {peak:.2g}, {np.dtype(dtype).name} holds {largest:.2g}; scale them to between -1 "
+                "and 1, or store float32"
+            )
+        yield block
+
+
 def level_of(blocks: Iterable[np.ndarray]) -> tuple[float, float]:
     """Return the mean of a waveform, and what divides it after that: its largest magnitude plus 0.005."""
     total, count, low, high = 0.0, 0, np.inf, -np.inf
@@ -273,7 +296,7 @@ def extended(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]
 def cut(blocks: Iterable[np.ndarray], samples: int) -> Iterator[Iterator[np.ndarray]]:
     """Yield the pieces of `samples` that a waveform falls into, each as blocks; exhaust one before the next.
 
-    >>> [[list(part) for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
+    >>> [[part.tolist() for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
     [[[0, 1]], [[2], [3]], [[4]]]
     """
     waiting = iter(blocks)

@@ -8,10 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError, files, pictures
+from soundssl import SoundsslError, files
 from soundssl import device as hardware
 from soundssl.evaluations import separation as task
+from soundssl.labels import Index
 from soundssl.ops.spectrogram import log_mel
+from soundssl.reports import pictures
 from soundssl.separation.tracks import place, read_separator
 
 TRIES = 10  # places at which an excerpt is looked for, until one is heard
@@ -82,7 +84,7 @@ def read(
     source.require("waveform", "separation is scored on")
     known = files.Labels(labels) if labels else None
     chosen = np.flatnonzero(source.clips.in_splits(splits, path) & source.recorded)
-    label = known.of_clips(source.clips.key)[chosen] if known else None
+    label = Index(known, source.clips.key).of_clips()[chosen] if known else None
     try:
         pair = task.draw(source.clips.recording_number()[chosen], label, count, generator)
     except ValueError as error:
