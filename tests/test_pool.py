@@ -9,10 +9,17 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from soundssl.extraction import pool
+
+
+class Meeting(NamedTuple):
+    """Ask a worker to wait for another one."""
+
+    folder: Path
 
 
 def prepare(note: str | None, number: int):
@@ -38,6 +45,10 @@ def prepare(note: str | None, number: int):
                 time.sleep(0.01)
             threading.Timer(0.3, os._exit, (9,)).start()
             return bytes(1 << 24)
+        if isinstance(task, Meeting):
+            (task.folder / str(number)).touch()
+            while len(list(task.folder.iterdir())) < 2:
+                time.sleep(0.01)
         if task == "nap":
             time.sleep(0.3)
         if task == "print":
@@ -108,6 +119,14 @@ def test_tasks_behind_one_that_killed_its_worker_are_answered_in_order():
     assert [task for task, _ in answers] == tasks, "each once, by one worker after another"
     died = [task for task, answer in answers if isinstance(answer, pool.WorkerDied)]
     assert died == ["abort", "exit"], "and no other is blamed"
+
+
+def test_what_waits_behind_a_long_task_is_for_whoever_is_free_first(tmp_path):
+    tasks = [*[Meeting(tmp_path)] * 2, *range(300), *["nap"] * 8]
+    answers = list(pool.run(partial(prepare, None), tasks, 2))
+    assert sorted(map(str, (task for task, _ in answers))) == sorted(map(str, tasks))
+    shares = [number for _, (number, task) in answers if task == "nap"]
+    assert 3 <= shares.count(shares[0]) <= 5, "about a half each, though one held several when they came"
 
 
 def test_long_tasks_with_long_answers_do_not_fill_both_pipes():

@@ -27,6 +27,7 @@ ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": str(1 << 26), "MALLOC_TRIM_THRESHOLD_": s
 # clip. Of one-second recordings this saves a fifth of the CPU time, measured.
 HELD = 0.1  # seconds of work that a worker holds
 MOST = 64  # tasks that a worker holds
+SHARES = 3  # so many times what a worker holds is left for it: at the end nobody waits long for another
 PAUSE = 0.02  # seconds for which answers to short tasks gather
 
 
@@ -38,6 +39,10 @@ class WorkerDied(Exception):
 
 class _Raised(NamedTuple):
     error: Exception
+
+
+class _Unanswered:
+    """Stand for the answer to a task that waited behind a long one: it is for whoever is free first."""
 
 
 def cores() -> int:
@@ -66,10 +71,13 @@ def run(
             if waiting and all(worker.room > 1 for worker in busy):
                 time.sleep(PAUSE)
             for worker in busy:
-                answers += worker.answers(worker.pipe in ready, timeout)
+                found = worker.answers(worker.pipe in ready, timeout)
+                answers += [(task, answer) for task, answer in found if not isinstance(answer, _Unanswered)]
+                back = [task for task, answer in found if isinstance(answer, _Unanswered)]
                 if worker.dead:  # the task it was at is to blame; those behind it are not
                     workers.remove(worker)
-                    waiting.extendleft(reversed(worker.tasks))
+                    back += worker.tasks
+                waiting.extendleft(reversed(back))
             _share_out(waiting, workers, jobs, None)
             for task, answer in answers:
                 if isinstance(answer, _Raised):
@@ -94,7 +102,7 @@ def _share_out(waiting: collections.deque, workers: list[_Worker], jobs: int, em
         workers.append(employ())
         workers[-1].give(waiting.popleft())
     for worker in workers:
-        while waiting and worker.takes():
+        while waiting and worker.takes(1 + len(waiting) // (SHARES * jobs)):
             worker.give(waiting.popleft())
 
 
@@ -115,9 +123,9 @@ class _Worker:
             self.space.register(self.pipe, select.POLLOUT)
         self.begun: float | None = None  # when it took the task that it is at, None while it still starts
 
-    def takes(self) -> bool:
+    def takes(self, most: int) -> bool:
         """Return whether it may be given a task; where its pipe is full, both sides could wait for each other."""
-        free = len(self.tasks) < self.room and self.space is not None and bool(self.space.poll(0))
+        free = len(self.tasks) < min(most, self.room) and self.space is not None and bool(self.space.poll(0))
         return not self.tasks or free
 
     def give(self, task: Any) -> None:
@@ -144,11 +152,12 @@ class _Worker:
             else:
                 self.begun = time.monotonic()
                 return []
-        if found and self.begun is not None:
+        answered = sum(not isinstance(answer, _Unanswered) for _, answer in found)
+        if answered and self.begun is not None:
             now = time.monotonic()
-            self.room = max(1, min(MOST, int(len(found) * HELD / max(now - self.begun, 1e-6))))
+            self.room = max(1, min(MOST, int(answered * HELD / max(now - self.begun, 1e-6))))
             self.begun = now
-        elif late:
+        elif late and not found:
             self._end()
             found = [(self.tasks.popleft(), WorkerDied(f"its decoder took longer than {timeout:g} s"))]
             found[0][1].late = True
@@ -180,7 +189,11 @@ def _serve(pipe: Any, prepare: Callable[[int], Callable], number: int) -> None:
         work = prepare(number)
         pipe.send(None)  # ready: from here on the clock runs
         while True:
-            pipe.send(work(pipe.recv()))
+            task, begun = pipe.recv(), time.monotonic()
+            pipe.send(work(task))
+            while time.monotonic() - begun > HELD and pipe.poll():
+                pipe.recv()
+                pipe.send(_Unanswered())
     except (EOFError, ConnectionError):  # reset: it was killed with an answer unread
         sys.stderr.flush()
         os._exit(0)  # all that it did is told; to take an interpreter apart takes as long as twenty clips
