@@ -333,6 +333,41 @@ def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
             assert line[figure] == pytest.approx(other[figure], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("objective", "given", "said"),
+    [
+        ("contrastive", "triplets", "contrastive would not read triplets; leave out --triplets"),
+        ("coincidence", "labels", "coincidence would not read labels; leave out --labels"),
+    ],
+)
+def test_an_input_that_the_objective_does_not_use_is_refused(toy, tmp_path, capsys, objective, given, said):
+    from soundssl.commands import main
+
+    words = ["train", toy[0], "--objective", objective, f"--{given}", toy[1], "-o", tmp_path / "m.safetensors"]
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, words)))
+    assert ended.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):
+    lines: list[str] = []
+    log = files.Log(None)
+    for margin in (1e-9, 0.5):
+        options = {"margin": margin, "mining": "none"}
+        plan = curriculum.from_data({"stage": [{"steps": 2, "batch_size": 4, "objective": {"triplet": options}}]})
+        with device.start("cpu", "float32", 1) as accelerator:
+            torch.manual_seed(0)
+            encoder = accelerator.place(models.build("plain", 8, norm="group"))
+            checkpoint = training.Checkpoint(tmp_path / f"{margin}", "x", 60.0)
+            inputs = inputs_of(toy)
+            inputs.triplets.columns["positive"] = inputs.triplets.columns["anchor"]
+            training.train(
+                plan, encoder, inputs, accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log, say=lines.append
+            )
+    assert len(lines) == 1 and lines[0].startswith("triplet: the loss ended at 0, no triplet of the last batch")
+
+
 def test_triplets_of_other_features_are_refused(toy, tmp_path):
     other = write_features(tmp_path / "other.features.h5", seed=1)
     with pytest.raises(files.FormatError, match=r"toy.triplets.h5 was drawn for another features file"):
