@@ -198,7 +198,7 @@ def test_refusals_name_the_value(windows, seeds):
         (augment.resized_crop, {"aspect": 0.5}, r"aspect 0\.5"),
         (augment.compress, {"least": 2.0}, r"least is 2\.0"),
         (augment.add_gaussian, {"deviation": -1.0}, r"deviation is -1\.0"),
-        (augment.mask, {"bands": 99}, "below 20 frames and 99 bands do not fit windows of 96 x 64"),
+        (augment.mask, {"bands": 99}, "below 20 frames and 99 bands do not fit windows of 96 frames x 64 bands"),
         (augment.roll_bands, {"most": -1}, "largest shift is -1"),
         (augment.reverse, {"share": 1.5}, r"turned round is 1\.5"),
         (augment.blur, {"deviation": 99.0}, r"deviation is 99\.0 cells"),

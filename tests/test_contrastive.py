@@ -193,6 +193,25 @@ def test_misuse_is_named(clips, separated):
         coincidence.settle(coincidence.Options(views="crops", shift=3))
 
 
+def test_masks_are_checked_against_the_windows_of_the_features(clips):
+    inputs = inputs_of(clips)
+    inputs.features.attributes["window_frames"] = 110
+    for module in (contrastive, coincidence):
+        encoder = models.build("plain", 8, norm="group")
+        module.Objective(encoder, inputs, module.Options(augment="masks", mask_frames=100))
+        for wide in ({"mask_bands": 80}, {"mask_frames": 112}):
+            with pytest.raises(ValueError, match="do not fit windows of 110 frames x 64 bands"):
+                module.Objective(encoder, inputs, module.Options(augment="masks", **wide))
+        module.Objective(encoder, inputs, module.Options(augment="noise", mask_bands=80))
+
+
+def test_crops_that_can_only_be_the_same_window_are_counted(tmp_path):
+    path = write_videos(tmp_path / "f.h5", images=False, lengths={0: 96, 1: 96, 2: 97})
+    said = ["2 of 16 clips hold one window alone: their two crops are the same"]
+    assert pairs_of(path, views="crops").notes == pairs_of(path).notes == said
+    assert pairs_of(path, views="same").notes == [] == pairs_of(path, np.arange(MIXTURES) > 1).notes
+
+
 def test_a_preset_has_the_last_word():
     scenes = contrastive.settle(contrastive.Options(preset="sound-scenes", views="crops", augment="blur", hidden=7))
     assert (scenes.views, composition(scenes), scenes.hidden) == ("separated", ["masks"], 7)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import SoundsslError, curriculum, device, files, models, objectives, training, triplets
+from soundssl import SoundsslError, curriculum, device, files, models, objectives, training
 from soundssl.commands.train import train
 
 CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 240, 64
@@ -333,6 +333,41 @@ def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
             assert line[figure] == pytest.approx(other[figure], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("objective", "given", "said"),
+    [
+        ("contrastive", "triplets", "contrastive would not read triplets; leave out --triplets"),
+        ("coincidence", "labels", "coincidence would not read labels; leave out --labels"),
+    ],
+)
+def test_an_input_that_the_objective_does_not_use_is_refused(toy, tmp_path, capsys, objective, given, said):
+    from soundssl.commands import main
+
+    words = ["train", toy[0], "--objective", objective, f"--{given}", toy[1], "-o", tmp_path / "m.safetensors"]
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, words)))
+    assert ended.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):
+    lines: list[str] = []
+    log = files.Log(None)
+    for margin in (1e-9, 0.5):
+        options = {"margin": margin, "mining": "none"}
+        plan = curriculum.from_data({"stage": [{"steps": 2, "batch_size": 4, "objective": {"triplet": options}}]})
+        with device.start("cpu", "float32", 1) as accelerator:
+            torch.manual_seed(0)
+            encoder = accelerator.place(models.build("plain", 8, norm="group"))
+            checkpoint = training.Checkpoint(tmp_path / f"{margin}", "x", 60.0)
+            inputs = inputs_of(toy)
+            inputs.triplets.columns["positive"] = inputs.triplets.columns["anchor"]
+            training.train(
+                plan, encoder, inputs, accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log, say=lines.append
+            )
+    assert len(lines) == 1 and lines[0].startswith("triplet: the loss ended at 0, no triplet of the last batch")
+
+
 def test_triplets_of_other_features_are_refused(toy, tmp_path):
     other = write_features(tmp_path / "other.features.h5", seed=1)
     with pytest.raises(files.FormatError, match=r"toy.triplets.h5 was drawn for another features file"):
@@ -363,43 +398,6 @@ def test_only_triplets_within_the_chosen_clips_are_trained_on(toy):
         triplet.Examples(
             objectives.Inputs(inputs.features, ~np.ones(CLIPS, bool), inputs.triplets), triplet.Options(), 0
         )
-
-
-@pytest.mark.parametrize("sampler", triplets.JOINT)
-def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, sampler):
-    from soundssl.objectives import triplet
-
-    drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
-    inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
-    batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
-    anchor, positive, negative = triplet.apply_recipe(batch)
-    again = triplet.apply_recipe(batch)[1]
-    assert torch.equal(positive, again)
-    assert torch.equal(negative, batch["negative"].float())
-    if sampler == "proximity":
-        assert torch.equal(positive, batch["positive"].float())
-    elif sampler == "noise":
-        assert (positive >= anchor - 1e-3).all() and not torch.equal(positive, anchor)
-    elif sampler == "translation":
-        assert positive.shape == anchor.shape and not torch.equal(positive, anchor)
-    else:
-        assert (positive >= anchor - 1e-3).all() and (batch["gain"] > 0).all()
-
-
-def test_mixing_adds_its_gain_in_energy_or_in_cells_as_asked(toy, tmp_path):
-    from soundssl.objectives import triplet
-    from soundssl.ops.augment import LogScale
-
-    drawn = write_triplets(tmp_path / "t.h5", toy[0], "mixing", 8)
-    inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
-    batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(8)])
-    magnitude, power = LogScale(), LogScale(spectrum="power")
-    for mixing, scale in (("energy", magnitude), ("cells", power)):
-        anchor, positive, _ = triplet.apply_recipe(batch, magnitude, mixing)
-        before, after = (scale.energies(part).sum((1, 2)) for part in (anchor, positive))
-        torch.testing.assert_close(after / before, torch.full((8,), 1.25), rtol=2e-3, atol=0)
-    with_power = triplet.apply_recipe(batch, power)[1]
-    torch.testing.assert_close(with_power, triplet.apply_recipe(batch, magnitude, "cells")[1])
 
 
 def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):

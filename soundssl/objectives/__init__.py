@@ -69,6 +69,7 @@ class Task(Protocol):
     """What the module of an objective has."""
 
     NEEDS: tuple[str, ...]  # readers of Inputs that must be given: features, triplets, labels
+    # TAKES, where there is one, names those that may be given.
     SEPARATES: bool  # whether the net is a separator and the features are waveforms
     UNIT_LENGTH: bool  # whether embeddings are written with length one
     HEAD: Head | None  # what a model file says of its head, None where nothing needs to be said
@@ -83,6 +84,7 @@ class Task(Protocol):
 
     # Objective(encoder, inputs, options), a torch module that holds heads and loss: `objective(batch, progress)`
     # returns a scalar and figures to log by name, where progress runs from 0 to 1 and is all that a schedule needs.
+    # `objective.remark(figures)`, where there is one, returns a line about the last figures, or an empty one.
     Objective: Callable[[Any, Inputs, Any], Any]
 
 
@@ -96,6 +98,16 @@ def load(name: str) -> Task:
     if name not in OBJECTIVES:
         raise ValueError(f"no objective is called {name!r}; there are {', '.join(OBJECTIVES)}")
     return cast(Task, importlib.import_module(f"soundssl.objectives.{name}"))
+
+
+def uses(name: str, role: str) -> bool:
+    """Return whether an objective needs or takes an input: features, triplets or labels.
+
+    >>> uses("triplet", "labels"), uses("contrastive", "triplets")
+    (True, False)
+    """
+    task = load(name)
+    return role in task.NEEDS or role in getattr(task, "TAKES", ())
 
 
 def separates(name: str) -> bool:

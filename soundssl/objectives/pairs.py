@@ -90,8 +90,13 @@ def check(options: Any, objective: str) -> None:
             f"background {options.background} and distance {options.distance} of the {objective} objective: a share "
             "between 0 and 1, and seconds that are not negative, are needed"
         )
-    # Each range is judged where it is used.
-    augmented(torch.zeros(1, WINDOW, WINDOW), PerExampleGenerator(torch.zeros(1)), options)
+    # Each range is judged where it is used. Whether a mask fits a window, the features say: see Recipe.
+    _try(options, max(WINDOW, options.mask_frames), max(WINDOW, options.mask_bands))
+
+
+def _try(options: Augmentation, frames: int, bands: int) -> None:
+    """Raise ValueError for augmentations that windows of so many frames and bands cannot have."""
+    augmented(torch.zeros(1, frames, bands), PerExampleGenerator(torch.zeros(1)), options)
 
 
 def composition(options: Augmentation) -> list[str]:
@@ -119,11 +124,13 @@ def log_scale(features: Features) -> augment.LogScale:
 class Recipe:
     """Say how a batch of pairs becomes two views: backgrounds as the pairs say, then an objective's own augmentation.
 
-    `copy` is a number of the objective: two of them which share a batch see different copies of it.
+    `copy` is a number of the objective: two of them which share a batch see different copies of it. Raises ValueError
+    for augmentations that do not fit the windows of the features.
     """
 
     def __init__(self, inputs: Inputs, options: Any, copy: int) -> None:
         self.scale, self.options, self.copy = log_scale(inputs.features), options, copy
+        _try(options, inputs.features.window, inputs.features.bands)
 
     def apply(self, batch: dict[str, Tensor]) -> list[Tensor]:
         """Return the views in float32: `window`, and `other` where there is one. Shape: each [batch, frames, bands]."""
@@ -140,7 +147,8 @@ class Recipe:
 class Pairs(torch.utils.data.Dataset):
     """Draw one pair a clip and epoch; what is drawn depends on seed, epoch and row alone.
 
-    A row is a clip that holds a window, and for `separated` one that has tracks. Tracks themselves are no rows.
+    A row is a clip that holds a window, and for `separated` one that has tracks. Tracks themselves are no rows. `notes`
+    count the clips whose two crops can only be the same window.
     Raises ValueError where there are too few.
     """
 
@@ -160,6 +168,10 @@ class Pairs(torch.utils.data.Dataset):
         found = np.unique(self.recording[self.rows])
         if len(found) < needed:
             raise ValueError(f"{len(found)} recordings hold a window; {self.options.views} needs {needed} or more")
+        single = np.count_nonzero(self.starts[self.rows] == 1)
+        crops = self.options.views in ("crops", "mixback")
+        same = f"{single} of {len(self.rows)} clips hold one window alone: their two crops are the same"
+        self.notes = [same] if crops and single else []
 
     def _find_tracks(self) -> None:
         """Put tracks in the order of mixture and processor, and find the processors of each mixture, and their tracks.

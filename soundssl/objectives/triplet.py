@@ -22,6 +22,7 @@ from soundssl.ops import augment, losses
 from soundssl.ops.augment import LogScale
 
 NEEDS = ("features", "triplets")
+TAKES = ("labels",)  # of supervised triplets
 SEPARATES = False
 UNIT_LENGTH = True  # embeddings are compared by their angle: `embed` writes them with length one
 HEAD = None
@@ -186,6 +187,15 @@ class Objective(nn.Module):
                 "negative_distance": (anchor - negative).square().sum(1).mean(),
             }
         return values.mean(), figures
+
+    def remark(self, figures: dict[str, float]) -> str:
+        """Return what a person should know of the last figures: that nothing was left to learn, or nothing."""
+        if figures["active"] > 0:
+            return ""
+        return (
+            "the loss ended at 0, no triplet of the last batch was active: nothing is left to learn from them; take a "
+            "larger margin, fallback hardest, or fewer steps"
+        )
 
     def _mine(self, anchor: Tensor, positive: Tensor, negative: Tensor, batch: dict[str, Tensor]) -> Tensor:
         candidates = device.gather(negative)

@@ -225,7 +225,7 @@ def mask(windows: Tensor, generator: PerExampleGenerator, frames: int = 20, band
     if frames < 1 or bands < 1 or count < 0 or frames - 1 > windows.shape[1] or bands - 1 > windows.shape[2]:
         raise ValueError(
             f"{count} masks of widths below {frames} frames and {bands} bands do not fit windows of "
-            f"{windows.shape[1]} x {windows.shape[2]}"
+            f"{windows.shape[1]} frames x {windows.shape[2]} bands"
         )
     hidden = torch.zeros(len(windows), 1, 1, dtype=torch.bool, device=windows.device)
     for axis, widest in ((1, frames), (2, bands)) * count:

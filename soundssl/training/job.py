@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from soundssl import device, files, models, objectives
-from soundssl.curriculum import Curriculum, Stage, settle
+from soundssl.curriculum import Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
 from soundssl.objectives import Inputs
 from soundssl.progress import SILENT, Progress
@@ -27,7 +27,7 @@ class Job:
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
     `init` to start from are files. `splits` chooses clips by their split, all by default. Raises Missing or FormatError
-    for files that are none, ValueError for a plan that cannot be meant.
+    for files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
     """
 
     def __init__(
@@ -42,6 +42,7 @@ class Job:
         splits: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
+        _refuse_unused(plan, {"triplets": triplets, "labels": labels})
         self.accelerator, self.seed, self.splits = accelerator, seed, splits
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
@@ -196,6 +197,14 @@ class Job:
                 progress.say(f"the head of {name} in {where} has other {' and '.join(different)}; it begins afresh")
                 del heads[name]
         return heads
+
+
+def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
+    """Refuse an input that no objective of a plan would read."""
+    names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
+    for role, path in given.items():
+        if path and not any(objectives.uses(name, role) for name in names):
+            raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
 
 
 def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:

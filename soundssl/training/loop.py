@@ -256,12 +256,23 @@ def train(
             if checkpoint.due():
                 save(number, step + 1, objective, optimizer)
 
+        for remark in _remarks(objective, line) if first < stage.steps else ():
+            say(remark)
         known = _grown(known, {name: _copied(tensors) for name, tensors in objective.heads().items()})
         if number + 1 < len(curriculum.stage):
             save(number + 1, 0, objective, None)
         elif time.monotonic() - checkpoint.saved > UNSAVED:
             save(number, stage.steps, objective, None)  # what comes after may take long, too
     return Outcome(known, finished=True)
+
+
+def _remarks(objective: MultiTaskLoss, line: dict[str, float]) -> Iterator[str]:
+    """Yield what the parts of a stage say of their last figures."""
+    for name, part in objective.parts.items():
+        remark: Any = getattr(part, "remark", None)
+        own = {key.removeprefix(f"{name}."): value for key, value in line.items() if key.startswith(f"{name}.")}
+        if remark is not None and (said := remark(own)):
+            yield f"{name}: {said}"
 
 
 def _as_is(batch: Any) -> Any:
