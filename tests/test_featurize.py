@@ -201,7 +201,7 @@ def test_nothing_but_bad_files_writes_nothing(tmp_path, call):
         ("{media}/none.wav", "none.wav does not exist; check the path"),
         ("{media} -o {media}", "media is a folder; name the file to write in it"),
         ("{media} -o {media}/none/f.h5", "none is not a folder; make it first"),
-        ("{media} -o {media}/0.wav", "0.wav is one of the inputs; name another output"),
+        ("{media} -o {media}/0.wav", "0.wav would be HDF5, not sound; name it 0.h5"),
         ("{media} --labels l.h5", "Invalid value for --labels: only --dataset knows classes"),
         ("{media} --root {media}", "Invalid value for --root: only --dataset csv"),
         ("{media} --dataset esc5", "Invalid value for --dataset: choose from esc50, csv, folders"),
