@@ -20,9 +20,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import sections
 
-from soundssl import SoundsslError, files, labelling, pictures
+from soundssl import SoundsslError, files, labelling
 from soundssl.evaluations import clusters as agreement
 from soundssl.evaluations import tagging
+from soundssl.labels import Index
+from soundssl.reports import pictures
 
 
 class Way(NamedTuple):
@@ -82,7 +84,7 @@ def skewed(label: np.ndarray, clips: np.ndarray, power: float, generator: np.ran
 def read(path: Path, labels: files.Labels, train: list[str], test: list[str], power: float, seed: int) -> Data:
     """Read an embeddings file and divide its windows; the seed draws the skew."""
     source = files.Embeddings(path)
-    of_clips = labels.of_clips(source.clips.key)
+    of_clips = Index(labels, source.clips.key).of_clips()
     if ((of_clips == 1).sum(1) != 1).any():
         raise SoundsslError(f"{labels.path} does not give every clip one class; this comparison needs that")
     label = of_clips.argmax(1)

@@ -19,6 +19,7 @@ import sections
 
 from soundssl import SoundsslError, files
 from soundssl.evaluations import clusters as agreement
+from soundssl.labels import Index
 
 VARIANTS = {
     "k-means, faiss": ["--method", "kmeans"],
@@ -46,7 +47,7 @@ def mixture(points: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def truth(embeddings: Path, labels: Path, splits: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Return the class of every window by its clip, and which windows are of the chosen splits."""
     source, known = files.Embeddings(embeddings), files.Labels(labels)
-    label = known.of_clips(source.clips.key).argmax(1)[source.clip]
+    label = Index(known, source.clips.key).of_clips().argmax(1)[source.clip]
     chosen = source.clips.in_splits(splits.split(",") if splits else None, embeddings)[source.clip]
     return label, chosen
 

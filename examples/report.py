@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from soundssl import SoundsslError, files, pictures
+from soundssl import SoundsslError, files
+from soundssl.evaluations.reading import clip_means
+from soundssl.labels import Index
+from soundssl.reports import pictures
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,7 +41,6 @@ TAGGERS = {
 }
 GAINING = "both"  # the row whose gain over log-mel is checked
 SIDES = {"log-mel": "log-mel", "categories": "learnt without labels"}  # what the picture sets side by side
-HOP = 0.96  # seconds between log-mel windows, the value of soundssl evaluate
 SHOWN = 400  # frames of a clip in the picture: 4 s
 NEIGHBOURS = 3  # on each side
 SEED = 0  # of the map
@@ -109,10 +111,10 @@ def test_clips(path: Path, labels: files.Labels) -> Clips:
     """Return the clips of the test split, each as the mean of its windows, in the order of their keys."""
     source = files.Features(path) if files.kind_of(path) == "features" else files.Embeddings(path)
     chosen = source.clips.in_splits(["test"], path)
-    vector, clip = files.read_windows(source, chosen, HOP, means=True)
+    vector, clip = clip_means(source, chosen)
     order = np.argsort(source.clips.key[clip].astype(str))
     clip, vector = clip[order], vector[order]
-    label = labels.of_clips(source.clips.key[clip])
+    label = Index(labels, source.clips.key[clip]).of_clips()
     names = np.array(labels.classes)[label.argmax(1)]
     return Clips(
         source.clips.key[clip], source.clips.recording[clip], names, vector / np.linalg.norm(vector, axis=1)[:, None]
@@ -215,7 +217,7 @@ def draw(folder: Path) -> None:
     sides = {row: test_clips(folder / name, labels) for row, name in names.items()}
     rows = len(np.unique(sides["log-mel"].name))
     below = 0.5 + 0.72 * rows
-    with pictures.drawn(folder / "report.png", 11, 5.2 + below) as figure:
+    with pictures.canvas(folder / "report.png", 11, 5.2 + below) as figure:
         above, under = figure.subfigures(2, 1, height_ratios=[5.2, below])
         draw_maps(above, sides)
         draw_neighbours(under, features, sides)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from soundssl import SoundsslError, models, objectives
+from soundssl.presets import in_force
 
 AUTO = "auto"
 
@@ -39,8 +40,9 @@ class Stage:
 class Curriculum:
     """Describe a whole training: the encoder or separator, and stages in which it and the heads live on.
 
-    `size` and `norm` are those of an encoder, `tracks` and `consistency` those of a separator. What is `auto` depends
-    on the device and on the model that a run starts from: see `settle`.
+    `size` and `norm` are those of an encoder, `tracks` and `consistency` those of a separator, `net` holds further
+    options of the net, as the Options of its module declares them. What is `auto` depends on the device and on the
+    model that a run starts from: see `settle`.
     """
 
     encoder: str = AUTO
@@ -49,10 +51,12 @@ class Curriculum:
     stage: tuple[Stage, ...] = ()
     tracks: int = 4
     consistency: Literal["predicted", "energy", "uniform"] = "predicted"
+    net: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as stored in a model's config."""
-        return asdict(self)
+        data = asdict(self)
+        return data if self.net else {name: value for name, value in data.items() if name != "net"}
 
 
 def from_toml(path: Path) -> Curriculum:
@@ -108,6 +112,8 @@ def _check_net(plan: Curriculum, where: str) -> None:
 def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> Curriculum:
     """Return a curriculum without `auto`: nets as in the model that a run starts from (its config), else by the device.
 
+    Raises ValueError for an option that the net does not have.
+
     >>> settle(from_data({"stage": [{"objective": {"triplet": {}}}]}), gpu=False).encoder
     'plain'
     """
@@ -120,7 +126,10 @@ def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> 
             options |= {key: net for key, net in nets.items() if key in known and options.get(key, AUTO) == AUTO}
         stages.append(dataclasses.replace(stage, objective=chosen))
     encoder = nets["encoder"] if plan.encoder == AUTO else plan.encoder
-    return dataclasses.replace(plan, encoder=encoder, stage=tuple(stages))
+    net = plan.net or (start.get("net", {}) if start and start["encoder"] == encoder else {})
+    net = _checked(models.options_type(encoder), net, f"the net {encoder}")
+    norm = net.pop("norm", plan.norm)
+    return dataclasses.replace(plan, encoder=encoder, norm=norm, net=net, stage=tuple(stages))
 
 
 def _nets_of(config: dict[str, Any]) -> dict[str, str]:
@@ -130,11 +139,11 @@ def _nets_of(config: dict[str, Any]) -> dict[str, str]:
         found |= {
             key: options[key] for options in stage["objective"].values() for key in models.SMALL if key in options
         }
-    return found
+    return {key: models.FORMER.get(net, net) for key, net in found.items()}
 
 
 def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
-    """Return a curriculum with other values for its net: encoder, size, norm, tracks or consistency."""
+    """Return a curriculum with other values for its net: encoder, size, norm, net, tracks or consistency."""
     return from_data({**plan.as_dict(), **values, "stage": [dataclasses.asdict(stage) for stage in plan.stage]})
 
 
@@ -156,8 +165,11 @@ def _stage(data: dict[str, Any], where: str) -> Stage:
         options = dict(options)
         weight = options.pop("weight", 1.0)
         here = f"objective {name} in {where}"
+        module = objectives.load(name)
+        options = _checked(module.Options, options, here)
+        preset = getattr(module, "PRESETS", {}).get(options.pop("preset", "none"), {})
         checked[name] = {
-            **_checked(objectives.load(name).Options, options, here),
+            **in_force(preset, options),
             "weight": _typed(float, weight, "weight", here),
         }
     return Stage(**{**values, "objective": checked})
@@ -197,7 +209,9 @@ def nearest(name: str, known: typing.Iterable[str]) -> str:
     """
     known = list(known)
     match = difflib.get_close_matches(name, known, n=1)
-    return ", which is not known; " + (f"did you mean {match[0]}?" if match else f"there are {', '.join(known)}")
+    return ", which is not known; " + (
+        f"did you mean {match[0]}?" if match else f"there are {', '.join(known) or 'none'}"
+    )
 
 
 def parse_value(text: str) -> Any:

@@ -10,7 +10,7 @@ import ctypes
 import datetime
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -72,19 +72,28 @@ class Accelerator:
             torch.distributed.barrier()
 
 
-@contextlib.contextmanager
-def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iterator[Accelerator]:
-    """Yield the accelerator of this process, in its process group when torchrun launched it; leave that at the end.
+def choose(name: str = "auto", precision: str = "auto") -> Accelerator:
+    """Return the accelerator of a process that is alone; threads and memory stay as its program has them.
 
     `name` is auto, cpu, cuda or cuda:N; `precision` auto, float32 or bfloat16. Raises ValueError for other names, and
     SoundsslError for a device that is not there.
     """
     device = _device(name)
-    dtype, why = _precision(device, precision)
+    return Accelerator(device, *_precision(device, precision))
+
+
+@contextlib.contextmanager
+def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iterator[Accelerator]:
+    """Yield the accelerator of this process, in its process group when torchrun launched it; leave that at the end.
+
+    Takes `name` and `precision` as `choose` does, and raises what it raises. `threads` of 0 takes every core.
+    """
+    alone = choose(name, precision)
+    device = alone.device
     if device.type == "cpu":
         # Before there are threads, which take it over: of a million clusters most powers are below the normal numbers.
         torch.set_flush_denormal(True)
-        torch.set_num_threads(threads or _cores())
+        torch.set_num_threads(threads or int(os.environ.get("OMP_NUM_THREADS") or 0) or cores())
         _keep_memory()
     rank, world_size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     if world_size > 1:
@@ -92,8 +101,9 @@ def start(name: str = "auto", precision: str = "auto", threads: int = 0) -> Iter
         torch.distributed.init_process_group(backend, timeout=datetime.timedelta(minutes=30))
     where = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else f"cpu, {_threads()}"
     processes = f", {world_size} processes" if world_size > 1 else ""
+    reason = f"computing on {where}{processes}, {alone.reason}"
     try:
-        yield Accelerator(device, dtype, f"computing on {where}{processes}, {why}", rank, world_size)
+        yield replace(alone, reason=reason, rank=rank, world_size=world_size)
     finally:
         if world_size > 1:
             torch.distributed.destroy_process_group()
@@ -104,9 +114,9 @@ def _threads() -> str:
     return f"{count} thread{'s' * (count > 1)}"
 
 
-def _cores() -> int:
-    given = int(os.environ.get("OMP_NUM_THREADS") or 0)
-    return given or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+def cores() -> int:
+    """Return the number of cores that this process may use, as the scheduler says where it can be asked."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _keep_memory() -> None:
@@ -115,6 +125,8 @@ def _keep_memory() -> None:
     Mapping and clearing the maps of a batch anew takes a third of a training step on a CPU. Other C libraries than
     glibc have no such call and need none.
     """
+    if os.name != "posix":
+        return
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
         for parameter, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, 2**31 - 1), (M_TOP_PAD, 2**29)):
@@ -151,11 +163,12 @@ def _precision(device: torch.device, precision: str) -> tuple[torch.dtype, str]:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return torch.bfloat16, "bfloat16 and channels-last because the card multiplies bfloat16"
         return torch.float32, "float32 because the card has no bfloat16"
-    able = torch.cpu.get_capabilities()
+    used = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    able = torch.cpu.get_capabilities() if used else {}  # oneDNN does it, unless ONEDNN_MAX_CPU_ISA says otherwise
     for flag, unit in (("amx_bf16", "AMX"), ("avx512_bf16", "AVX512-BF16")):
         if able.get(flag):
             return torch.bfloat16, f"bfloat16 and channels-last because the processor has {unit}"
-    return torch.float32, "float32 because the processor multiplies no bfloat16"
+    return torch.float32, "float32 because the processor, or oneDNN on it, multiplies no bfloat16"
 
 
 def gather(tensor: Tensor) -> Tensor:

@@ -1,11 +1,13 @@
 """Triplet samplers: from a layout of clips to recipes, without reading a frame (Jansen et al. 2018, section 2.2).
 
-A recipe names windows by their first frame and says how the positive is changed; realising it is the objective's work.
-Windows start at any frame, each start is as likely as another, and a negative never comes from the anchor's recording.
+A recipe names windows by their first frame and says how the positive is changed; the objective applies it.
+Windows start at any frame, or on a grid. Each start is as likely as another, and a negative never comes from the
+anchor's recording. Anchor and positive of a proximity triplet do not overlap unless that is asked for.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,23 +27,49 @@ class Options:
     max_shift: int = 10  # bands; time shifts take any value
     gain: float = 0.25  # share of the anchor's energy at which the negative is mixed in
     proximity: float = np.inf  # frames between anchor and positive, less than this
+    min_distance: float = -1  # frames between anchor and positive, at least; -1: a window, so that they do not overlap
+    grid: int = 1  # frames from one possible start of a window to the next
+
+    def steps(self) -> tuple[int, float]:
+        """Return the least and the largest distance of anchor and positive by proximity, in steps of the grid.
+
+        >>> Options(min_distance=50, proximity=101, grid=10).steps()
+        (5, 10)
+        """
+        least = self.window if self.min_distance == -1 else self.min_distance
+        reach = math.ceil(self.proximity / self.grid) - 1 if math.isfinite(self.proximity) else math.inf
+        return max(1, math.ceil(least / self.grid)), reach
 
 
 class Layout:
     """Lay all possible windows of some clips on one line, the windows of a recording side by side.
 
     `offset` [clips + 1] and `recording` [clips] are those of the features file; `clips` says which take part. A place
-    on the line, 0 … `total` - 1, stands for one window; `frame` gives its first frame.
+    on the line, 0 … `total` - 1, stands for one window; `frame` gives its first frame. Windows of a clip start `grid`
+    frames one after the other. `source` and `begin` [clips] say whose clock a clip is on, and at which frame of it the
+    clip begins; without them clips do not overlap.
     Raises ValueError where fewer than two recordings have a window.
     """
 
-    def __init__(self, offset: np.ndarray, recording: np.ndarray, window: int, clips: np.ndarray | None = None) -> None:
-        starts = np.maximum(np.diff(offset) - window + 1, 0)
+    def __init__(
+        self,
+        offset: np.ndarray,
+        recording: np.ndarray,
+        window: int,
+        clips: np.ndarray | None = None,
+        *,
+        grid: int = 1,
+        source: np.ndarray | None = None,
+        begin: np.ndarray | None = None,
+    ) -> None:
+        starts = -(-np.maximum(np.diff(offset) - window + 1, 0) // grid)
         if clips is not None:
             starts = np.where(clips, starts, 0)
         order = np.argsort(recording, kind="stable")
         order = order[starts[order] > 0]
-        self.clip, self.window = order, window
+        self.clip, self.window, self.grid = order, window, grid
+        self.source = np.arange(len(order)) if source is None else np.unique(source[order], return_inverse=True)[1]
+        self.begin = np.zeros(len(order), np.int64) if begin is None else begin[order]
         self.bound = np.concatenate([[0], np.cumsum(starts[order])]).astype(np.int64)
         self.first = offset[order].astype(np.int64)
         self.recording = recording[order]
@@ -64,11 +92,33 @@ class Layout:
     def frame(self, place: np.ndarray) -> np.ndarray:
         """Return the first frame of the window at each place."""
         row = self.row(place)
-        return self.first[row] + place - self.bound[row]
+        return self.first[row] + (place - self.bound[row]) * self.grid
 
-    def place(self, row: np.ndarray, frame: np.ndarray) -> np.ndarray:
-        """Return the place of the window that starts at `frame`, within clip `row` of this layout."""
-        return self.bound[row] + frame - self.first[row]
+    def beside(self, least: int) -> np.ndarray:
+        """Return the other rows that have windows less than `least` frames from windows of a row, on one clock.
+
+        Shape: [rows, most of them], -1 where there are fewer.
+        """
+        last = self.begin + (np.diff(self.bound) - 1) * self.grid
+        order = np.lexsort((self.begin, self.source))
+        source, begin, end = self.source[order], self.begin[order], last[order] + least
+        span = int(end.max() - begin.min()) + 1
+        furthest = np.maximum.accumulate(end + source * span) - source * span  # of the clips before, on the same clock
+        pairs = []
+        for ahead in range(1, len(order)):
+            same = source[ahead:] == source[:-ahead]
+            if not (same & (begin[ahead:] < furthest[:-ahead])).any():
+                break
+            found = np.flatnonzero(same & (begin[ahead:] < end[:-ahead]))
+            pairs += [np.stack([order[found], order[found + ahead]]), np.stack([order[found + ahead], order[found]])]
+        if not sum(pair.shape[1] for pair in pairs):
+            return np.full((len(order), 0), -1)
+        row, other = np.concatenate(pairs, axis=1)
+        row, other = row[by := np.argsort(row, kind="stable")], other[by]
+        number = np.arange(len(row)) - np.searchsorted(row, row)
+        table = np.full((len(order), int(number.max()) + 1), -1)
+        table[row, number] = other
+        return table
 
     def anywhere(self, count: int, generator: np.random.Generator) -> np.ndarray:
         """Draw places uniformly."""
@@ -123,45 +173,84 @@ def mixing(layout: Layout, count: int, options: Options, generator: np.random.Ge
 
 
 def proximity(layout: Layout, count: int, options: Options, generator: np.random.Generator) -> dict[str, np.ndarray]:
-    """Draw triplets whose positive is another window of the anchor's recording.
+    """Draw triplets whose positive is another window of the anchor's recording, `min_distance` away or more.
 
-    With a finite `proximity` both lie in one clip, fewer frames than that apart. Raises ValueError where no recording
-    has two windows.
+    With a finite `proximity` both lie in one clip, fewer frames than that apart. Clips of one clock that overlap, or
+    nearly, make no pairs with each other. Raises ValueError where no recording has two such windows.
     """
-    if np.isfinite(options.proximity):
-        anchor, positive = _near(layout, count, int(np.ceil(options.proximity)) - 1, generator)
-    else:
-        anchor = _draw_where(layout, layout.own_count > 1, count, generator)
-        row = layout.row(anchor)
-        positive = _other(anchor, layout.own_first[row], layout.own_count[row], generator)
+    least, reach = options.steps()
+    if reach < least:
+        raise ValueError(
+            f"anchor and positive must start less than {options.proximity:g} frames apart and {least * layout.grid} or "
+            "more; take a larger proximity or a smaller min_distance"
+        )
+    beside = layout.beside(least * layout.grid) if math.isinf(reach) else np.full((len(layout.clip), 0), -1)
+    anchor = _anchors(layout, _others(layout, beside) if math.isinf(reach) else None, least, count, generator)
+    row = layout.row(anchor)
+    first, end = layout.own_first[row], layout.own_first[row] + layout.own_count[row]
+    if math.isfinite(reach):
+        first, end = np.maximum(layout.bound[row], anchor - int(reach)), anchor + int(reach) + 1
+        end = np.minimum(layout.bound[row + 1], end)
+    own = np.stack([np.maximum(first, anchor - least + 1), np.minimum(end, anchor + least)], 1)
+    own[:, 0] = np.maximum(own[:, 0], layout.bound[row])
+    own[:, 1] = np.minimum(own[:, 1], layout.bound[row + 1])
+    positive = _outside(first, end, np.concatenate([own[:, None], _places(layout, beside[row])], 1), generator)
     return _recipes(layout, anchor, positive, layout.elsewhere(anchor, generator), "proximity")
 
 
-def _near(layout: Layout, count: int, reach: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    if reach < 1:
-        raise ValueError("anchor and positive must be allowed to lie at least one frame apart")
-    anchor = _draw_where(layout, np.diff(layout.bound) > 1, count, generator)
-    row = layout.row(anchor)
-    low = np.maximum(layout.bound[row], anchor - reach)
-    high = np.minimum(layout.bound[row + 1], anchor + reach + 1)
-    return anchor, _other(anchor, low, high - low, generator)
+def lonely(layout: Layout, options: Options) -> int:
+    """Return how many clips have no window that may be the anchor of a proximity triplet: they are too short."""
+    least, reach = options.steps()
+    others = _others(layout, layout.beside(least * layout.grid)) if math.isinf(reach) else None
+    return int((_allowed(layout, others, least) == 0).sum())
 
 
-def _draw_where(layout: Layout, rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw places uniformly from the clips that `rows` allows."""
-    allowed = np.where(rows, np.diff(layout.bound), 0)
+def _others(layout: Layout, beside: np.ndarray) -> np.ndarray:
+    """Return how many windows of the recording lie neither in a row nor in those beside it. Shape: [rows]."""
+    counts = np.diff(layout.bound)
+    near = np.where(beside >= 0, counts[beside], 0).sum(1)
+    return layout.own_count - counts - near
+
+
+def _allowed(layout: Layout, others: np.ndarray | None, least: int) -> np.ndarray:
+    """Return how many windows of each row may be anchors: all, or those with another `least` away in their own clip."""
+    counts = np.diff(layout.bound)
+    alone = np.where(counts >= 2 * least, counts, 2 * np.maximum(counts - least, 0))
+    return alone if others is None else np.where(others > 0, counts, alone)
+
+
+def _anchors(
+    layout: Layout, others: np.ndarray | None, least: int, count: int, generator: np.random.Generator
+) -> np.ndarray:
+    """Draw places uniformly from those that may be anchors; what may not lies in the middle of a clip."""
+    allowed, counts = _allowed(layout, others, least), np.diff(layout.bound)
     ends = np.cumsum(allowed)
     if not ends[-1]:
-        raise ValueError("no recording has two windows to make a positive pair of; give longer recordings")
+        raise ValueError(
+            f"no recording has two windows to make a positive pair of, {least * layout.grid} frames apart; give longer "
+            "recordings, or a smaller min_distance"
+        )
     drawn = generator.integers(0, ends[-1], count)
     row = np.searchsorted(ends, drawn, side="right")
-    return layout.bound[row] + drawn - (ends[row] - allowed[row])
+    number = drawn - (ends[row] - allowed[row])
+    middle = counts[row] - allowed[row]
+    return layout.bound[row] + number + np.where(number >= allowed[row] // 2, middle, 0)
 
 
-def _other(place: np.ndarray, first: np.ndarray, count: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Draw from `count` places from `first` on, but never `place` itself."""
-    drawn = first + generator.integers(0, count - 1)
-    return drawn + (drawn >= place)
+def _places(layout: Layout, rows: np.ndarray) -> np.ndarray:
+    """Return first place and end of the windows of rows, nothing at the end for -1. Shape: [n, m] to [n, m, 2]."""
+    low = np.where(rows >= 0, layout.bound[rows], layout.total)
+    return np.stack([low, np.where(rows >= 0, layout.bound[rows + 1], layout.total)], -1)
+
+
+def _outside(first: np.ndarray, end: np.ndarray, taken: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Draw places from `first` to `end` that lie in none of the ranges `taken` [n, m, 2], which do not overlap."""
+    taken = np.take_along_axis(taken, np.argsort(taken[..., :1], axis=1, kind="stable"), 1)
+    width = taken[..., 1] - taken[..., 0]
+    drawn = first + generator.integers(0, end - first - width.sum(1))
+    for column in range(taken.shape[1]):
+        drawn = drawn + np.where(drawn >= taken[:, column, 0], width[:, column], 0)
+    return drawn
 
 
 @dataclass(frozen=True)
@@ -217,10 +306,10 @@ def _ranges(layout: Layout, segments: Segments) -> np.ndarray:
     row_of = np.full(int(max(segments.row.max(initial=-1), layout.clip.max())) + 1, -1)
     row_of[layout.clip] = np.arange(len(layout.clip))
     row = row_of[segments.row]
-    half = layout.window // 2
+    half, grid = layout.window // 2, layout.grid
     first, last = layout.bound[row], layout.bound[row + 1]
-    low = np.clip(first + segments.low - half, first, last)
-    high = np.clip(first + segments.high - half, first, last)
+    low = np.clip(first - (half - segments.low) // grid, first, last)  # rounded up: the first window on the grid
+    high = np.clip(first - (half - segments.high) // grid, first, last)
     return np.where((row >= 0)[:, None], np.stack([low, np.maximum(high, low)], 1), 0)
 
 

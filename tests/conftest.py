@@ -24,6 +24,21 @@ import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
 
+from soundssl.dependencies import DependencyError  # noqa: E402
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """Skip a test whose net is built on a package that does not load here, with the line that a user would read.
+
+    test_dependencies says where all of them must.
+    """
+    try:
+        return (yield)
+    except DependencyError as error:
+        pytest.skip(str(error))
+
+
 RATE = 16000  # Hz
 CLASSES = ("tone", "chirp", "clicks", "noise")
 SECONDS = 3.0

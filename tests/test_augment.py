@@ -5,10 +5,16 @@ import math
 import pytest
 import torch
 
-from soundssl.ops.augment import FLOOR, add_noise, energies, mix, scale, translate
+from soundssl.ops.augment import FLOOR, VGGISH, LogScale, add_noise, amplify, mix, mix_back, translate
 from soundssl.ops.generators import half_normal
 
 BATCH, FRAMES, BANDS = 6, 24, 16
+SCALES = (
+    VGGISH,
+    LogScale(1.1e-8, "10", "power"),
+    LogScale(1e-4, "10", "magnitude"),
+    LogScale(0.01, "natural", "power"),
+)
 
 
 @pytest.fixture
@@ -25,15 +31,45 @@ def integers(*values):
     return torch.tensor((values * BATCH)[:BATCH])
 
 
-def test_energies_invert_the_logarithm_and_clamp(windows):
-    torch.testing.assert_close((energies(windows) + FLOOR).log(), windows)
-    assert energies(torch.tensor([[[-20.0]]])).item() == 0
+@pytest.mark.parametrize("scale", SCALES)
+def test_energies_invert_the_logarithm_and_clamp(scale):
+    cells = torch.rand(2, 3, 4, generator=torch.Generator().manual_seed(0)) * 3
+    written = (cells + scale.floor).log() / (1 if scale.logarithm == "natural" else math.log(10))
+    squared = cells.square() if scale.spectrum == "magnitude" else cells
+    torch.testing.assert_close(scale.cells(written), cells, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scale.energies(written), squared, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(scale.of_energies(squared.clone()), written, rtol=1e-4, atol=1e-4)
+    assert scale.energies(torch.tensor([[[-20.0]]])).item() == 0
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_a_share_of_energy_is_one_of_powers_whatever_the_front_end(scale):
+    """Two tones of one power in two halves: a background of share 0.05 lies 13 dB below, a mix of gain 0.25 6 dB."""
+    power = torch.zeros(2, 1, 8, 4)
+    power[0, ..., :2], power[1, ..., 2:] = 400.0, 9.0
+    own, other = (scale.of_energies(part.clone()) for part in power)
+    backed = scale.energies(mix_back(own, other, torch.tensor([0.05]), scale=scale))
+    assert 10 * math.log10(backed[..., 2:].sum() / backed[..., :2].sum()) == pytest.approx(-12.8, abs=0.1)
+    mixed = scale.energies(mix(own, other, torch.tensor([0.25]), scale))
+    assert 10 * math.log10(mixed[..., 2:].sum() / mixed[..., :2].sum()) == pytest.approx(-6.0, abs=0.1)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_noise_and_translation_keep_to_the_scale(scale):
+    cells = torch.rand(2, 8, 4, generator=torch.Generator().manual_seed(0)) + 1
+    windows = scale.windows(cells.clone())
+    noisy = scale.cells(add_noise(windows, torch.full((2,), 0.5), torch.arange(2), scale))
+    factor = 1 + 0.5 * half_normal(torch.arange(2), 32).view_as(cells)
+    torch.testing.assert_close(noisy, cells * factor, rtol=1e-3, atol=1e-3)
+    shifted = translate(windows, torch.zeros(2, dtype=torch.long), torch.ones(2, dtype=torch.long), scale)
+    assert float(scale.cells(shifted)[..., 0].max()) == pytest.approx(0, abs=1e-8)
+    torch.testing.assert_close(shifted[..., 1:], windows[..., :-1])
 
 
 def test_noise_only_adds_energy_by_the_stated_factor(windows):
     noisy = add_noise(windows, full(0.5), torch.arange(BATCH))
     assert (noisy >= windows - 1e-6).all()
-    factor = energies(noisy) / energies(windows)
+    factor = VGGISH.cells(noisy) / VGGISH.cells(windows)
     expected = 1 + 0.5 * half_normal(torch.arange(BATCH), FRAMES * BANDS).view_as(windows)
     torch.testing.assert_close(factor, expected, atol=1e-3, rtol=1e-3)
 
@@ -90,7 +126,7 @@ def test_translation_rolls_frames_and_lets_zero_energy_enter_at_the_bands(window
     floor = math.log(FLOOR)
     assert torch.equal(shifted[0, :, 2:], rolled[0, :, :-2]) and (shifted[0, :, :2] == floor).all()
     assert torch.equal(shifted[1, :, :-2], rolled[1, :, 2:]) and (shifted[1, :, -2:] == floor).all()
-    assert float(energies(shifted)[0, :, :2].max()) == pytest.approx(0, abs=1e-8)
+    assert float(VGGISH.energies(shifted)[0, :, :2].max()) == pytest.approx(0, abs=1e-8)
     assert (translate(windows, integers(0), integers(BANDS, -BANDS - 7)) == floor).all()
 
 
@@ -98,11 +134,11 @@ def test_mixing_adds_exactly_the_gain_times_the_energy(windows):
     others = windows.flip(0) * 0.5
     gain = torch.tensor([0.0, 0.25, 1.0, 2.0, 0.1, 0.25])
     mixed = mix(windows, others, gain)
-    before, after = (energies(part).sum((1, 2)) for part in (windows, mixed))
+    before, after = (VGGISH.energies(part).sum((1, 2)) for part in (windows, mixed))
     torch.testing.assert_close(after - before, gain * before, rtol=1e-4, atol=1e-2)
     assert torch.equal(mixed[0], windows[0])
-    added = energies(mixed)[2] - energies(windows)[2]
-    shape = energies(others)[2]
+    added = VGGISH.energies(mixed)[2] - VGGISH.energies(windows)[2]
+    shape = VGGISH.energies(others)[2]
     torch.testing.assert_close(added / added.sum(), shape / shape.sum(), rtol=1e-2, atol=1e-6)
 
 
@@ -114,8 +150,10 @@ def test_mixing_with_or_into_silence(windows):
 
 
 def test_scaling_multiplies_energies_and_one_is_identity(windows):
-    torch.testing.assert_close(scale(windows, full(1.0)), windows)
-    torch.testing.assert_close(energies(scale(windows, full(0.5))), 0.5 * energies(windows), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(amplify(windows, full(1.0)), windows)
+    torch.testing.assert_close(
+        VGGISH.energies(amplify(windows, full(0.5))), 0.5 * VGGISH.energies(windows), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_examples_do_not_see_each_other_and_inputs_stay(windows):
@@ -124,7 +162,7 @@ def test_examples_do_not_see_each_other_and_inputs_stay(windows):
     for change in (
         lambda part: translate(windows[part], shift[part], shift[part]),
         lambda part: mix(windows[part], others[part], gain[part]),
-        lambda part: scale(windows[part], gain[part]),
+        lambda part: amplify(windows[part], gain[part]),
         lambda part: add_noise(windows[part], gain[part], shift[part]),
     ):
         torch.testing.assert_close(change(slice(None))[2:4], change(slice(2, 4)))
@@ -133,7 +171,7 @@ def test_examples_do_not_see_each_other_and_inputs_stay(windows):
 
 def test_refusals_name_the_value(windows):
     with pytest.raises(ValueError, match=r"\[24, 16\]"):
-        scale(windows[0], full(1.0))
+        amplify(windows[0], full(1.0))
     with pytest.raises(ValueError, match=r"seeds has shape \[2\]"):
         add_noise(windows, full(0.5), torch.arange(2))
     with pytest.raises(ValueError, match=r"deviation is -0\.5"):
@@ -141,6 +179,6 @@ def test_refusals_name_the_value(windows):
     with pytest.raises(ValueError, match="gain is -1"):
         mix(windows, windows, full(-1.0))
     with pytest.raises(ValueError, match="gain is -1"):
-        scale(windows, full(-1.0))
+        amplify(windows, full(-1.0))
     with pytest.raises(ValueError, match="the others"):
         mix(windows, windows[:2], full(1.0))

@@ -9,18 +9,19 @@ from test_training import CLASSES, CLIPS, FRAMES, command, write_features
 
 from soundssl import curriculum, device, files, models, objectives, training
 from soundssl.objectives import classification
+from soundssl.progress import Progress
 
 NAMES = ["low", "middle", "high", "top"]
 
 
-def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None):
+def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None, names=NAMES):
     """Write labels of (clip, start, end) segments."""
     with files.create(path, "labels", inputs=[], made_from="toy", attributes={}) as sink:
         sink.write("label", label.astype(np.int8))
         sink.write("segment/key", [f"clip-{clip:02}" for clip, _, _ in segments])
         sink.write("segment/start", np.array([start for _, start, _ in segments], "f8"))
         sink.write("segment/end", np.array([end for _, _, end in segments], "f8"))
-        sink.write("class", NAMES)
+        sink.write("class", names)
         if weight is not None:
             sink.write("weight", np.asarray(weight, "f4"))
     return path
@@ -69,9 +70,57 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
         checkpoint, log = training.Checkpoint(tmp_path / "m", "x", 1e9), files.Log(None)
         heads = training.train(
             plan, encoder, inputs_of(toy), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
-        )
+        ).heads
     assert all(torch.equal(before[name], value) for name, value in encoder.state_dict().items())
     assert heads["classification"]["classifier.layers.0.weight"].abs().sum() > 0
+
+
+def test_a_frozen_encoder_is_standardised_by_the_training_windows(toy):
+    """Embeddings far from the origin and of little spread: without it the classifier finds next to nothing."""
+    torch.manual_seed(0)
+    encoder = models.build("plain", 8)
+    with torch.no_grad():
+        encoder.backbone.projection.weight *= 1e-2
+        encoder.backbone.projection.bias.copy_(torch.arange(8.0))
+    learnt = {}
+    for scaled in (True, False):
+        torch.manual_seed(0)
+        options = classification.Options(freeze=True, standardise=scaled)
+        objective = classification.Objective(encoder, inputs_of(toy), options).train()
+        examples = classification.Examples(inputs_of(toy), options, 0)
+        batch = examples.__getitems__([(0, row) for row in range(CLIPS)])
+        optimizer = torch.optim.Adam(objective.classifier.parameters(), 1e-2)
+        for _ in range(60):
+            loss, figures = objective(batch, 0.0)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        learnt[scaled] = float(figures["correct"])
+        with torch.no_grad():
+            vectors = encoder.eval()(batch["window"].float())
+        mean, deviation = (vectors.mean(0), vectors.std(0, correction=0)) if scaled else (torch.zeros(8), torch.ones(8))
+        assert torch.allclose(objective.classifier.mean, mean, atol=1e-4)
+        assert torch.allclose(objective.classifier.deviation, deviation, rtol=1e-2)
+    assert learnt[True] >= learnt[False] + 0.2
+    free = classification.Objective(encoder, inputs_of(toy), classification.Options())
+    assert not free.classifier.mean.any() and (free.classifier.deviation == 1).all(), "what learns scales itself"
+
+
+def test_a_dimension_that_never_changes_is_not_scaled():
+    classifier = classification.Classifier(2, 3)
+    classifier.standardise(torch.tensor([[5.0, 1.0], [5.0, 3.0]]))
+    assert classifier.mean.tolist() == [5.0, 2.0] and classifier.deviation.tolist() == [1.0, 1.0]
+
+
+def test_the_state_of_a_classifier_of_before_is_taken():
+    before = classification.Classifier(3, 2)
+    state = {name: value for name, value in before.state_dict().items() if "layers" in name}
+    now = classification.Classifier(3, 2)
+    now.standardise(torch.randn(5, 3))
+    now.load_state_dict(state)
+    assert torch.equal(now(torch.eye(3)), before(torch.eye(3)))
+    with pytest.raises(RuntimeError, match=r"layers\.0\.bias"):
+        now.load_state_dict({name: value for name, value in state.items() if "bias" not in name})
 
 
 def test_windows_lie_in_their_segments(toy, tmp_path):
@@ -122,6 +171,40 @@ def test_the_command_line_trains_embeds_probabilities_and_goes_on_from_a_model(t
     assert np.allclose(found.embedding[:].sum(1), 1, atol=1e-5)
     plain = command(["train", toy[0], *net, "--triplets", toy[1], "-o", tmp_path / "x.safetensors"], check=False)
     assert plain.returncode == 4 and "holds labels, not triplets" in plain.stderr
+
+
+def test_a_head_of_other_classes_begins_afresh(toy, tmp_path):
+    segments = [(clip, 0.0, np.inf) for clip in range(CLIPS)]
+    with device.start("cpu", "float32", 1) as accelerator:
+        plan = {"size": 8, "norm": "group", "encoder": "plain"}
+        stage = {"steps": 1, "batch_size": 4, "learning_rate": 0.0}
+
+        def train(output, labels, init=None, **options) -> list[str]:
+            stages = [{**stage, "objective": {"classification": options}}]
+            said: list[str] = []
+            teller = type("Teller", (Progress,), {"say": lambda self, message: said.append(message)})()
+            built = curriculum.from_data({**plan, "stage": stages})
+            job = training.Job(built, toy[0], accelerator, labels=labels, init=init, seed=int(init is not None))
+            assert job.run(output, progress=teller)
+            return said
+
+        assert train(tmp_path / "one.safetensors", toy[1]) == []
+        assert train(tmp_path / "same.safetensors", toy[1], tmp_path / "one.safetensors") == []
+        label = np.eye(CLASSES)[np.arange(CLIPS) % CLASSES]
+        other = write_labels(tmp_path / "l.h5", segments, label, names=NAMES[::-1])
+        said = train(tmp_path / "other.safetensors", other, tmp_path / "one.safetensors")
+        assert said == [
+            "the head of classification in "
+            + str(tmp_path / "one.safetensors")
+            + " has other classes; it begins afresh"
+        ]
+        said = train(tmp_path / "wide.safetensors", toy[1], tmp_path / "one.safetensors", hidden=3)
+        assert len(said) == 1 and "has other hidden; it begins afresh" in said[0]
+    one, same, other = (files.read_model(tmp_path / f"{name}.safetensors") for name in ("one", "same", "other"))
+    name = "head.classification.classifier.layers.0.weight"
+    assert np.array_equal(one.tensors[name], same.tensors[name])
+    assert not np.array_equal(one.tensors[name], other.tensors[name])
+    assert other.config["heads"]["classification"]["classes"] == NAMES[::-1]
 
 
 def test_an_objective_says_what_it_lacks(toy, tmp_path):

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from soundssl import curriculum, device, files, models, objectives, training
-from soundssl.models.scorer import Scorer
 from soundssl.objectives import coincidence
+from soundssl.objectives.coincidence import Scorer
 from soundssl.ops.spectrogram import FrontEnd
 
 CLASSES, RECORDINGS, SECONDS, SIDE = 4, 16, 4, 32
@@ -98,14 +98,17 @@ def moment(source: files.Features, frame: int) -> tuple[str, int]:
     return source.clips.source[clip], int(source.clips.start[clip] * 100) + frame - int(source.offset[clip])
 
 
-@pytest.mark.parametrize("delta", [0.05, 1.0, 3.0, 10.0, np.inf])
+@pytest.mark.parametrize(
+    ("delta", "least"), [(0.05, 0.0), (1.0, -1.0), (1.0, 0.5), (3.0, -1.0), (10.0, -1.0), (np.inf, -1.0), (np.inf, 0.0)]
+)
 @pytest.mark.parametrize("which", ["videos", "cut"])
-def test_windows_of_a_pair_are_two_of_one_recording_less_than_delta_apart(which, delta, request):
+def test_windows_of_a_pair_are_two_of_one_recording_apart_but_less_than_delta(which, delta, least, request):
     path = request.getfixturevalue(which)
     source, reached = files.Features(path), []
-    for pair in drawn(examples_of(path, delta=delta)):
+    apart = 96 if least < 0 else max(1, 100 * least)
+    for pair in drawn(examples_of(path, delta=delta, min_distance=least)):
         (here, at), (there, then) = moment(source, pair["window"]), moment(source, pair["other"])
-        assert here == there and 0 < abs(at - then) < 100 * delta
+        assert here == there and apart <= abs(at - then) < 100 * delta
         reached.append(abs(at - then))
     longest = (12 if which == "cut" else 4) * 100 - 96
     assert max(reached) > 0.8 * min(100 * delta, longest) - 2, "the whole time scale is used"
@@ -114,7 +117,7 @@ def test_windows_of_a_pair_are_two_of_one_recording_less_than_delta_apart(which,
 def test_overlapping_clips_never_give_the_same_moment_twice(tmp_path):
     starts = np.tile([0.0, 2.0], RECORDINGS)
     source = files.Features(write_videos(tmp_path / "f.h5", clips_each=2, start=starts))
-    pairs = drawn(examples_of(tmp_path / "f.h5", delta=0.03), 60)
+    pairs = drawn(examples_of(tmp_path / "f.h5", delta=0.03, min_distance=0.0), 60)
     assert all(moment(source, pair["window"]) != moment(source, pair["other"]) for pair in pairs)
     clips = [
         [np.searchsorted(source.offset, pair[name], side="right") for name in ("window", "other")] for pair in pairs
@@ -184,7 +187,7 @@ def test_only_chosen_clips_are_drawn_and_mixed_windows_are_of_other_recordings(c
 
 def test_recordings_without_a_pair_have_no_row(tmp_path):
     path = write_videos(tmp_path / "f.h5", lengths={0: 50, 1: 96, 2: 97})
-    sounds, pictures = examples_of(path), examples_of(path, modality="image")
+    sounds, pictures = examples_of(path, min_distance=0.0), examples_of(path, modality="image")
     assert len(sounds) == RECORDINGS - 2 and len(pictures) == RECORDINGS - 1
     drawn(sounds, 5), drawn(pictures, 5)
     with pytest.raises(ValueError, match="1 recordings hold a pair that coincides"):
@@ -199,12 +202,12 @@ def test_misuse_is_named(videos, tmp_path):
         examples_of(videos, delta=0.005)
     with pytest.raises(ValueError, match=r"alpha of the coincidence objective is 2\.0"):
         examples_of(videos, alpha=2.0)
-    with pytest.raises(ValueError, match="no image tower 'vgg19'; there are folded"):
+    with pytest.raises(ValueError, match="no image tower 'vgg19'; there are space-to-depth"):
         models.build_image("vgg19")
     with pytest.raises(ValueError, match="'resnet50' has no group norm"):
         models.build_image("resnet50", norm="group")
     with pytest.raises(ValueError, match=r"images are torch.float32 \[1, 3, 32, 32\]"):
-        models.build_image("folded")(torch.zeros(1, 3, 32, 32))
+        models.build_image("space-to-depth")(torch.zeros(1, 3, 32, 32))
 
 
 def objective_of(path: Path, size: int = 8, **options) -> coincidence.Objective:
@@ -266,7 +269,7 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
         heads.append(
             training.train(
                 plan, encoder, inputs_of(videos), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
-            )["coincidence"]
+            ).heads["coincidence"]
         )
     kept = [name for name in heads[0] if name.startswith("image")]
     assert kept and all(torch.equal(heads[0][name], heads[1][name]) for name in kept)
@@ -289,8 +292,10 @@ def test_changed_windows_keep_the_louder_sound(videos):
     objective(batch, 0.0)
     plain = torch.cat([batch["window"], batch["other"]]).float()
     assert (heard[0] >= plain - 1e-3).all() and not torch.equal(heard[0], plain)
-    added = heard[0].exp().sum((1, 2)) / plain.exp().sum((1, 2))
-    assert (added <= 1 + 0.5).all()
+    energy = [objective.recipe.scale.energies(part).sum((1, 2)) for part in (heard[0], plain)]
+    gain = batch["gain"].T.flatten()
+    torch.testing.assert_close(energy[0], (1 + gain) * energy[1], rtol=1e-3, atol=1e-2)
+    assert (gain <= 0.5).all() and gain.max() > 0
 
 
 class Profile(torch.nn.Module):

@@ -54,6 +54,7 @@ USAGE = {
     "value of another type": (["train", "a.h5", "--steps", "many"], "'--steps'"),
     "value out of range": (["train", "a.h5", "--steps", "0"], "'--steps'"),
     "unknown sampler": (["sample-triplets", "a.h5", "--sampler", "jiont"], "choose from noise, translation"),
+    "unknown list": (["train", "--list", "nets"], "choose from objectives, encoders, separators"),
     "unknown objective to describe": (["train", "--describe", "tripel"], "choose from "),
 }
 MISSING = {
@@ -221,3 +222,14 @@ def test_a_slow_first_step_is_not_expected_again():
     for second in range(26, 60, 6):
         pace.add(1, float(second))
         assert pace.rate() == "6.0 s/step"
+
+
+def test_advice_about_memory_goes_with_a_lack_of_memory_alone():
+    from soundssl.commands import _fact
+    from soundssl.files import Missing
+
+    advice = "a smaller --batch-size takes less"
+    for path in ("out of memory/f.h5", "can't allocate memory.h5"):
+        assert advice not in _fact(Missing(f"{path} does not exist; check the path")), "a path may say what it likes"
+    lacking = (MemoryError("8 GiB"), RuntimeError("CUDA out of memory. Tried"), RuntimeError("can't allocate memory"))
+    assert all(_fact(error).endswith(advice) for error in lacking)

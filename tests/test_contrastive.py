@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from test_coincidence import Profile, write_videos
 
-from soundssl import curriculum, device, files, models, objectives, training, views
+from soundssl import curriculum, device, files, models, objectives, training
 from soundssl.objectives import coincidence, contrastive
+from soundssl.objectives.pairs import Pairs, PairSampling, Recipe, composition
 
 MIXTURES, PROCESSORS, TRACKS, SECONDS, CLASSES = 16, 2, 3, 4, 4
 PAIRED, VIEWS = ("contrastive", "coincidence"), ("window", "other")  # objectives that share pairs; both of a pair
@@ -83,11 +84,11 @@ def inputs_of(path: Path, chosen=None) -> objectives.Inputs:
     return objectives.Inputs(features, np.ones(len(features.clips), bool) if chosen is None else chosen)
 
 
-def pairs_of(path: Path, chosen=None, seed=0, **options) -> views.Pairs:
+def pairs_of(path: Path, chosen=None, seed=0, **options) -> Pairs:
     return contrastive.Examples(inputs_of(path, chosen), contrastive.Options(**options), seed)
 
 
-def drawn(pairs: views.Pairs, epochs: int = 30) -> list[dict]:
+def drawn(pairs: Pairs, epochs: int = 30) -> list[dict]:
     return [{"row": row, **pairs._draw(epoch, row)} for epoch in range(epochs) for row in range(len(pairs))]
 
 
@@ -192,27 +193,46 @@ def test_misuse_is_named(clips, separated):
         coincidence.settle(coincidence.Options(views="crops", shift=3))
 
 
+def test_masks_are_checked_against_the_windows_of_the_features(clips):
+    inputs = inputs_of(clips)
+    inputs.features.attributes["window_frames"] = 110
+    for module in (contrastive, coincidence):
+        encoder = models.build("plain", 8, norm="group")
+        module.Objective(encoder, inputs, module.Options(augment="masks", mask_frames=100))
+        for wide in ({"mask_bands": 80}, {"mask_frames": 112}):
+            with pytest.raises(ValueError, match="do not fit windows of 110 frames x 64 bands"):
+                module.Objective(encoder, inputs, module.Options(augment="masks", **wide))
+        module.Objective(encoder, inputs, module.Options(augment="noise", mask_bands=80))
+
+
+def test_crops_that_can_only_be_the_same_window_are_counted(tmp_path):
+    path = write_videos(tmp_path / "f.h5", images=False, lengths={0: 96, 1: 96, 2: 97})
+    said = ["2 of 16 clips hold one window alone: their two crops are the same"]
+    assert pairs_of(path, views="crops").notes == pairs_of(path).notes == said
+    assert pairs_of(path, views="same").notes == [] == pairs_of(path, np.arange(MIXTURES) > 1).notes
+
+
 def test_a_preset_has_the_last_word():
     scenes = contrastive.settle(contrastive.Options(preset="sound-scenes", views="crops", augment="blur", hidden=7))
-    assert (scenes.views, views.composition(scenes), scenes.hidden) == ("separated", ["masks"], 7)
+    assert (scenes.views, composition(scenes), scenes.hidden) == ("separated", ["masks"], 7)
     masks = contrastive.settle(contrastive.Options(preset="sound-events-masks", temperature=3.0))
-    assert views.composition(masks) == ["crop", "masks"] and masks.temperature == 0.2
+    assert composition(masks) == ["crop", "masks"] and masks.temperature == 0.2
     assert contrastive.settle(contrastive.Options(preset="sound-events")) == contrastive.Options(preset="sound-events")
 
 
 # ---------------------------------------------------------------- views on the device
 
 
-def test_views_are_changed_apart_and_each_objective_has_its_own_copy(clips):
+def test_views_are_augmented_apart_and_each_objective_has_its_own_copy(clips):
     inputs, pairs = inputs_of(clips), pairs_of(clips, views="same")
     batch = pairs.__getitems__([(0, 0), (0, 5), (1, 2)])
     options = contrastive.Options(views="same", augment="crop,masks,noise,blur,time,band,reversal,compression")
-    first, second = views.Realise(inputs, options, 1)(batch)
+    first, second = Recipe(inputs, options, 1).apply(batch)
     assert not torch.equal(first, second)
-    again = views.Realise(inputs, options, 1)({name: column[1:] for name, column in batch.items()})
+    again = Recipe(inputs, options, 1).apply({name: column[1:] for name, column in batch.items()})
     torch.testing.assert_close(again[0], first[1:])
-    assert not torch.equal(views.Realise(inputs, options, 2)(batch)[0], first)
-    plain = views.Realise(inputs, contrastive.Options(views="same", augment="none"), 1)(batch)
+    assert not torch.equal(Recipe(inputs, options, 2).apply(batch)[0], first)
+    plain = Recipe(inputs, contrastive.Options(views="same", augment="none"), 1).apply(batch)
     assert torch.equal(plain[0], batch["window"].float()) and torch.equal(plain[1], plain[0])
 
 
@@ -223,19 +243,23 @@ def as_double(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 def test_backgrounds_are_mixed_in_the_logarithm_and_floor_of_the_features(clips):
     inputs, batch = inputs_of(clips), pairs_of(clips).__getitems__([(0, 0), (0, 1), (0, 2)])
     options = contrastive.Options(augment="none")
-    natural = views.Realise(inputs, options, 1)(batch)
-    energy = [part.exp().sub(0.01).clamp(min=0).sum((1, 2)) for part in (natural[0], batch["window"].float())]
+    natural = Recipe(inputs, options, 1).apply(batch)
+    cells = [part.exp().sub(0.01).clamp(min=0) for part in (natural[0], batch["window"].float())]
+    energy = [part.square().sum((1, 2)) for part in cells]  # the cells of VGGish are magnitudes
     torch.testing.assert_close(energy[0], energy[1], rtol=1e-3, atol=1e-2)
-    inputs.features.attributes["logarithm"] = "10"
+    inputs.features.attributes["spectrum"] = "power"
+    powers = Recipe(inputs, options, 1).apply(batch)[0].exp().sub(0.01).clamp(min=0).sum((1, 2))
+    torch.testing.assert_close(powers, cells[1].sum((1, 2)), rtol=1e-3, atol=1e-2)
+    inputs.features.attributes |= {"logarithm": "10", "spectrum": "magnitude"}
     scaled = {name: column / np.log(10) if column.ndim == 3 else column for name, column in as_double(batch).items()}
-    ten = views.Realise(inputs, options, 1)(scaled)
+    ten = Recipe(inputs, options, 1).apply(scaled)
     torch.testing.assert_close(ten[0] * np.log(10), natural[0], rtol=1e-3, atol=1e-3)
 
 
 def test_augmentations_are_applied_in_the_order_they_are_named(clips):
     inputs, batch = inputs_of(clips), pairs_of(clips).__getitems__([(0, 0), (0, 1)])
     one, two = (
-        views.Realise(inputs, contrastive.Options(augment=names), 1)(batch)[0]
+        Recipe(inputs, contrastive.Options(augment=names), 1).apply(batch)[0]
         for names in ("noise,compression", "compression,noise")
     )
     assert not torch.equal(one, two)
@@ -290,19 +314,19 @@ def test_objectives_of_equal_pairs_share_their_batch_and_their_encoder(separated
     joint = {"contrastive": {**pair, "augment": "masks"}, "coincidence": {**pair, "augment": "masks", "weight": 0.5}}
     stage, inputs = plan_of({"objective": joint}), inputs_of(separated)
     torch.manual_seed(0)
-    mixture, examples = training.build_stage(stage, models.build("plain", 8, norm="group"), inputs, {}, 0)
+    loss_of_all, examples = training.build_stage(stage, models.build("plain", 8, norm="group"), inputs, {}, 0)
     assert examples["contrastive"] is examples["coincidence"]
     with device.start("cpu", "float32", 1) as accelerator:
         loaders = training.load(examples, 0, stage, 0, 0, accelerator, 0)
         assert list(loaders) == [("contrastive", "coincidence")]
         seen: dict[str, list] = {}
-        for name, part in mixture.parts.items():
-            assert part.encoder is mixture.encoder
+        for name, part in loss_of_all.parts.items():
+            assert part.encoder is loss_of_all.encoder
             part.register_forward_pre_hook(lambda module, given, name=name: seen.setdefault(name, []).append(given[0]))
         heard: list[torch.Tensor] = []
-        mixture.encoder.register_forward_pre_hook(lambda module, given: heard.append(given[0]))
-        optimizer = torch.optim.AdamW(mixture.parameters(), 1e-3)
-        loss, figures = training.take_step(mixture, optimizer, loaders, accelerator, 0.0)
+        loss_of_all.encoder.register_forward_pre_hook(lambda module, given: heard.append(given[0]))
+        optimizer = torch.optim.AdamW(loss_of_all.parameters(), 1e-3)
+        loss, figures = training.take_step(loss_of_all, optimizer, loaders, accelerator, 0.0)
     assert seen["contrastive"][0] is seen["coincidence"][0], "one batch"
     assert heard[0].shape == heard[1].shape and not torch.equal(*heard), "each its own copy"
     total = figures["contrastive.loss"] + 0.5 * figures["coincidence.loss"]
@@ -354,7 +378,7 @@ def test_two_processes_equal_one_of_twice_the_batch(separated, tmp_path):
 
 
 def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(separated, tmp_path):
-    """A joint stage of changes, mix-back and batch norm, its state saved at every step, ended by SIGKILL."""
+    """A joint stage of augmentation, mix-back and batch norm, its state saved at every step, ended by SIGKILL."""
     plan = tmp_path / "plan.toml"
     options = '{ views = "mixback", augment = "crop,masks,noise" }'
     stage = ["[[stage]]", "steps = 12", "batch_size = 4", *(f"objective.{name} = {options}" for name in PAIRED)]
@@ -399,6 +423,6 @@ def test_triplets_are_drawn_from_mixtures_alone(separated, tmp_path):
     assert all(source.recorded[clip_of(source, frame)] for frame in frames)
 
 
-def test_every_field_of_a_drawing_is_an_option_of_both():
+def test_every_field_of_pair_sampling_is_an_option_of_both():
     for module in (contrastive, coincidence):
-        assert {each.name for each in fields(views.Drawing)} <= {each.name for each in fields(module.Options)}
+        assert {each.name for each in fields(PairSampling)} <= {each.name for each in fields(module.Options)}

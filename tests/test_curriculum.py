@@ -2,7 +2,7 @@
 
 import pytest
 
-from soundssl import curriculum
+from soundssl import curriculum, objectives
 
 
 def stage(**keys) -> dict:
@@ -63,7 +63,7 @@ def test_settings_are_read_as_toml_or_text():
 PICTURES = {"stage": [{"objective": {"coincidence": {"modality": "image"}}}, {"objective": {"triplet": {}}}]}
 
 
-@pytest.mark.parametrize("gpu, encoder, tower", [(False, "plain", "folded"), (True, "resnet50", "resnet50")])
+@pytest.mark.parametrize("gpu, encoder, tower", [(False, "plain", "space-to-depth"), (True, "resnet50", "resnet50")])
 def test_nets_that_nobody_chose_are_chosen_by_the_device(gpu, encoder, tower):
     settled = curriculum.settle(curriculum.from_data(PICTURES), gpu)
     assert settled.encoder == encoder and settled.stage[0].objective["coincidence"]["tower"] == tower
@@ -77,3 +77,21 @@ def test_nets_go_on_as_the_model_has_them():
     before = curriculum.settle(curriculum.from_data(chosen), gpu=False).as_dict()
     after = curriculum.settle(curriculum.from_data(PICTURES), gpu=True, start=before)
     assert after.encoder == "vggish" and after.stage[0].objective["coincidence"]["tower"] == "vgg-small"
+
+
+@pytest.mark.parametrize(
+    ("name", "preset", "given", "kept"),
+    [
+        ("contrastive", "sound-events", {"temperature": 0.5, "views": "crops"}, {"hidden": 512, "noise": 0.01}),
+        ("contrastive", "sound-scenes", {"augment": "none"}, {"views": "separated", "masks": 2}),
+        ("coincidence", "correspondence", {"delta": 10.0, "tower": "auto"}, {"negatives": "random"}),
+    ],
+)
+def test_what_is_given_wins_over_a_preset_even_where_it_is_the_default(name, preset, given, kept):
+    plan = curriculum.from_data({"stage": [{"objective": {name: {"preset": preset, **given}}}]})
+    found = plan.stage[0].objective[name]
+    assert given.items() <= found.items() and kept.items() <= found.items()
+    module = objectives.load(name)
+    settled = module.settle(module.Options(**{key: value for key, value in found.items() if key != "weight"}))
+    assert all(getattr(settled, key) == value for key, value in {**kept, **given}.items() if value != "auto")
+    assert curriculum.replace(plan, {"size": 16}).stage == plan.stage

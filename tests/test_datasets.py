@@ -7,6 +7,7 @@ import pytest
 
 from soundssl import datasets
 from soundssl.datasets import Clip
+from soundssl.tables import TableError
 
 
 def make(folder, *names: str) -> None:
@@ -88,19 +89,19 @@ def test_a_table_gives_spans_classes_and_splits(tmp_path, change):
     path = tmp_path / "t.csv"
     path.write_text(text, "utf-8-sig" if change == "bom" else "utf-8")
     media = tmp_path / "media"
-    assert list(datasets.table(path, media)) == [
+    assert list(datasets.table.clips(path, media)) == [
         Clip("a.wav", media / "a.wav", 0.0, None, ("dog", "cat"), "r1", "1"),
         Clip("sub/b.wav@1.5-4", media / "sub/b.wav", 1.5, 4.0, None, "sub/b.wav", "2"),
         Clip("sub/b.wav@36000.125-36001.125", media / "sub/b.wav", 36000.125, 36001.125, ("cat",), "sub/b.wav", "2"),
         Clip("sub/b.wav@36000.126-", media / "sub/b.wav", 36000.126, None, ("cat",), "sub/b.wav", "2"),
         Clip("c.wav@0-0.5", media / "c.wav", 0.0, 0.5, ("dog",), "c.wav", ""),
     ]
-    assert next(iter(datasets.table(path))).path == tmp_path / "a.wav", "else relative to the table"
+    assert next(iter(datasets.table.clips(path))).path == tmp_path / "a.wav", "else relative to the table"
 
 
 def test_the_columns_have_other_names_too(tmp_path):
     (tmp_path / "t.csv").write_text(" filename , labels , fold \nx.wav, dog , 3\n")
-    assert list(datasets.table(tmp_path / "t.csv")) == [
+    assert list(datasets.table.clips(tmp_path / "t.csv")) == [
         Clip("x.wav", tmp_path / "x.wav", classes=("dog",), recording="x.wav", split="3")
     ]
 
@@ -108,54 +109,92 @@ def test_the_columns_have_other_names_too(tmp_path):
 @pytest.mark.parametrize(
     ("text", "fact"),
     [
-        ("name,class\nx,y\n", "t.csv has no column named path; its columns are name, class"),
-        ("path,class\na.wav,x\n ,y\n", "t.csv, line 3: the path is empty"),
-        ("path,start\na.wav,1\na.wav,soon\n", "t.csv, line 3: start and end are seconds, and .*, not 'soon'"),
-        ("path,start,end\na.wav,2,1\n", "t.csv, line 2: .* not '2', '1'"),
-        ("path,start\na.wav,-1\n", "t.csv, line 2: .* not '-1'"),
-        ("path,start\na.wav,nan\n", "t.csv, line 2: .* not 'nan'"),
+        ("name,class\nx,y\n", "t.csv line 1 has no column path or file or .*; its columns are name, class"),
+        ("path,class\na.wav,x\n ,y\n", "t.csv line 3: the path is empty"),
+        ("path,class\na.wav,dog,cat\n", "t.csv line 2 has 3 cells, its header 2; put a cell with a comma in quotes"),
+        ('path,class\na.wav,"dog\nb.wav,cat\n', "t.csv line 2 is no CSV: .*; look for a lone quotation mark"),
+        ('path,class\na.wav,"dog\nb.wav,cat"\n', "t.csv line 3: the class .* holds a line break; look for a lone"),
+        ("", "t.csv is empty; it needs a header and a row for each entry"),
+        ("path,start\na.wav,1\na.wav,soon\n", "t.csv line 3: start and end are seconds, and .*, not 'soon'"),
+        ("path,start,end\na.wav,2,1\n", "t.csv line 2: .* not '2', '1'"),
+        ("path,start\na.wav,-1\n", "t.csv line 2: .* not '-1'"),
+        ("path,start\na.wav,nan\n", "t.csv line 2: .* not 'nan'"),
     ],
 )  # fmt: skip
 def test_a_table_that_makes_no_sense_is_refused_by_its_line(tmp_path, text, fact):
     (tmp_path / "t.csv").write_text(text)
-    with pytest.raises(ValueError, match=fact):
-        list(datasets.table(tmp_path / "t.csv"))
+    with pytest.raises(TableError, match=fact):
+        list(datasets.table.clips(tmp_path / "t.csv"))
 
 
 def test_an_enormous_cell_is_refused_in_words(tmp_path):
     (tmp_path / "t.csv").write_text("path\n" + "x" * 200_000 + "\n")
-    with pytest.raises(ValueError, match=r"t\.csv, line 2: field larger than field limit.*UTF-8 CSV or TSV"):
-        list(datasets.table(tmp_path / "t.csv"))
+    with pytest.raises(TableError, match=r"t\.csv line 2 is no CSV: field larger than field limit"):
+        list(datasets.table.clips(tmp_path / "t.csv"))
 
 
 @pytest.mark.parametrize("place", ["meta/esc50.csv", "meta.csv"])
 def test_esc50(tmp_path, place):
-    make(tmp_path, place)
+    make(tmp_path, place, "audio/1-100032-A-0.wav")
     (tmp_path / place).write_text(
         "filename,fold,category,src_file\n1-100032-A-0.wav,1,dog,100032\n5-9-B-10.wav,5,rain,9\n"
     )
-    assert list(datasets.esc50(tmp_path)) == [
+    assert list(datasets.esc50.clips(tmp_path)) == [
         Clip("1-100032-A-0.wav", tmp_path / "audio/1-100032-A-0.wav", classes=("dog",), recording="100032", split="1"),
         Clip("5-9-B-10.wav", tmp_path / "audio/5-9-B-10.wav", classes=("rain",), recording="9", split="5"),
     ]
     (tmp_path / place).write_text("filename,fold,category\n1-100032-A.ogg,1,dog\n")
-    assert next(datasets.esc50(tmp_path)).recording == "100032"
+    assert next(datasets.esc50.clips(tmp_path)).recording == "100032"
     (tmp_path / place).write_text("filename,fold,category\nplain.ogg,1,dog\n")
-    with pytest.raises(ValueError, match=r"line 2: no column src_file, and 'plain.ogg' does not name its source"):
-        list(datasets.esc50(tmp_path))
+    with pytest.raises(TableError, match=r"line 2: no column src_file, and 'plain.ogg' does not name its source"):
+        list(datasets.esc50.clips(tmp_path))
     (tmp_path / place).write_text("filename,fold\na.wav,1\n")
-    with pytest.raises(ValueError, match="has no column category; its columns are filename,fold"):
-        list(datasets.esc50(tmp_path))
+    with pytest.raises(
+        TableError,
+        match="has no column category; its columns are filename, fold; give another layout as --dataset csv",
+    ):
+        list(datasets.esc50.clips(tmp_path))
 
 
-def test_esc50_without_its_table_names_the_remedy(tmp_path):
-    with pytest.raises(ValueError, match=r"neither meta/esc50.csv nor meta.csv; name the folder"):
-        list(datasets.esc50(tmp_path))
+def test_another_layout_than_that_of_esc50_names_the_remedy(tmp_path):
+    remedy = (
+        "name the folder that ESC-50 was unpacked into, or give another layout as --dataset csv TABLE --root FOLDER"
+    )
+    with pytest.raises(TableError, match=f"neither meta/esc50.csv nor meta.csv; {remedy}"):
+        list(datasets.esc50.clips(tmp_path))
+    (tmp_path / "meta.csv").write_text("filename,fold,category\n1-2-A.wav,1,dog\n")
+    with pytest.raises(TableError, match=f"has no folder audio; {remedy}"):
+        list(datasets.esc50.clips(tmp_path))
+    make(tmp_path, "audio/1-2-A.wav")
+    (tmp_path / "meta.csv").write_text("filename,fold,category\n1-2-A.wav,1,dog\n,2,cat\n")
+    with pytest.raises(TableError, match=r"meta.csv line 3: the filename is empty"):
+        list(datasets.esc50.clips(tmp_path))
+
+
+def test_esc50_as_a_spreadsheet_saved_it(tmp_path):
+    make(tmp_path, "audio/1-2-A.wav")
+    (tmp_path / "meta.csv").write_text('sep=;\n;;;\n"Filename";FOLD;Category;\n1-2-A.wav;1;;\n;;;\n', "utf-16")
+    wanted = Clip("1-2-A.wav", tmp_path / "audio/1-2-A.wav", recording="2", split="1")
+    assert list(datasets.esc50.clips(tmp_path)) == [wanted], "an empty category says nothing"
+
+
+def test_a_table_as_a_spreadsheet_saved_it(tmp_path):
+    text = '\r\n;;;\r\n"Path";LABEL;Start;End;\r\na.wav;"dog; cat";1,5;4,25;\r\n;;;;\r\n'
+    (tmp_path / "t.csv").write_bytes(text.encode("utf-16"))
+    clip = Clip("a.wav@1.5-4.25", tmp_path / "a.wav", 1.5, 4.25, ("dog", "cat"), "a.wav")
+    assert list(datasets.table.clips(tmp_path / "t.csv")) == [clip]
+    (tmp_path / "t.csv").write_bytes(b"path,end\na\xff.wav,inf\n")
+    assert [os.fsencode(clip.key) for clip in datasets.table.clips(tmp_path / "t.csv")] == [b"a\xff.wav"]
+
+
+def test_the_layout_names_every_header(tmp_path):
+    for column in (*datasets.table.PATH, *datasets.table.CLASS, *datasets.table.SPLIT, "recording", "start", "end"):
+        assert column in datasets.DATASETS["csv"]
 
 
 def test_a_folder_a_class(tmp_path):
     make(tmp_path, "dog/a.wav", "dog/deep/b.wav", "cat/a.wav", "loose.wav")
-    assert [(clip.key, clip.classes) for clip in datasets.folders(tmp_path)] == [
+    assert [(clip.key, clip.classes) for clip in datasets.folders.clips(tmp_path)] == [
         ("cat/a.wav", ("cat",)), ("dog/a.wav", ("dog",)), ("dog/deep/b.wav", ("dog",)), ("loose.wav", None),
     ]  # fmt: skip
 

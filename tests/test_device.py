@@ -1,5 +1,9 @@
 """Hardware: every choice has its reason, and in a world of one process gathering changes nothing."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -10,9 +14,32 @@ def test_the_precision_is_chosen_with_a_reason():
     with device.start("cpu", "auto", 1) as accelerator:
         able = torch.cpu.get_capabilities()
         native = bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+        native &= torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
         assert (accelerator.dtype == torch.bfloat16) == native
         assert "because" in accelerator.reason and "cpu, 1 thread" in accelerator.reason
         assert "\n" not in accelerator.reason
+
+
+@pytest.mark.parametrize("able", ["amx_bf16", "avx512_bf16"])
+def test_a_processor_that_multiplies_bfloat16_does_so_unless_onednn_is_told_not_to(able, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {able: True})
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    for allowed, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda allowed=allowed: allowed)
+        with device.start("cpu") as accelerator:
+            assert accelerator.dtype == dtype and "because" in accelerator.reason
+
+
+def test_an_instruction_set_without_bfloat16_chooses_float32():
+    words = "from soundssl import device\nwith device.start('cpu') as a: print(a.dtype, a.reason)"
+    run = subprocess.run(
+        [sys.executable, "-c", words],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.startswith("torch.float32 ") and "multiplies no bfloat16" in run.stdout
 
 
 def test_what_is_asked_for_is_taken():

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import device, files, models, objectives
+from soundssl import SoundsslError, device, files, models, objectives
 from soundssl.commands import main
+from soundssl.commands.embed import embed as embed_command
+from soundssl.embedding import Job
+from soundssl.model import Model
 
 SIZE = 8
 
@@ -129,3 +132,107 @@ def test_a_run_that_was_ended_goes_on_to_the_same_bytes(toy, model, tmp_path, mo
     assert calls[0] == 16 and len(calls) == batches - 3
     assert (tmp_path / name).read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
     assert not (tmp_path / f"{name}.parts").exists()
+
+
+def test_what_one_precision_began_another_does_not_go_on_with(toy, model, tmp_path, monkeypatch):
+    """Neither rows that are left, nor a finished output: `auto` stands for what it chose."""
+
+    def job(dtype: torch.dtype) -> Job:
+        accelerator = device.Accelerator(torch.device("cpu"), dtype, "")
+        return Job(files.Features(toy.features), Model(files.read_model(model), accelerator), hop=0.5, batch_size=16)
+
+    single, half, output = job(torch.float32), job(torch.bfloat16), tmp_path / "e.h5"
+    assert single.made_from != half.made_from
+
+    def stopped(self, network, windows, run=device.Accelerator.run):
+        if (tmp_path / "e.h5.parts" / "vectors").stat().st_size:
+            raise KeyboardInterrupt
+        return run(self, network, windows)
+
+    monkeypatch.setattr(device.Accelerator, "run", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        half.run(output)
+    monkeypatch.undo()
+    single.run(output)
+    single.run(tmp_path / "whole.h5")
+    assert (files.Embeddings(output).embedding[:] == files.Embeddings(tmp_path / "whole.h5").embedding[:]).all()
+    assert job(torch.float32).made_from == files.made_from(output) == single.made_from
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 40])
+def test_vectors_are_kept_by_whole_batches(tmp_path, count):
+    rows = np.random.default_rng(0).standard_normal((count, 3)).astype("f4")
+
+    def kept(made_from: str = "one", afresh: bool = False) -> files.Vectors:
+        return files.Vectors(tmp_path / "e.h5", made_from, (16, 3), "float32", afresh)
+
+    first = kept()
+    assert first.done == 0 and first.take() is None
+    for i in range(0, count, 16):
+        first.add(rows[i : i + 16])
+    with pytest.raises(SoundsslError, match="another run is writing"):
+        kept()
+    first.close()
+    again = kept()
+    assert again.done == count // 16 * 16
+    for i in range(0, again.done, 16):
+        assert np.array_equal(again.take(), rows[i : i + 16])
+    assert again.take() is None
+    again.close()
+    other = kept("another")
+    assert other.done == 0
+    other.close()
+    assert kept("another", afresh=True).done == 0
+    other.discard()
+    assert not (tmp_path / "e.h5.parts").exists()
+
+
+def test_the_function_of_the_command_is_called_from_python(toy, model, tmp_path, capsys):
+    embed_command([toy.features], model, tmp_path / "e.h5")
+    source, found = files.Features(toy.features), files.Embeddings(tmp_path / "e.h5")
+    assert len(found.clip) == len(source.grid(96, 96)[0]) and found.attributes["hop"] == 0.96
+    said = capsys.readouterr()
+    assert said.out == "" and f"{len(found.clip)} windows of {len(source.clips)} clips" in said.err
+    embed_command([toy.features], model, tmp_path / "e.h5")
+    assert "is up to date" in capsys.readouterr().err
+
+
+def test_raw_vectors_are_what_the_net_gives(toy, model, tmp_path, capsys):
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "e.h5", "--no-provenance") == 0
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "r.h5", "--raw") == 0
+    scaled, raw = files.Embeddings(tmp_path / "e.h5"), files.Embeddings(tmp_path / "r.h5")
+    trained, source = files.read_model(model), files.Features(toy.features)
+    windows = next(source.windows(96, 96, 20)).frames
+    with torch.no_grad():
+        given = models.restore(trained.config, trained.tensors).eval()(torch.from_numpy(windows).float()).numpy()
+    assert np.abs(raw.embedding[: len(windows)] - given).max() < 1e-4
+    length = np.linalg.norm(raw.embedding[:], axis=1)
+    assert np.abs(length - 1).min() > 1e-3, "or the test says nothing"
+    assert np.abs(raw.embedding[:] / length[:, None] - scaled.embedding[:]).max() < 1e-5
+    assert raw.attributes["raw"] == 1 and "raw" not in scaled.attributes
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "e.h5", "--no-provenance", "--raw") == 0
+    again = files.Embeddings(tmp_path / "e.h5").embedding[:]
+    assert np.array_equal(again, raw.embedding[:]), "an output of the other kind does not stand"
+    assert embed(toy.features, "-m", model, "-o", tmp_path / "n.h5", "--raw", "--layer", "projection") == 2
+    assert "of embeddings alone; leave out --raw" in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not (tmp_path / "n.h5").exists()
+
+
+def test_raw_and_scaled_vectors_are_not_joined(toy, model, tmp_path, capsys):
+    for part, more in (("1/2", []), ("2/2", ["--raw"])):
+        assert embed(toy.features, "-m", model, "-o", tmp_path / f"{part[0]}.h5", "--part", part, *more) == 0
+    assert embed(tmp_path / "1.h5", tmp_path / "2.h5", "-o", tmp_path / "e.h5") == 4
+    said = " ".join(capsys.readouterr().err.split())
+    assert "raw" in said and "join files that were made alike" in said
+
+
+def test_layers_are_refused_in_words(toy, model, tmp_path, capsys):
+    for layer, status, fact in (
+        ("logit", 2, "'logit' is not one of 'embedding', 'logits', 'probabilities', 'projection'"),
+        ("logits", 1, "the model has no classifier; train one with --objective classification"),
+        ("projection", 1, "the model has no projection; train one with --objective contrastive"),
+    ):
+        assert embed(toy.features, "-m", model, "-o", tmp_path / "e.h5", "--layer", layer) == status
+        said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+        assert fact in said, said
+    assert not (tmp_path / "e.h5").exists()

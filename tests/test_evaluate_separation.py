@@ -10,9 +10,10 @@ from separation_world import write_classes, write_waves
 from test_separate import write_separator
 
 from soundssl import files
-from soundssl.commands import main, mixing
+from soundssl.commands import main
 from soundssl.evaluations import separation as task
 from soundssl.ops import separation
+from soundssl.separation import mixtures
 
 OPTIONS = task.Options()
 
@@ -29,7 +30,7 @@ def test_perfect_tracks_in_any_order_score_perfectly():
     pair = sources()
     tracks = np.concatenate([pair[:, 1:], 0.0 * pair[:, :1], pair[:, :1]], 1)
     found = task.measure(pair, tracks, OPTIONS)
-    assert (found["si_snr_improvement"] > 60).all() and (found["single_track_improvement"] > 60).all()
+    assert (found["si_snr_improvement"] > 60).all() and (found["summed_tracks_improvement"] > 60).all()
     assert not found["over_separation"].any() and found["consistency_error"].max() < 1e-6
 
 
@@ -37,7 +38,7 @@ def test_the_mixture_as_every_track_gains_nothing():
     pair = sources()
     tracks = np.repeat(pair.sum(1, keepdims=True) / 4, 4, axis=1)
     found = task.measure(pair, tracks, OPTIONS)
-    for name in ("si_snr_improvement", "single_track_improvement"):
+    for name in ("si_snr_improvement", "summed_tracks_improvement"):
         assert found[name] == pytest.approx(np.zeros(6), abs=1e-6)
     assert (found["over_separation"] == 2).all()
 
@@ -46,8 +47,21 @@ def test_split_sources_are_summed_but_count_as_over_separated():
     pair, share = sources(), np.random.default_rng(1).uniform(0.3, 0.7, (6, 1, 4000)).astype("f4")
     tracks = np.concatenate([share * pair[:, :1], (1 - share) * pair[:, :1], pair[:, 1:]], 1)
     found = task.measure(pair, tracks, OPTIONS)
-    assert (found["si_snr_improvement"] > 60).all() and (found["over_separation"] == 1).all()
-    assert (found["single_track_improvement"] < found["si_snr_improvement"] - 20).all()
+    assert (found["summed_tracks_improvement"] > 60).all() and (found["over_separation"] == 1).all()
+    assert (found["si_snr_improvement"] < found["summed_tracks_improvement"] - 20).all(), "sums are not the headline"
+
+
+def test_mixtures_are_separated_too_little_enough_or_too_much():
+    """Tracks are heard re the quietest source: at -20 dB one of a hundredth of its energy just is."""
+    pair = sources(3)
+    pair[:, 1] *= 0.1
+    nothing = np.zeros_like(pair[:, 0])
+    one = [pair[0].sum(0), nothing[0], nothing[0]]
+    tracks = np.stack([one, [*pair[1], 0.09 * pair[1, 1]], [*pair[2], 0.11 * pair[2, 1]]])
+    found = task.measure(pair, tracks.astype("f4"), OPTIONS)
+    rates = [found[name].tolist() for name in ("under_separated", "equally_separated", "over_separated")]
+    assert rates == [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    assert value(task.evaluate([found], None, [], OPTIONS), "equally_separated") == pytest.approx(1 / 3)
 
 
 def test_what_is_lacking_is_told():
@@ -68,7 +82,7 @@ def test_both_assignments_are_the_best_of_all(count):
         best = torch.where((scores.mean(1) > best.mean(1))[:, None], scores, best)
     found = separation.assigned_si_snr(pair, tracks)
     assert torch.allclose(found, best, rtol=1e-6)
-    single = task.measure(pair.numpy(), tracks.numpy(), OPTIONS)["single_track_improvement"]
+    single = task.measure(pair.numpy(), tracks.numpy(), OPTIONS)["si_snr_improvement"]
     each = separation.si_snr(pair[:, :, None], tracks[:, None]).numpy()
     wanted = [
         max((row[0, a] + row[1, b]) / 2 for a, b in itertools.permutations(range(count), 2)) for row in each
@@ -132,9 +146,9 @@ def evaluate(*words: object) -> int:
 
 def test_excerpts_are_of_equal_energy(world):
     generator = np.random.default_rng(0)
-    drawn = mixing.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
+    drawn = mixtures.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
     assert set(drawn.pair.ravel()) <= set(range(6)) and (drawn.pair.sum(1) % 2 == 1).all()
-    batches = list(mixing.sources(drawn, 0.5, 2, generator))
+    batches = list(mixtures.sources(drawn, 0.5, 2, generator))
     assert [len(batch) for batch in batches] == [2, 2, 1] and batches[0].shape[1:] == (2, 8000)
     energy = np.square(np.concatenate(batches), dtype="f8").sum(2)
     assert energy[:, 0] == pytest.approx(energy[:, 1], rel=1e-5)
@@ -172,6 +186,6 @@ def test_silent_clips_are_named(tmp_path):
     made = write_tracks(tmp_path / "w.h5", {"a": np.zeros(16000, "f4"), "b": np.ones(16000, "f4")})
     source = files.Features(made)
     generator = np.random.default_rng(0)
-    assert mixing.excerpt(source, 3, 20000, generator).sum() == 16000
+    assert mixtures.excerpt(source, 3, 20000, generator).sum() == 16000
     with pytest.raises(Exception, match=r"w.h5: a is next to silent; leave it out, or give longer --seconds"):
-        mixing.excerpt(source, 0, 8000, generator)
+        mixtures.excerpt(source, 0, 8000, generator)

@@ -1,6 +1,7 @@
 """Evaluations: their contract, chance and perfect scores, and the rules of which pairs and neighbours count."""
 
 import dataclasses
+import inspect
 import math
 import subprocess
 import sys
@@ -11,7 +12,8 @@ import torch
 from sklearn.metrics import average_precision_score
 
 from soundssl import evaluations
-from soundssl.evaluations import knn, retrieval, shallow
+from soundssl.evaluations import knn, retrieval
+from soundssl.evaluations.table import Table
 from soundssl.ops import metrics, neighbors
 
 OF_EMBEDDINGS = ("retrieval", "knn", "shallow")
@@ -38,6 +40,12 @@ class Clips:
     def part(self, remainder: int) -> np.ndarray:
         return np.arange(len(self.label)) % 3 == remainder
 
+    def table(self, **sides) -> Table:
+        return Table(self.embedding, self.label, CLASSES, clip=self.clip, recording=self.recording, **sides)
+
+    def divided(self) -> Table:
+        return self.table(train=self.part(0), test=self.part(1), validation=self.part(2))
+
 
 def clips(separation: float, count: int = 240, seed: int = 0) -> Clips:
     """Windows scattered about a centre of their class, `separation` from the origin."""
@@ -52,16 +60,10 @@ def clips(separation: float, count: int = 240, seed: int = 0) -> Clips:
 
 def run(name: str, data: Clips, seed: int = 0, **chosen) -> list[dict]:
     """Run an evaluation with options fit for a test."""
-    module = evaluations.load(name)
-    arrays = data.embedding, data.clip, data.label
-    if name == "retrieval":
-        options = retrieval.Options(**({"per_class": 30} | chosen))
-        return module.evaluate(retrieval.clip_means(*arrays[:2], len(data.label)), data.label, CLASSES, options, seed)
-    if name == "knn":
-        everywhere = np.ones(len(data.label), bool)
-        return module.evaluate(*arrays, CLASSES, data.recording, everywhere, everywhere, knn.Options(**chosen), seed)
-    options = shallow.Options(**({"hidden": (16,), "epochs": 15, "batch_size": 32, "learning_rate": 1e-2} | chosen))
-    return module.evaluate(*arrays, CLASSES, data.part(0), data.part(1), data.part(2), options, seed)
+    few = {"hidden": (16,), "epochs": 15, "batch_size": 32, "learning_rate": 1e-2}
+    usual = {"retrieval": {"per_class": 30}, "knn": {}, "shallow": few}[name]
+    module, table = evaluations.load(name), data.divided() if name == "shallow" else data.table()
+    return module.evaluate(table, module.Options(**(usual | chosen)), seed)
 
 
 # The contract of every evaluation -------------------------------------------------------------------------------
@@ -112,7 +114,16 @@ def test_a_class_without_positives_is_skipped_and_counted(name):
     assert overall(rows)["mAP"]["count"] == 4 and list(of_classes(rows)) == CLASSES[:2] + CLASSES[3:]
 
 
-def test_tables_and_their_imports():
+@pytest.mark.parametrize("name", [name for name in evaluations.EVALUATIONS if name != "separation"])
+def test_every_evaluation_has_one_shape(name):
+    """Separation takes what was measured of mixtures, batch by batch."""
+    module = evaluations.load(name)
+    assert list(inspect.signature(module.evaluate).parameters) == ["table", "options", "seed"]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        module.Options().anything = 1
+
+
+def test_the_table_of_evaluations_and_its_imports():
     with pytest.raises(ValueError, match="no evaluation is called 'retreival': did you mean retrieval"):
         evaluations.load("retreival")
     with pytest.raises(ValueError, match="there are retrieval, knn, "):
@@ -143,7 +154,7 @@ def test_chance_of_a_hundred_and_a_hundred_is_that_of_the_paper():
     assert retrieval.chance(100, 100) == pytest.approx(4950 / 14950) == pytest.approx(0.331, abs=2e-4)
     vectors = np.random.default_rng(0).standard_normal((400, 64))
     label = (np.arange(400) < 200).astype(np.int8)[:, None]
-    mean = overall(retrieval.evaluate(vectors, label, ["x"], retrieval.Options(draws=5)))["mAP"]
+    mean = overall(retrieval.evaluate(Table(vectors, label, ["x"]), retrieval.Options(draws=5)))["mAP"]
     assert mean["chance"] == pytest.approx(0.3311, abs=1e-4)
     assert mean["value"] == pytest.approx(mean["chance"], abs=0.02)
 
@@ -167,7 +178,8 @@ def test_pairs_are_those_of_a_double_loop():
 
 def test_all_clips_silent_is_exactly_chance():
     label = np.array([[1]] * 6 + [[0]] * 9, np.int8)
-    mean = overall(retrieval.evaluate(np.zeros((15, 4)), label, ["x"], retrieval.Options(bootstrap=5)))["mAP"]
+    silent = Table(np.zeros((15, 4)), label, ["x"])
+    mean = overall(retrieval.evaluate(silent, retrieval.Options(bootstrap=5)))["mAP"]
     assert mean["value"] == pytest.approx(mean["chance"]) == pytest.approx(15 / (15 + 36))
 
 
@@ -192,9 +204,9 @@ def test_unknown_clips_change_nothing():
     generator = np.random.default_rng(0)
     vectors, label = generator.standard_normal((50, 6)), (generator.random((50, 2)) < 0.5).astype(np.int8)
     label[40:] = -1
-    rows = retrieval.evaluate(vectors, label, ["a", "b"])
+    rows = retrieval.evaluate(Table(vectors, label, ["a", "b"]))
     vectors[40:] = generator.standard_normal((10, 6))
-    assert retrieval.evaluate(vectors, label, ["a", "b"]) == rows
+    assert retrieval.evaluate(Table(vectors, label, ["a", "b"])) == rows
 
 
 def test_replicates_of_retrieval_pair_no_clip_with_itself():
@@ -217,27 +229,22 @@ def test_replicates_of_retrieval_pair_no_clip_with_itself():
     assert ones[0] == pytest.approx(retrieval.class_average_precision(vectors, positive, negative))
 
 
-def test_clip_means_leave_clips_without_windows_at_zero():
-    means = retrieval.clip_means(np.array([[1.0, 3.0], [3.0, 5.0], [7.0, 7.0]]), np.array([2, 2, 0]), 3)
-    assert means.tolist() == [[7.0, 7.0], [0.0, 0.0], [2.0, 4.0]]
-
-
 def test_malformed_retrieval_is_named():
     label = np.array([[1], [0]], np.int8)
     with pytest.raises(ValueError, match="none of 1 classes has two positive clips"):
-        retrieval.evaluate(np.eye(2), label, ["x"])
-    with pytest.raises(ValueError, match=r"do not fit: \[2, 2\] and \[2, 1\]"):
-        retrieval.evaluate(np.eye(2), label, ["x", "y"])
+        retrieval.evaluate(Table(np.eye(2), label, ["x"]))
+    with pytest.raises(ValueError, match=r"values \[2\] are no vectors"):
+        retrieval.evaluate(Table(np.ones(2), label, ["x"]))
     with pytest.raises(ValueError, match="1 clip vectors are not finite"):
-        retrieval.evaluate(np.array([[np.nan], [1.0]]), label, ["x"])
+        retrieval.evaluate(Table(np.array([[np.nan], [1.0]]), label, ["x"]))
     with pytest.raises(ValueError, match="needs per_class >= 2"):
-        retrieval.evaluate(np.eye(2), label, ["x"], retrieval.Options(per_class=1))
+        retrieval.Options(per_class=1)
 
 
 # Nearest neighbours ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("chosen", [{}, {"unit": "window"}, {"unit": "window", "k": 40, "vote": "majority"}])
+@pytest.mark.parametrize("chosen", [{}, {"level": "window"}, {"level": "window", "k": 40, "vote": "majority"}])
 def test_every_protocol_finds_separate_classes(chosen):
     rows = overall(run("knn", clips(40.0), **chosen))
     assert rows["accuracy"]["value"] == rows["balanced_accuracy"]["value"] == 1.0
@@ -246,18 +253,17 @@ def test_every_protocol_finds_separate_classes(chosen):
     assert chance["value"] == pytest.approx(0.2, abs=0.06)
 
 
-@pytest.mark.parametrize("unit", ["clip", "window"])
-def test_own_recording_is_never_a_neighbour(unit):
+@pytest.mark.parametrize("level", ["clip", "window"])
+def test_own_recording_is_never_a_neighbour(level):
     """Recordings are points far apart holding one class each, whose label only they carry: others cannot help."""
     recording = np.repeat(np.arange(10), 4)
     centre = 10.0 * np.random.default_rng(0).standard_normal((10, 6))
     label = np.eye(10, dtype=np.int8)[recording]
     names = [str(i) for i in range(10)]
-    everywhere = np.ones(40, bool)
-    arrays = centre[recording], np.arange(40), label, names
-    rows = knn.evaluate(*arrays, recording, everywhere, everywhere, knn.Options(unit=unit))
+    arrays = centre[recording], label, names
+    rows = knn.evaluate(Table(*arrays, recording=recording), knn.Options(level=level))
     assert overall(rows)["accuracy"]["value"] == 0.0
-    own = knn.evaluate(*arrays, np.arange(40), everywhere, everywhere, knn.Options(unit=unit, k=3))
+    own = knn.evaluate(Table(*arrays), knn.Options(level=level, k=3))
     assert overall(own)["accuracy"]["value"] == 1.0
 
 
@@ -281,17 +287,17 @@ def test_majority_of_majorities():
     embedding = np.concatenate([[[1, 0.02], [1, 0.03], [0.02, 1]], base])
     clip, label = np.array([0, 0, 0, 1, 2, 3, 4, 5, 6]), np.array([[1, 0]] * 4 + [[0, 1]] * 3, np.int8)
     owner, query = np.arange(7), np.arange(7) == 0
-    options = knn.Options(k=3, unit="window", vote="majority")
+    options = knn.Options(k=3, level="window", vote="majority")
     score, _ = knn.clip_scores(neighbors.unit(embedding), clip, label, owner, query, ~query, options)
     np.testing.assert_allclose(score[0], [2 / 3, 1 / 3], atol=1e-6)
-    rows = knn.evaluate(embedding, clip, label, ["x", "y"], owner, query, ~query, options)
+    rows = knn.evaluate(Table(embedding, label, ["x", "y"], clip=clip, test=query), options)
     assert overall(rows)["accuracy"]["value"] == 1.0
 
 
 def test_blocks_of_votes_do_not_matter(monkeypatch):
-    rows = run("knn", clips(1.0), unit="window")
+    rows = run("knn", clips(1.0), level="window")
     monkeypatch.setattr(knn, "VOTE_BLOCK", 35)
-    assert run("knn", clips(1.0), unit="window") == rows
+    assert run("knn", clips(1.0), level="window") == rows
 
 
 def test_zero_vectors_and_several_classes_a_clip_are_no_error():
@@ -304,118 +310,16 @@ def test_zero_vectors_and_several_classes_a_clip_are_no_error():
 
 def test_malformed_knn_is_named():
     data = clips(1.0, 10)
-    everywhere, nowhere = np.ones(10, bool), np.zeros(10, bool)
-    arrays = data.embedding, data.clip, data.label, CLASSES, data.recording
     with pytest.raises(ValueError, match="needs query and base clips, has 0 and 10"):
-        knn.evaluate(*arrays, nowhere, everywhere)
+        knn.evaluate(data.table(test=np.zeros(10, bool)))
     with pytest.raises(ValueError, match="1 query or base clips have no window"):
-        knn.evaluate(data.embedding[2:], data.clip[2:], *arrays[2:], everywhere, everywhere)
-    with pytest.raises(ValueError, match="10 clips and 4 classes do not fit"):
-        knn.evaluate(*arrays[:3], CLASSES[:4], data.recording, everywhere, everywhere)
-    with pytest.raises(ValueError, match="needs k >= 1"):
-        knn.evaluate(*arrays, everywhere, everywhere, knn.Options(k=0))
-    with pytest.raises(ValueError, match="need a clip number each"):
-        knn.evaluate(data.embedding, data.clip[1:], *arrays[2:], everywhere, everywhere)
-
-
-# Shallow classifier ---------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("hidden", [(), (16,), (16, 16)])
-def test_shallow_learns_and_reports_every_metric(hidden):
-    rows = overall(run("shallow", clips(4.0), hidden=hidden))
-    wanted = ["mAP", "AUC", "dprime", "dprime_of_mean_auc", "lwlrap", "top1", "top5", "skipped_classes"]
-    assert list(rows) == [*wanted, "training_clips"]
-    assert rows["mAP"]["value"] > 0.9 > 2 * rows["mAP"]["chance"] and rows["top1"]["value"] > 0.85
-    assert rows["top5"]["value"] == rows["top5"]["chance"] == 1.0 and rows["training_clips"]["value"] == 80.0
-    assert rows["top1"]["chance"] == pytest.approx(0.2)
-
-
-def test_a_few_labels_a_class_are_drawn_and_averaged():
-    data = clips(3.0)
-    few = run("shallow", data, per_class=3, draws=2)
-    assert overall(few)["training_clips"]["value"] == 15.0 and overall(few)["training_clips"]["count"] == 2
-    assert overall(run("shallow", data))["mAP"]["value"] > overall(few)["mAP"]["value"] > 0.4
-    drawn = shallow.draw_clips(data.label, data.part(0), 3, np.random.default_rng(0))
-    assert data.label[drawn].sum(axis=0).tolist() == [3] * 5 and not (drawn & ~data.part(0)).any()
-
-
-def test_test_labels_never_reach_training():
-    data, options = clips(1.0), shallow.Options(hidden=(), epochs=2, per_class=5, draws=1)
-    arrays, parts = (data.embedding, data.clip), (CLASSES, data.part(0), data.part(1), None, options)
-    mixed = data.label.copy()
-    mixed[~data.part(0)] = -1
-    mixed[data.part(1)] = np.roll(data.label[data.part(1)], 1, axis=0)
-    windows = [shallow.Windows(torch.from_numpy(data.embedding), data.clip, label) for label in (data.label, mixed)]
-    one, two = (shallow.fit(w, data.part(0), None, options, 3) for w in windows)
-    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
-    assert shallow.evaluate(*arrays, data.label, *parts) != shallow.evaluate(*arrays, mixed, *parts)
-
-
-def test_inputs_are_standardised_by_training_windows():
-    data = clips(2.0)
-    data.embedding[:, 3] = 7.0
-    windows = shallow.Windows(torch.from_numpy(data.embedding), data.clip, data.label)
-    rows = windows.of(data.part(0))
-    mean, deviation = shallow.moments(windows, rows)
-    np.testing.assert_allclose(mean, data.embedding[rows].mean(axis=0), atol=1e-5)
-    expected = data.embedding[rows].std(axis=0)
-    expected[3] = 1.0
-    np.testing.assert_allclose(deviation, expected, rtol=1e-4)
-    scaled = dataclasses.replace(data, embedding=data.embedding * 1000 - 5)
-    assert overall(run("shallow", scaled))["mAP"]["value"] == pytest.approx(
-        overall(run("shallow", data))["mAP"]["value"], abs=0.03
-    )
-
-
-def test_clip_scores_are_mean_probabilities_of_windows():
-    data = clips(1.0, 12)
-    windows = shallow.Windows(torch.from_numpy(data.embedding), data.clip, data.label)
-    network = shallow.fit(windows, data.part(0), None, shallow.Options(epochs=1), 0)
-    probability = network(windows.embedding).sigmoid().detach().numpy().reshape(12, 2, -1).mean(axis=1)
-    np.testing.assert_allclose(
-        shallow.clip_scores(network, windows, data.part(1)), probability[data.part(1)], rtol=1e-5
-    )
-
-
-def test_best_validation_epoch_is_kept_and_steps_bound(monkeypatch):
-    data = clips(1.0)
-    windows = shallow.Windows(torch.from_numpy(data.embedding), data.clip, data.label)
-    options = shallow.Options(hidden=(), epochs=50, patience=2, batch_size=16)
-    reached = iter([0.3, 0.9, 0.5, 0.4, 0.99])
-    seen = []
-
-    def score(network, *_):
-        seen.append([p.detach().clone() for p in network.parameters()])
-        return np.zeros((80, 5))
-
-    class Mean:
-        @property
-        def mean(self):
-            return next(reached)
-
-    monkeypatch.setattr(shallow, "clip_scores", score)
-    monkeypatch.setattr(shallow.metrics, "per_class", lambda *_: Mean())
-    network = shallow.fit(windows, data.part(0), data.part(1), options, 0)
-    assert len(seen) == 4
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), seen[1], strict=True))
-    bounded = dataclasses.replace(options, steps=10)  # one epoch of 160 windows is ten steps
-    network = shallow.fit(windows, data.part(0), None, bounded, 0)
-    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), seen[0], strict=True))
-
-
-def test_malformed_shallow_is_named():
-    data = clips(1.0, 30)
-    arrays = data.embedding, data.clip, data.label, CLASSES
-    train, test = data.part(0), data.part(1)
-    with pytest.raises(ValueError, match="10 test clips are in another part too"):
-        shallow.evaluate(*arrays, train, train)
-    with pytest.raises(ValueError, match="test must pick some of 30 clips: 0 of"):
-        shallow.evaluate(*arrays, train, np.zeros(30, bool))
-    with pytest.raises(ValueError, match="1 test clips have no window"):
-        shallow.evaluate(data.embedding[4:], data.clip[4:], data.label, CLASSES, train, test)
-    with pytest.raises(ValueError, match=r"labels \[30, 5\] do not fit 4 classes"):
-        shallow.evaluate(*arrays[:3], CLASSES[:4], train, test)
-    unknown = np.where(train[:, None], -1, data.label).astype(np.int8)
-    with pytest.raises(ValueError, match="none of 10 training clips has both a window and a known label"):
-        shallow.evaluate(data.embedding, data.clip, unknown, CLASSES, train, test)
+        knn.evaluate(Table(data.embedding[2:], data.label, CLASSES, clip=data.clip[2:]))
+    with pytest.raises(ValueError, match=r"values \[10\] are no vectors"):
+        knn.evaluate(Table(np.ones(10), data.label, CLASSES))
+    for wrong in ({"k": 0}, {"level": "recording"}, {"vote": "all"}):
+        with pytest.raises(ValueError, match="needs k >= 1, level clip or window, vote share or majority"):
+            knn.Options(**wrong)
+    with pytest.raises(ValueError, match="ties go to the nearer or the first class, not 'last'"):
+        knn.Options(ties="last")
+    with pytest.raises(ValueError, match="is a recording or a clip, not 'window'"):
+        knn.Options(leave_out="window")

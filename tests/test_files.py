@@ -10,69 +10,21 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from builder import FRONT_END as ATTRIBUTES
+from builder import columns, write
 
 from soundssl import SoundsslError, files
 from soundssl.commands import main
 from soundssl.files.features import FRONT_END
-from soundssl.files.moments import merge_moments, moments_of
 from soundssl.files.reading import Array
 from soundssl.files.schema import KINDS, check
-from soundssl.ops.spectrogram import FrontEnd
-
-ATTRIBUTES = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}
-ATTRIBUTES_OF = {
-    "features": ATTRIBUTES,
-    "triplets": {"features": "u", "window_frames": 96, "noise": 0.5, "seed": 0, "samplers": "[]", "classes": "[]"},
-}
-
-
-def columns(kind: str, seed: int = 0) -> dict[str, object]:
-    """Return random columns that fit a schema."""
-    generator = np.random.default_rng(seed)
-    sizes = {
-        "T": 7,
-        "bands": 64,
-        "C": 3,
-        "I": 4,
-        "height": 2,
-        "width": 5,
-        "N": 6,
-        "D": 8,
-        "K": 2,
-        "S": 4,
-        "L": 3,
-        "E": 2,
-    }
-    made: dict[str, object] = {}
-    for name, column in KINDS[kind].columns.items():
-        if name.startswith("part/"):  # of joined files, see test_joining.py
-            continue
-        pattern = column.shape.split("|")[0].strip("[]").split(",")
-        shape = tuple(
-            int(p) if p.isdigit() else sizes[p.split("+")[0]] + int(*p.split("+")[1:] or "0") for p in pattern
-        )
-        dtype = column.types.split("|")[0]
-        if dtype == "str":
-            made[name] = [f"{name} {i} ü" for i in range(shape[0])]
-        else:
-            made[name] = generator.integers(0, 100, shape).astype(dtype)
-    if kind == "features":
-        made["clip/offset"] = np.array([0, 2, 2, 7])
-        made["clip/parent"] = np.array([-1, 0, 0], "i4")
-    return made
-
-
-def write(path, kind: str, made: dict[str, object], attributes=None, command: str | None = "soundssl test") -> None:
-    attributes = ATTRIBUTES_OF.get(kind, {}) if attributes is None else attributes
-    with files.create(path, kind, inputs=[], made_from="digest", attributes=attributes, command=command) as sink:
-        for name, values in made.items():
-            sink.write(name, values)
+from soundssl.files.statistics import statistics_of
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_comes_back(tmp_path, kind):
     made = columns(kind)
-    write(tmp_path / "a.h5", kind, made)
+    write(tmp_path / "a.h5", kind, made, command="soundssl test")
     with h5py.File(tmp_path / "a.h5") as file:
         assert file.attrs["kind"] == kind and file.attrs["schema"] == KINDS[kind].version
         assert {"soundssl", "command", "uuid", "inputs", "made_from"} <= set(file.attrs)
@@ -211,8 +163,8 @@ def test_an_exception_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_without_provenance_equal_content_is_equal_bytes(tmp_path):
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
-        write(tmp_path / name, "features", columns("features", seed), command=None)
-    write(tmp_path / "d", "features", columns("features"))
+        write(tmp_path / name, "features", columns("features", seed))
+    write(tmp_path / "d", "features", columns("features"), command="soundssl test")
     a, b, c, d = ((tmp_path / name).read_bytes() for name in "abcd")
     assert a == b != c and a != d
     with h5py.File(tmp_path / "a") as one, h5py.File(tmp_path / "c") as other:
@@ -330,16 +282,16 @@ def test_windows_at_any_hop_are_slices_of_their_clip(toy):
                 assert np.array_equal(frames, source.frames[first : first + length])
 
 
-def test_moments_merge_to_those_of_the_whole():
+def test_statistics_merge_to_those_of_the_whole():
     generator = np.random.default_rng(0)
     rows = generator.normal([0, 1, 1e3, -1e5], 1e-3, (500, 4))
     for _ in range(50):
         edges = np.sort(generator.integers(0, 501, generator.integers(0, 12)))
-        moments = (0, np.zeros(4), np.zeros(4))
-        for part in np.split(rows, edges):
-            moments = merge_moments(moments, moments_of(part))
-        assert moments[0] == 500 and moments[1] == pytest.approx(rows.mean(0), rel=1e-12)
-        assert moments[2] / 500 == pytest.approx(rows.var(0), rel=1e-6)
+        found = statistics_of(rows[:0])
+        for some in np.split(rows, edges):
+            found = found.merge(statistics_of(some))
+        assert found.rows == 500 and found.mean == pytest.approx(rows.mean(0), rel=1e-12)
+        assert found.squares / 500 == pytest.approx(rows.var(0), rel=1e-6)
 
 
 def test_mean_and_deviation_are_those_of_all_frames(toy):
@@ -347,36 +299,6 @@ def test_mean_and_deviation_are_those_of_all_frames(toy):
     frames = source.frames[:].astype(np.float64)
     assert source.mean == pytest.approx(frames.mean(0), abs=1e-5)
     assert source.deviation == pytest.approx(frames.std(0), abs=1e-5)
-
-
-def test_labels_of_clips_and_windows_agree_with_brute_force(tmp_path):
-    generator = np.random.default_rng(0)
-    keys = [f"clip {i}" for i in range(5)]
-    for _ in range(20):
-        count = int(generator.integers(1, 12))
-        start = generator.integers(0, 8, count).astype("f8")
-        made = {
-            "label": generator.integers(-1, 2, (count, 3)).astype("i1"),
-            "segment/key": list(generator.choice([*keys[:-1], "elsewhere"], count)),
-            "segment/start": start,
-            "segment/end": np.where(generator.random(count) < 0.3, np.inf, start + generator.integers(0, 5, count)),
-            "class": ["a", "b", "c"],
-        }
-        write(tmp_path / "l.h5", "labels", made)
-        labels = files.Labels(tmp_path / "l.h5")
-        clip, centre = generator.integers(0, 5, 30), generator.uniform(0, 12, 30).round()
-        of_clips, of_windows = labels.of_clips(keys), labels.of_windows(keys, clip, centre)
-        for c in range(3):
-            for i, key in enumerate(keys):
-                said = [made["label"][s, c] for s in range(count) if made["segment/key"][s] == key]
-                assert of_clips[i, c] == max(said, default=-1)
-            for w in range(30):
-                said = [
-                    made["label"][s, c] for s in range(count)
-                    if made["segment/key"][s] == keys[clip[w]]
-                    and made["segment/start"][s] <= centre[w] < made["segment/end"][s]
-                ]  # fmt: skip
-                assert of_windows[w, c] == max(said, default=-1)
 
 
 def test_splits_are_chosen_by_name(toy):

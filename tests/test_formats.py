@@ -1,5 +1,6 @@
 """Formats by rate, channels and coding: each gives the same sound. `python tests/test_formats.py` prints a table."""
 
+import os
 import struct
 import sys
 import tempfile
@@ -70,6 +71,13 @@ def test_a_channel_is_taken_by_its_number(tmp_path, name):
         assert agreement(found, wanted)[1] > 0.95
     with pytest.raises(DecodeError, match="no channel 3, it has 2"):
         list(read_audio(tmp_path / name, RATE, channel=3))
+
+
+def test_channels_of_what_is_no_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe.wav")  # opening it would wait for ever
+    for name, fact in (("pipe.wav", "not a regular file"), ("none.wav", "does not exist")):
+        with pytest.raises(DecodeError, match=fact):
+            channel_count(tmp_path / name)
 
 
 def test_silence_and_clipping_are_counted_at_the_source(tmp_path):

@@ -6,9 +6,9 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from test_files import columns, write
+from builder import columns, model, write
 
-from soundssl import files
+from soundssl import commands, files
 from soundssl.commands import main
 from soundssl.files.schema import KINDS
 
@@ -44,6 +44,14 @@ def test_a_features_file_and_what_it_was_made_of(toy, info, tmp_path):
     assert json.loads(info(tmp_path / "l.h5")[1])["made_of"][0]["state"] == "another one now"
 
 
+def test_it_is_a_function_too(tmp_path, capsys):
+    write(tmp_path / "a.h5", "labels", columns("labels"))
+    commands.info.info(tmp_path / "a.h5")
+    assert json.loads(capsys.readouterr().out)["kind"] == "labels"
+    with pytest.raises(files.Missing, match=r"none\.h5 does not exist; check the path"):
+        commands.info.info(tmp_path / "none.h5", verify=True)
+
+
 def test_as_a_table(toy, info, tmp_path):
     status, out, _ = info(toy.features, "--table", "--verify")
     assert status == 0 and out.splitlines()[0].split() == ["fact", "value"]
@@ -67,11 +75,11 @@ def test_every_kind_has_something_to_say(tmp_path, info, kind):
 
 def test_a_model(tmp_path, info):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3)}
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    model(tmp_path / "m.safetensors", tensors, {"size": 3})
     found = json.loads(info(tmp_path / "m.safetensors", "--verify")[1])
     assert (found["kind"], found["parameters"], found["config"], found["faults"]) == ("model", 6, {"size": 3}, [])
     tensors["encoder.w"][0, 0] = np.nan
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    model(tmp_path / "m.safetensors", tensors, {"size": 3})
     status, _, err = info(tmp_path / "m.safetensors", "--verify")
     assert status == 4 and "encoder.w has numbers that are not finite; make it again" in err
     (tmp_path / "a.txt").write_text("words")

@@ -10,7 +10,8 @@ import soundfile
 from conftest import RATE, synthesise
 
 from soundssl import files
-from soundssl.commands import decoding, main
+from soundssl.commands import main
+from soundssl.extraction import features
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "examples" / "bench"))
 import chaos
@@ -54,13 +55,13 @@ def test_an_update_decodes_what_is_new_and_ends_in_the_bytes_of_a_fresh_run(medi
     (media / "2.wav").unlink()
 
     decoded: list[str] = []
-    original = decoding.decode
+    original = features.decode
 
-    def spy(command, store, clips, *others):
-        decoded.extend(key for key in clips if key not in store.done)
-        original(command, store, clips, *others)
+    def spy(store, source, *others):
+        decoded.extend(key for key in source.clips if key not in store.done)
+        original(store, source, *others)
 
-    monkeypatch.setattr("soundssl.commands.featurize.decode", spy)
+    monkeypatch.setattr(features, "decode", spy)
     status, error = call(media, "-o", output, "--update")
     assert (status, decoded) == (3, []) and f"3 of 3 inputs are taken over from {output}" in error
     tone(media / "newer.wav", 1.3, 9)
@@ -88,7 +89,7 @@ def test_changed_options_begin_again_and_are_named(media, tmp_path, call):
 def test_what_may_be_read_another_time_is_tried_again(media, tmp_path, call):
     output = tmp_path / "f.h5"
     (media / "later.wav").symlink_to(tmp_path / "none.wav")
-    assert "vanished" in call(media, "-o", output)[1]
+    assert "a link to what does not exist" in call(media, "-o", output)[1]
     tone(tmp_path / "none.wav")
     error = call(media, "-o", output, "--update")[1]
     assert "4 of 5 inputs are taken over" in error and "later.wav" in files.Features(output).clips.key
@@ -115,7 +116,7 @@ def test_a_spool_that_lost_its_end_is_decoded_again(media, tmp_path, call):
     spool = files.Spool(store.folder, "worker-0", "f2")
     spool.start()
     spool.add_frames(np.zeros((5, 64), "f2"))
-    store.add({"key": "a", "pieces": [{"key": "a", **spool.finish()}]})
+    store.add({"key": "a", "spans": [{"key": "a", **spool.finish()}]})
     store.close()
     again = files.Store(output, {}, "f2", "x")
     assert set(again.done) == {"a"}

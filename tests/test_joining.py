@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+import typer
 from conftest import RATE, synthesise, write_video
 
 from soundssl import files, models
-from soundssl.commands import main
-from soundssl.commands.options import belongs, part_of
-from soundssl.files.moments import merge_summaries, moments_of
+from soundssl.commands import arrays, main
+from soundssl.commands.options import part_of
+from soundssl.datasets import belongs
+from soundssl.files.statistics import merge_summaries, statistics_of
 
 NOT_OURS = ("part/file", "part/uuid")
 
@@ -82,12 +84,59 @@ def test_a_part_that_is_none_is_refused(wrong, call, parted):
 
 def test_auto_reads_the_array_of_the_scheduler(monkeypatch, call, parted):
     status, _, err = call("featurize", parted / "media", "-o", parted / "x.h5", "--part", "auto")
-    assert status == 2 and "auto needs SLURM_ARRAY_TASK_ID" in " ".join(err.split())
+    assert status == 2 and "auto needs an array job, whose scheduler sets SLURM_ARRAY_TASK_ID" in " ".join(err.split())
     names = ("ID", "MIN", "COUNT", "STEP")
     for values, wanted in (((0, 0, 4, 1), (1, 4)), ((7, 5, 3, 1), (3, 3)), ((9, 3, 4, 2), (4, 4))):
         for name, value in zip(names, values, strict=True):
             monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
         assert part_of("auto") == wanted
+
+
+@pytest.mark.parametrize(
+    ("variables", "text", "wanted"),
+    [
+        ({"SGE_TASK_ID": 7, "SGE_TASK_FIRST": 3, "SGE_TASK_LAST": 9, "SGE_TASK_STEPSIZE": 2}, "auto", (3, 4)),
+        ({"SGE_TASK_ID": "undefined", "PBS_ARRAY_INDEX": 3}, "auto/8", (3, 8)),
+        ({"PBS_ARRAYID": 8}, "auto/8", (8, 8)),
+        ({"JOB_COMPLETION_INDEX": 0}, "auto/8", (1, 8)),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": 7}, "auto/8", (8, 8)),
+        ({"AWS_BATCH_JOB_ARRAY_INDEX": 1, "AWS_BATCH_JOB_ARRAY_SIZE": 4}, "auto", (2, 4)),
+        ({"SLURM_ARRAY_TASK_ID": 2, "SLURM_ARRAY_TASK_MIN": 1, "SLURM_ARRAY_TASK_COUNT": 4}, "auto/4", (2, 4)),
+        ({"PBS_ARRAY_INDEX": 3}, "auto", "PBS does not tell how many tasks an array has; give --part auto/N"),
+        ({"PBS_ARRAY_INDEX": 0}, "auto/8", "PBS_ARRAY_INDEX is 0, which is none of 8 tasks from 1; number them 1 to 8"),
+        ({"JOB_COMPLETION_INDEX": 8}, "auto/8", "none of 8 tasks from 0; number them 0 to 7"),
+        ({"SGE_TASK_ID": 1, "SGE_TASK_FIRST": 1, "SGE_TASK_LAST": 4}, "auto/8", "auto/8 disagrees with SGE, which"),
+        ({}, "auto/0", "'auto/0' is not K/N"),
+        ({}, "auto/x", "'auto/x' is not K/N"),
+    ],
+)
+def test_auto_reads_the_arrays_of_other_schedulers(monkeypatch, variables, text, wanted):
+    for scheduler in arrays.SCHEDULERS:
+        monkeypatch.delenv(scheduler.index, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, str(value))
+    if isinstance(wanted, tuple):
+        assert part_of(text) == wanted
+    else:
+        with pytest.raises(typer.BadParameter, match=wanted):
+            part_of(text)
+
+
+def test_info_of_a_folder_names_the_parts_that_are_missing(call, parted, tmp_path):
+    for name in ("part-1.h5", "part-3.h5"):
+        shutil.copy(parted / name, tmp_path / name)
+    (tmp_path / "notes.txt").write_text("no file of ours")
+    status, out, _ = call("info", tmp_path)
+    [about] = json.loads(out)["parts"]
+    assert status == 0 and about == {"kind": "features", "of": 3, "there": [1, 3], "missing": [2], "twice": []}
+    shutil.copy(parted / "part-3.h5", tmp_path / "again.h5")
+    status, out, _ = call("info", tmp_path, "--table")
+    assert "2" in out and "missing" in out and json.loads(call("info", tmp_path)[1])["parts"][0]["twice"] == [3]
+    (tmp_path / "empty").mkdir()
+    status, _, err = call("info", tmp_path / "empty")
+    assert status == 4 and "empty holds no part of a larger file; name a file, or the folder of parts" in err
+    status, _, err = call("info", tmp_path, "--verify")
+    assert status == 2 and "reads one file" in err
 
 
 def test_parts_have_different_names_and_a_part_may_be_empty(call, parted, tmp_path):
@@ -175,12 +224,27 @@ def test_what_does_not_fit_together_is_not_joined(call, parted, tmp_path):
     assert not {"x.h5", "y.h5"} & set(os.listdir(tmp_path))
 
 
+def test_files_that_say_how_far_their_frames_are_rounded_are_joined_without_it(call, parted, tmp_path):
+    for path in parts(parted):
+        shutil.copy(path, tmp_path)
+        with h5py.File(tmp_path / path.name, "r+") as file:  # as version 0.1.0 wrote it
+            file["clip/error"] = np.full(len(file["clip/key"]), 1e-3, "f4")
+            file.attrs["storage_error"] = np.float32(1e-3)
+    assert call("featurize", *parts(tmp_path), "-o", tmp_path / "all.h5")[0] == 0
+    assert call("featurize", *parts(tmp_path), "-o", tmp_path / "copy.h5", "--copy", "--no-provenance")[0] == 0
+    for name in ("all.h5", "copy.h5"):
+        assert "clip/error" not in columns(tmp_path / name) and files.verify(tmp_path / name) == []
+        assert "storage_error" not in files.attributes_of(tmp_path / name)
+    whole, copy = files.Features(parted / "whole.h5"), files.Features(tmp_path / "copy.h5")
+    assert np.array_equal(whole.frames[:], copy.frames[:]) and list(whole.clips.key) == list(copy.clips.key)
+
+
 def test_merged_summaries_are_those_of_all_rows():
     generator = np.random.default_rng(0)
     rows = [generator.normal([5, -80], [1, 3], (n, 2)).astype("f2") for n in (10, 0, 400, 37)]
     each = []
     for part in rows:
-        count, mean, squares = moments_of(part)
+        count, mean, squares = statistics_of(part)
         each.append((count, mean.astype("f4"), np.sqrt(squares / max(count, 1)).astype("f4")))
     mean, deviation = merge_summaries(each)
     everything = np.concatenate(rows).astype("f8")

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from soundssl import labelling, sheets
+from soundssl import labelling
+from soundssl.labelling import sheets
 
 WINDOWS, CLUSTERS = 500, 30
 
@@ -255,12 +256,12 @@ HEAD = "cluster,file,clip,start,end,class\n"
     [
         (b"", "q.csv is empty; write a sheet with --questions"),
         (b"a,b\n1,2\n", "q.csv line 1 has no column 'cluster'; keep the first line"),
-        (HEAD.encode() + b"1,f,a,0,1,dog\n1,f,a,0,1,gr\xfcn\n", "q.csv line 3 is not UTF-8; save the sheet as"),
+        (HEAD.encode() + b"1,f,a,0,1,dog\n1,f,a,0,1,gr\xfcn\n", "q.csv line 3 is not UTF-8; save it as CSV"),
         ((HEAD + "1,f,,0,1,dog\n").encode(), "q.csv line 2 names no clip"),
         ((HEAD + "\n1,f,a,May 3,1,dog\n").encode(), "q.csv line 3: start 'May 3' is no number"),
         ((HEAD + "x,f,a,0,1,dog\n").encode(), "q.csv line 2: cluster 'x' is no number"),
         ((HEAD + "1.5,f,a,0,1,dog\n").encode(), "q.csv line 2: cluster '1.5' is no whole number"),
-        ((HEAD + "1,f,a,0,1,dog,cat\n").encode(), "q.csv line 2 has 7 cells, not 6; put a class with a comma"),
+        ((HEAD + "1,f,a,0,1,dog,cat\n").encode(), "q.csv line 2 has 7 cells, its header 6; put a cell with a comma"),
         ((HEAD + '1,f,"a,0,1,dog\n').encode(), "q.csv line 2 is no CSV: .*; look for a lone quotation mark"),
     ],
 )

@@ -1,6 +1,7 @@
 """The manual in man/ is what the commands say of themselves now, whole, and renders without a warning."""
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -9,10 +10,12 @@ from pathlib import Path
 import pytest
 import typer
 
-from soundssl.commands import COMMANDS, app, manual
-from soundssl.commands.parameters import Parameter, parameters_of, read_docstring
-from soundssl.commands.roff import escape, prose
+from soundssl import manual
+from soundssl.commands import COMMANDS, app
 from soundssl.files.schema import KINDS
+from soundssl.manual.files import SIZES
+from soundssl.manual.parameters import Parameter, parameters_of, read_docstring
+from soundssl.manual.roff import escape, prose
 from soundssl.objectives import OBJECTIVES, describe
 
 FOLDER = Path(__file__).parents[1] / "man"
@@ -35,16 +38,23 @@ COMMAND = leaves()
 def pages(tmp_path_factory) -> Path:
     """Write the manual afresh."""
     folder = tmp_path_factory.mktemp("man")
-    manual.main(folder)
+    manual.write(folder)
     return folder
 
 
 def test_committed_pages_are_those_made_now(pages):
     made, committed = ({path.name: path.read_bytes() for path in folder.iterdir()} for folder in (pages, FOLDER))
-    renew = "run: python -m soundssl.commands.manual man/"
+    renew = "run: python -m soundssl.manual man/"
     assert sorted(made) == sorted(committed), renew
     for name, page in made.items():
         assert committed[name] == page, f"man/{name} is out of date; {renew}"
+
+
+def test_a_command_line_writes_them(tmp_path, pages, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["soundssl.manual", str(tmp_path / "new")])
+    runpy.run_module("soundssl.manual", run_name="__main__")
+    made = {path.name: path.read_bytes() for path in (tmp_path / "new").iterdir()}
+    assert made == {path.name: path.read_bytes() for path in pages.iterdir()}
 
 
 def test_every_command_has_a_page_and_stands_in_the_overview(pages):
@@ -111,7 +121,7 @@ def test_examples_parse(name):
 
 def test_sizes_in_the_schemas_are_explained():
     shapes = " ".join(column.shape for kind in KINDS.values() for column in kind.columns.values())
-    assert set(re.findall(r"[A-Za-z]+", shapes)) <= set(manual.SIZES)
+    assert set(re.findall(r"[A-Za-z]+", shapes)) <= set(SIZES)
 
 
 def test_pages_carry_no_date_and_only_ascii(pages):
@@ -141,9 +151,10 @@ def test_text_comes_through_roff_as_it_was(line):
 
 def test_annotations_give_choices_bounds_and_defaults():
     by_name = {parameter.names[-1]: parameter for parameter in parameters_of(COMMAND["embed"])}
-    assert by_name["--hop"] == Parameter(
-        ("--hop",), (), "X", "Seconds between windows. At least 0.01.", "0.96", *(False,) * 2
+    assert by_name["--batch-size"] == Parameter(
+        ("--batch-size",), (), "N", "Windows in one batch. At least 1.", "256", *(False,) * 2
     )
+    assert by_name["--hop"].help.startswith("Seconds between windows. At least 0.01. Default: that of the front end")
     assert by_name["FEATURES"].required and not by_name["--model"].required and by_name["--model"].value == "FILE"
     assert by_name["FEATURES"].help == "Features file written by featurize; or embeddings files, to join them."
     images = {each.names[-1]: each for each in parameters_of(COMMAND["featurize"])}["--images"]

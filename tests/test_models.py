@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from soundssl.models import CHOICE_OF_NORM, ENCODERS, build
+from soundssl.models import ENCODERS, build
 
 
 def weights(encoder):
@@ -71,7 +71,7 @@ def test_statistics_normalise_bands_and_travel_with_the_state():
     torch.testing.assert_close(standard, plain(windows), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", CHOICE_OF_NORM)
+@pytest.mark.parametrize("name", ["resnet18-half", "plain"])
 def test_with_group_norm_a_window_does_not_see_its_batch(name):
     torch.manual_seed(0)
     windows = torch.randn(3, 96, 64)

@@ -96,19 +96,6 @@ def test_unit_rows_have_length_one_and_zero_stays_zero():
     np.testing.assert_allclose(rows, [[0.6, 0.8], [0, 0], [1, 0], [0.5**0.5, 0.5**0.5]], rtol=1e-6)
 
 
-@pytest.mark.parametrize("ordered", [True, False])
-def test_group_means_equal_a_loop(ordered):
-    generator = np.random.default_rng(0)
-    rows, group = generator.standard_normal((50, 4)).astype(np.float16), generator.choice([0, 1, 4], 50)
-    group = np.sort(group) if ordered else group
-    means = neighbors.group_means(rows, group, 6)
-    assert means.dtype == np.float32
-    for number in range(6):
-        expected = rows[group == number].astype(float).mean(axis=0) if (group == number).any() else np.zeros(4)
-        np.testing.assert_allclose(means[number], expected, atol=1e-5)
-    assert not neighbors.group_means(rows[:0], group[:0], 2).any()
-
-
 def test_malformed_input_is_named():
     base = np.eye(3)
     with pytest.raises(ValueError, match="queries have 2 dimensions but base has 3"):
@@ -123,7 +110,3 @@ def test_malformed_input_is_named():
         neighbors.nearest(base, np.where(np.arange(3)[:, None] == 1, np.nan, base), 1)
     with pytest.raises(ValueError, match=r"queries must be \[rows, dimensions\], not \[3\]"):
         neighbors.nearest(base[0], base, 1)
-    with pytest.raises(ValueError, match=r"0 ... 1, not 0 ... 2"):
-        neighbors.group_means(base, np.arange(3), 2)
-    with pytest.raises(ValueError, match="3 rows need as many group numbers"):
-        neighbors.group_means(base, np.arange(2), 2)

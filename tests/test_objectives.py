@@ -1,5 +1,8 @@
 """The contract of every objective in the table; this test is its definition."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -50,6 +53,22 @@ def test_objective(toy, waves, name):
 
 
 @pytest.mark.parametrize("name", objectives.OBJECTIVES)
+def test_every_module_says_all_that_the_contract_asks_for(name):
+    module = objectives.load(name)
+    for asked in objectives.Task.__annotations__:
+        assert asked in vars(module), f"{name} does not say {asked}"
+    assert set(module.NEEDS) <= {"features", "triplets", "labels"}
+    assert isinstance(module.SEPARATES, bool) and isinstance(module.UNIT_LENGTH, bool)
+    restored = set(module.HEAD.layers) if module.HEAD else set()
+    assert restored == {layer for layer, whose in objectives.LAYERS.items() if whose == name}
+
+
+def test_listing_objectives_costs_no_import():
+    code = "import sys, soundssl.objectives as o; sys.exit('torch' in sys.modules or not o.OBJECTIVES or not o.LAYERS)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_every_option_has_its_line(name):
     for field in objectives.describe(name):
         assert field.metadata["help"], field.name
@@ -59,6 +78,25 @@ def test_every_option_has_its_line(name):
 def test_an_unknown_objective_is_refused():
     with pytest.raises(ValueError, match="no objective is called 'tripel'; there are triplet"):
         objectives.load("tripel")
+
+
+@pytest.mark.parametrize("what", ["objectives", "encoders", "separators"])
+def test_list_prints_every_name_and_describe_each_of_them(what):
+    from soundssl.commands.train import LISTS
+
+    printed = command(["train", "--list", what]).stdout.splitlines()
+    assert [line.split()[0] for line in printed[1:]] == list(LISTS[what])
+    name = list(LISTS[what])[-1]
+    assert command(["train", "--describe", name]).stdout.startswith(f"{name}, one of the {what}: ")
+
+
+def test_the_help_of_train_fits_a_screen_or_two_and_points_to_the_lists(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    printed = command(["train", "--help"]).stdout
+    assert len(printed.splitlines()) <= 100 and max(map(len, printed.splitlines())) <= 80
+    assert "multiply-adds" not in printed and "<bool>" not in printed
+    words = " ".join(printed.split())
+    assert all(f"--list {what}" in words for what in ("objectives", "encoders", "separators"))
 
 
 def test_describe_prints_the_options():

@@ -1,11 +1,12 @@
 """The laws of the pictures: a whole PNG or none, colours that say what they claim, and a sentence when they cannot."""
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
 
-from soundssl import SoundsslError, pictures
+from soundssl import SoundsslError
+from soundssl.reports import pictures
 
 image = pytest.importorskip("matplotlib.image")
 
@@ -110,18 +111,14 @@ def test_shapes_are_checked(tmp_path, generator):
 def test_a_failure_leaves_the_old_picture(tmp_path):
     target = tmp_path / "b.png"
     target.write_bytes(b"old")
-    with pytest.raises(RuntimeError, match="in the middle"), pictures.drawn(target, 1, 1):
+    with pytest.raises(RuntimeError, match="in the middle"), pictures.canvas(target, 1, 1):
         raise RuntimeError("in the middle")
     assert target.read_bytes() == b"old" and list(tmp_path.iterdir()) == [target]
 
 
 def test_without_matplotlib_the_remedy_is_named(tmp_path, monkeypatch):
-    def refuse(name, *rest):
-        if name.startswith("matplotlib"):
-            raise ImportError(name)
-        return real(name, *rest)
-
-    real = builtins.__import__
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(SoundsslError, match=r"pictures need matplotlib: pip install 'soundssl\[plot\]'"):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(
+        SoundsslError, match=r"a picture needs matplotlib, which is not installed; pip install 'soundssl\[plot\]'"
+    ):
         pictures.bars(tmp_path / "b.png", [("a", 0.5)])

@@ -10,9 +10,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from test_contrastive import train_command
 from test_evaluations import CLASSES, clips, of_classes, overall
 
-from soundssl import files, models
+from soundssl import files, models, objectives
 from soundssl.commands import main
 from soundssl.evaluations import knn, linear
+from soundssl.evaluations.table import Table
 
 
 def command(*words: object) -> int:
@@ -22,10 +23,7 @@ def command(*words: object) -> int:
 
 
 def protocol(data, **chosen) -> list[dict]:
-    everywhere = np.ones(len(data.label), bool)
-    options = knn.Options(**{**knn.PRESETS["sound-events"], **chosen})
-    arrays = data.embedding, data.clip, data.label, CLASSES, data.recording
-    return knn.evaluate(*arrays, everywhere, everywhere, options)
+    return knn.evaluate(data.table(), knn.Options(**{**knn.PRESETS["sound-events"], **chosen}))
 
 
 @pytest.mark.parametrize("k", [199, 31, 1])
@@ -48,11 +46,34 @@ def test_the_preset_is_the_protocol_of_the_paper_by_scikit_learn(k):
     label, everywhere = np.eye(2, dtype=np.int8)[target], np.ones(120, bool)
     score, _ = knn.clip_scores(unit.astype(np.float32), clip, label, np.arange(120), everywhere, everywhere, options)
     assert np.array_equal(score.argmax(axis=1), decided)
-    rows = knn.evaluate(unit, clip, label, ["x", "y"], np.arange(120) // 4, everywhere, everywhere, options)
+    rows = knn.evaluate(Table(unit, label, ["x", "y"], clip=clip, recording=np.arange(120) // 4), options)
     right = np.array(decided) == target
     assert overall(rows)["accuracy"]["value"] == pytest.approx(right.mean())
     balanced = np.mean([right[target == number].mean() for number in (0, 1)])
     assert overall(rows)["balanced_accuracy"]["value"] == pytest.approx(balanced)
+
+
+def test_equal_votes_go_to_the_lowest_class_as_the_published_code_has_it():
+    """Each window's four neighbours are two of either class, then each clip's windows vote once for either class.
+
+    The nearer neighbours are of the higher class: by nearness it would win both times.
+    """
+    angle = np.radians([0.0, 2.0, 3.0, -5.0, -6.0])  # the asking clip, two of class 1 near it, two of class 0 farther
+    vectors = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    label, clips = np.array([[1, 0], [0, 1], [0, 1], [1, 0], [1, 0]], np.int8), np.arange(5)
+    query = clips == 0
+    chosen = {**knn.PRESETS["sound-events"], "k": 4}
+    table = Table(vectors, label, ["x", "y"], test=query, train=~query)
+    assert overall(knn.evaluate(table, knn.Options(**chosen)))["accuracy"]["value"] == 1.0
+    nearer = knn.Options(**{**chosen, "ties": "nearer"})
+    assert overall(knn.evaluate(table, nearer))["accuracy"]["value"] == 0.0
+    two = np.concatenate([vectors[[0]], -vectors[[0]], vectors[1:3], -vectors[3:]])  # a window by y, one by x, farther
+    clip = np.array([0, 0, 1, 2, 3, 4])
+    table = Table(two, label, ["x", "y"], clip=clip, test=query, train=~query)
+    options = knn.Options(**{**chosen, "k": 1})
+    assert overall(knn.evaluate(table, options))["accuracy"]["value"] == 1.0
+    nearer = knn.Options(**{**chosen, "k": 1, "ties": "nearer"})
+    assert overall(knn.evaluate(table, nearer))["accuracy"]["value"] == 0.0
 
 
 def test_leaving_out_the_clip_alone_lets_its_recording_answer():
@@ -68,9 +89,8 @@ def test_leaving_out_the_clip_alone_lets_its_recording_answer():
 
 
 def run(data, validation=None, seed=0, **chosen) -> list[dict]:
-    options = linear.Options(**({"epochs": 30, "drops": (15, 25)} | chosen))
-    arrays = data.embedding, data.clip, data.label, CLASSES
-    return linear.evaluate(*arrays, data.part(0), data.part(1), validation, options, seed)
+    options = linear.Options(**({"epochs": 30, "drops": (15, 25), "standardise": False} | chosen))
+    return linear.evaluate(data.table(train=data.part(0), test=data.part(1), validation=validation), options, seed)
 
 
 def test_converged_it_is_the_logistic_regression_of_scikit_learn():
@@ -78,7 +98,9 @@ def test_converged_it_is_the_logistic_regression_of_scikit_learn():
     data = clips(1.0, 300)
     data.embedding, data.clip = data.embedding[::2], data.clip[::2]
     train, target, decay = data.part(0), data.label.argmax(axis=1), 1e-2
-    options = linear.Options(learning_rate=0.5, weight_decay=decay, batch_size=1000, epochs=2000, drops=())
+    options = linear.Options(
+        learning_rate=0.5, weight_decay=decay, batch_size=1000, epochs=2000, drops=(), standardise=False
+    )
     windows = linear.Windows(data.embedding, data.clip, 300)
     layer = linear.fit(windows, data.label, train, None, options, 0)
     found = linear.clip_scores(layer, windows, data.part(1))
@@ -127,7 +149,7 @@ def test_the_rate_falls_at_its_epochs(monkeypatch):
         lambda self, *a, **k: (rates.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1],
     )
     data = clips(1.0, 60)
-    linear.evaluate(data.embedding, data.clip, data.label, CLASSES, data.part(0), data.part(1))
+    linear.evaluate(data.table(train=data.part(0), test=data.part(1)))
     assert rates == pytest.approx([0.1] * 80 + [0.01] * 80 + [0.001] * 40)
 
 
@@ -140,6 +162,22 @@ def test_seed_and_validation_decide():
     turned[~data.part(1)] = data.label[~data.part(1)]
     data.label = turned
     assert overall(run(data))["training_clips"] == overall(run(clips(0.8)))["training_clips"]
+
+
+def test_it_standardises_by_the_training_windows_unless_told_otherwise():
+    """Dimensions of very different sizes, and one that is constant in training but not in the test."""
+    assert linear.Options().standardise and not linear.Options(**linear.PRESETS["sound-events"]).standardise
+    data = clips(2.0)
+    data.embedding = np.concatenate([data.embedding * 10.0 ** np.arange(-4, 4), np.ones((480, 1))], axis=1, dtype="f4")
+    data.embedding[data.part(1)[data.clip], -1] += 1e-3 * np.random.default_rng(0).standard_normal(160)
+    scaled = overall(run(data, standardise=True))["balanced_accuracy"]["value"]
+    plain = overall(run(data, learning_rate=1e-6))["balanced_accuracy"]["value"]
+    assert scaled > 0.7 and scaled > plain + 0.2
+    windows = linear.Windows(data.embedding, data.clip, len(data.label))
+    layer = linear.fit(windows, data.label, data.part(0), None, linear.Options(epochs=1), 0)
+    own = data.embedding[data.part(0)[data.clip]].astype("f8")
+    assert np.allclose(layer.mean, own.mean(0), rtol=1e-4, atol=1e-6)
+    assert np.allclose(layer.deviation[:-1], own.std(0)[:-1], rtol=1e-4) and layer.deviation[-1] == 1
 
 
 def test_test_labels_never_reach_training():
@@ -159,8 +197,10 @@ def test_misuse_is_named():
         run(data)
     data = clips(1.0)
     with pytest.raises(ValueError, match="80 test clips are in another part"):
-        arrays = data.embedding, data.clip, data.label, CLASSES
-        linear.evaluate(*arrays, data.part(1), data.part(1))
+        linear.evaluate(data.table(train=data.part(1), test=data.part(1)))
+    unknown = np.where(data.part(1)[:, None], -1, data.label)
+    with pytest.raises(ValueError, match="none of 80 test clips has a window and a class"):
+        linear.evaluate(Table(data.embedding, unknown, CLASSES, clip=data.clip, test=data.part(1)))
     data.embedding *= 1e30
     with pytest.raises(ValueError, match=r"loss of the linear layer is (nan|inf); standardise, or lower"):
         run(data)
@@ -183,7 +223,7 @@ def test_projections_are_what_the_head_makes_of_the_encoder(toy, model, tmp_path
     assert command("embed", toy.features, *words, "-q") == 0
     trained, source = files.read_model(model), files.Features(toy.features)
     encoder = models.restore(trained.config, trained.tensors).eval()
-    head = models.restore_projection(trained.config, trained.tensors).eval()
+    head = objectives.restore("projection", trained.config, trained.tensors).head.eval()
     projected = files.Embeddings(tmp_path / "p.h5")
     assert projected.attributes["layer"] == "projection" and projected.embedding[:].shape[1] == 8
     windows = next(source.windows(96, 50, 20)).frames
@@ -199,16 +239,31 @@ def test_the_command_line_has_both_protocols(toy, model, tmp_path, capsys):
     capsys.readouterr()
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, "--preset", "sound-events") == 0
     preset = [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
-    spelled = ("--unit", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip")
+    spelled = ("--level", "window", "--k", "200", "--vote", "majority", "--leave-out", "clip", "--ties", "first")
+    assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
+    assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
+    spelled = ("--unit", "window", *spelled[2:])  # as it was once called
     assert command("evaluate", "knn", tmp_path / "p.h5", "--labels", toy.labels, *spelled) == 0
     assert preset == [json.loads(line)["value"] for line in capsys.readouterr().out.splitlines()]
     assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels, "--folds", "--epochs", 20) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {row["split"] for row in rows} == {"1", "2", "3", "mean"}
     assert {"accuracy", "balanced_accuracy"} <= {row["metric"] for row in rows}
+    words = ("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels, "--test", 1)
+    capsys.readouterr()
+    assert command(*words, "--preset", "sound-events") == 0
+    published = capsys.readouterr()
+    assert "those of embed --raw are wanted" in " ".join(published.err.split())
+    spelled = ("--no-standardise", "--learning-rate", 0.1, "--epochs", 200)
+    assert command(*words, *spelled) == 0 and capsys.readouterr().out == published.out
+    capsys.readouterr()
+    assert command(*words) == 0
+    usual = capsys.readouterr()
+    assert usual.err == "", "the default standardises, and then lengths do not matter"
+    assert command(*words, "--preset", "sound-events", "--standardise") == 0 and capsys.readouterr() == usual
     assert command("evaluate", "linear", tmp_path / "p.h5", "--labels", toy.labels) == 2
 
 
 def test_a_model_without_a_projection_is_named(tmp_path):
     with pytest.raises(ValueError, match="no projection; train one with --objective contrastive"):
-        models.restore_projection({"heads": {}}, {})
+        objectives.restore("projection", {"heads": {}}, {})

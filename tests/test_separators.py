@@ -1,11 +1,9 @@
 """Separators: every one in the table gives tracks as long as the mixture that sum to it, at any length and level."""
 
-import sys
-
 import pytest
 import torch
 
-from soundssl import SoundsslError, models
+from soundssl import models
 from soundssl.models import tdcn
 
 SMALL = [name for name in models.SEPARATORS if name.endswith("-small")]
@@ -112,19 +110,3 @@ def test_what_cannot_be_built_is_named(words, fact):
 def test_a_mixture_has_two_dimensions():
     with pytest.raises(ValueError, match=r"mixtures have shape \[5\]; \[batch, samples\] is needed"):
         models.build_separator(SMALL[0])(torch.zeros(5))
-
-
-def test_a_torchaudio_that_does_not_load_costs_one_line_and_its_own_nets_only(monkeypatch):
-    class Broken:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] == "torchaudio":
-                raise OSError("libtorchaudio.so: undefined symbol")
-
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchaudio"]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setattr(sys, "meta_path", [Broken(), *sys.meta_path])
-    with pytest.raises(
-        SoundsslError, match=r"needs torchaudio, which does not load beside torch .*undefined symbol.*tdcn"
-    ):
-        models.build_separator("conv-tasnet-small")
-    assert models.build_separator("tdcn-stft-small", tracks=2).tracks == 2

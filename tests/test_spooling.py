@@ -1,20 +1,26 @@
 """The spool of an unfinished run: it goes on after a torn line, and only the keys say how what it holds is laid out."""
 
 import errno
+import io
 import os
-import signal
-import threading
-import time
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from soundssl import SoundsslError, files
-from soundssl.files import copying
+from soundssl.files import copying, spooling
 from soundssl.files.spooling import Store
 from soundssl.ops.spectrogram import FrontEnd
 
 ATTRIBUTES = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), str(Path(__file__).parent)]),
+}
 
 
 def fill(store: Store, key: str, frames: int, spool) -> None:
@@ -45,13 +51,16 @@ def test_a_store_goes_on_after_a_torn_line_and_begins_afresh_otherwise(tmp_path)
     assert os.listdir(tmp_path) == ["a.h5"]
     source = files.Features(output)
     assert list(source.clips.key) == ["aa", "b", "c"] and list(source.frames[:][:, 0]) == [2, 2, 1, 1, 1, 1]
-    for spoil in ("two", "rubbish"):
+    for spoil in ("two", "rubbish", "another version"):
         store = Store(output, ATTRIBUTES, "f2", "one")
         fill(store, "b", 3, files.Spool(store.folder, "worker-0", "f2"))
         store.close()
+        journal = store.folder / "journal.jsonl"
         if spoil == "rubbish":
-            (store.folder / "journal.jsonl").write_text('{"made_from": "one"}\n\0\0\0\n')
-        store = Store(output, ATTRIBUTES, "f2", "one" if spoil == "rubbish" else "two")
+            journal.write_text('{"made_from": "one"}\n\0\0\0\n')
+        if spoil == "another version":
+            journal.write_text(journal.read_text().replace('"entries": 2, ', ""))
+        store = Store(output, ATTRIBUTES, "f2", "two" if spoil == "two" else "one")
         assert store.done == {} and os.listdir(store.folder) == ["journal.jsonl"]
         store.discard()
 
@@ -92,10 +101,21 @@ def test_a_file_without_provenance_is_named_by_its_frames(tmp_path, monkeypatch)
     assert names[0] == names[2] != names[1]
 
 
-def test_what_the_system_writes_and_reads_piece_by_piece_is_whole(tmp_path, monkeypatch):
-    write, read = os.pwrite, os.preadv
-    monkeypatch.setattr(os, "pwrite", lambda file, data, at: write(file, data[:777], at))  # as they may
-    monkeypatch.setattr(os, "preadv", lambda file, room, at: read(file, [room[0][:555]], at))
+class Halting(io.FileIO):
+    """Read and write fewer bytes at a time than asked, as systems may."""
+
+    def write(self, data) -> int:
+        return super().write(data[:777])
+
+    def readinto(self, block) -> int:
+        return super().readinto(block[:555])
+
+
+def test_what_the_system_writes_and_reads_little_by_little_is_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        spooling, "open", lambda name, mode, **others: (Halting if mode == "xb" else open)(name, mode), raising=False
+    )
+    monkeypatch.setattr(copying, "open", lambda name, mode, **_: Halting(name, mode), raising=False)
     frames = np.random.default_rng(0).normal(0, 1, (300, 64)).astype("f2")
     images = np.random.default_rng(0).integers(0, 255, (3, 8, 8, 3), dtype="u1")
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
@@ -111,65 +131,44 @@ def test_what_the_system_writes_and_reads_piece_by_piece_is_whole(tmp_path, monk
     assert np.array_equal(source.frames[:], frames) and np.array_equal(source.images[:], images)
 
 
-def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "BLOCK", 128)
+def test_frames_that_find_no_room_end_the_run_and_leave_no_file(tmp_path):
+    program = """if True:
+        import resource, sys
+        import numpy as np
+        from soundssl import files
+        from test_spooling import ATTRIBUTES, fill
+
+        store = files.Store(sys.argv[1], ATTRIBUTES, "f2", "one")
+        spool = files.Spool(store.folder, "worker-0", "f2")
+        fill(store, "b", 5000, spool)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5100 * 128, resource.RLIM_INFINITY))
+        for write in (lambda: fill(store, "c", 5000, spool), lambda: store.lay_out(["b"], [], (1, 1), None)):
+            try:
+                write()
+            except OSError as error:
+                print(error)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500 * 128, resource.RLIM_INFINITY))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "a.h5"], capture_output=True, text=True, env=ENVIRONMENT
+    )
+    spool, output = done.stdout.splitlines()
+    assert re.fullmatch(r".*File too large: '.*a\.h5\.parts/worker-0-.*\.frames'", spool), done.stderr
+    assert re.fullmatch(r".*File too large: '.*a\.h5'", output), done.stderr
+    assert os.listdir(tmp_path) == ["a.h5.parts"] or sorted(os.listdir(tmp_path)) == ["a.h5.lock", "a.h5.parts"]
+    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
+    assert len(store.lay_out(["b"], [], (1, 1), "soundssl test")) == 1
+    assert len(files.Features(tmp_path / "a.h5").frames) == 5000
+
+
+def test_what_the_disk_refuses_at_the_end_ends_the_run(tmp_path, monkeypatch):
     store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
     fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
 
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.partial'"):
-        store.lay_out(["b"], [], (1, 1), "soundssl test")
-    monkeypatch.undo()
-    spool = files.Spool(store.folder, "worker-1", "f2")
-    spool.start()
-    monkeypatch.setattr(os, "pwrite", full)
-    with pytest.raises(OSError, match=r"No space left on device: '.*a\.h5\.parts/worker-1-.*\.frames'"):
-        spool.add_frames(np.zeros((1, 64), "f2"))
-    monkeypatch.undo()
-    assert os.listdir(tmp_path) == ["a.h5.parts"] and len(store.lay_out(["b"], [], (1, 1), "soundssl test")) == 1
-    assert len(files.Features(tmp_path / "a.h5").frames) == 50
-
-
-def test_what_the_disk_refuses_while_others_write_ends_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "BLOCK", 128)
-    monkeypatch.setattr(copying, "SETTLED", 128)
-    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
-    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
-    calls, write = [], os.fsync
-
-    def broken(file):  # once: the system tells of what it could not write to who asks first, and to nobody else
-        calls.append(file)
-        if len(calls) == 1:
-            raise OSError(errno.EIO, "Input/output error")
-        write(file)
+    def broken(_):
+        raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "fsync", broken)
-    with pytest.raises(OSError, match=r"Input/output error: '.*a\.h5\.partial'"):
+    with pytest.raises(OSError, match=r"Input/output error: '.*a\.h5'"):
         store.lay_out(["b"], [], (1, 1), "soundssl test")
-    assert os.listdir(tmp_path) == ["a.h5.parts"]
-
-
-def test_nothing_is_written_when_the_run_has_ended_however_often_it_is_interrupted(tmp_path, monkeypatch):
-    monkeypatch.setattr(copying, "BLOCK", 128)
-    store = Store(tmp_path / "a.h5", ATTRIBUTES, "f2", "one")
-    fill(store, "b", 50, files.Spool(store.folder, "worker-0", "f2"))
-    writing, write, first = [], os.pwrite, threading.Lock()
-    timers = [threading.Timer(0.1 * i, os.kill, (os.getpid(), signal.SIGINT)) for i in (1, 2, 3)]
-
-    def slow(file, data, at):
-        if first.acquire(blocking=False):
-            for timer in timers:
-                timer.start()
-        writing.append(at)
-        time.sleep(1)
-        writing.remove(at)
-        return write(file, data, at)
-
-    monkeypatch.setattr(os, "pwrite", slow)
-    with pytest.raises(KeyboardInterrupt):
-        store.lay_out(["b"], [], (1, 1), "soundssl test")
-    assert not any(timer.is_alive() for timer in timers)
-    assert not writing and os.listdir(tmp_path) == ["a.h5.parts"]
+    assert "a.h5" not in os.listdir(tmp_path)

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from soundssl import SoundsslError, curriculum, device, files, models, objectives, training, triplets
+from soundssl import SoundsslError, curriculum, device, files, models, objectives, training
+from soundssl.commands.train import train
 
-CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 160, 64
+CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 240, 64
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -213,6 +214,60 @@ def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
     assert output.with_name(output.name + ".resume").exists() and not output.exists()
 
 
+def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, tmp_path):
+    stage = curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4}}, steps=8, batch_size=4)
+    plan, asked = curriculum.Curriculum("plain", 8, "group", (stage,)), iter([False, False, True])
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    with device.start("cpu", "float32", 1) as accelerator:
+
+        def job() -> training.Job:
+            return training.Job(plan, toy[0], accelerator)
+
+        whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
+        assert job().run(whole) and not job().run(cut, stop=lambda: next(asked))
+        assert not cut.exists() and job().checkpoint(cut).load()["step"] == 3
+        assert not job().stands(cut, {}) and job().run(cut) and job().stands(cut, {})
+        checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
+        stopped = training.train(
+            plan, models.build("plain", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
+            checkpoint=checkpoint, log=files.Log(None), stop=lambda: True,
+        )  # fmt: skip
+    assert not stopped.finished and stopped.heads["clustering"]["head.weight"].shape == (4, 8)
+    assert checkpoint.load()["step"] == 1
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    one, two = (files.read_model(path).tensors for path in (whole, cut))
+    assert one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_the_function_of_the_command_is_called_from_python(toy, tmp_path, capsys):
+    output = tmp_path / "m.safetensors"
+    train(toy[0], output, triplets=toy[1], encoder="plain", steps=1, batch_size=2)
+    made = files.read_model(output)
+    assert made.config["encoder"] == "plain" and made.config["size"] == 128 and made.config["unit_length"]
+    assert capsys.readouterr().out == ""
+    train(toy[0], output, triplets=toy[1], encoder="plain", steps=1, batch_size=2)
+    assert "is up to date" in capsys.readouterr().err
+    train(toy[0], triplets=toy[1], steps=1, batch_size=2, size=8, quiet=True)
+    beside = toy[0].with_name("toy.safetensors")
+    assert capsys.readouterr() == (f"{beside}\n", "") and files.read_model(beside).config["size"] == 8
+
+
+def test_options_of_a_net_are_its_own(toy, tmp_path):
+    output = tmp_path / "m.safetensors"
+    words = ["train", toy[0], "--triplets", toy[1], "--steps", 1, "--batch-size", 2, "--size", 8, "-q", "-o", output]
+    command([*words, "--encoder", "plain", "--net", "norm=group"])
+    made = files.read_model(output)
+    assert made.config["norm"] == "group" and "net" not in made.config
+    for more, fact in (
+        (["--encoder", "plain", "--net", "norm"], "'norm' is not NAME=VALUE"),
+        (["--encoder", "plain", "--net", "pool=blur"], "the net plain has the key 'pool', which is not known"),
+        (["--encoder", "plain", "--net", "norm=layer"], "norm of the net plain is 'layer'; choose 'batch', 'group'"),
+        (["--encoder", "vggish", "--net", "norm=group"], "the net vggish has the key 'norm', which is not known"),
+    ):
+        done = command([*words, *more, "--force"], check=False)
+        assert done.returncode == 2 and fact in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+
+
 def test_a_second_run_on_the_same_output_is_refused(toy, tmp_path):
     output = tmp_path / "m.safetensors"
     with files.alone(output):
@@ -278,6 +333,41 @@ def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
             assert line[figure] == pytest.approx(other[figure], rel=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("objective", "given", "said"),
+    [
+        ("contrastive", "triplets", "contrastive would not read triplets; leave out --triplets"),
+        ("coincidence", "labels", "coincidence would not read labels; leave out --labels"),
+    ],
+)
+def test_an_input_that_the_objective_does_not_use_is_refused(toy, tmp_path, capsys, objective, given, said):
+    from soundssl.commands import main
+
+    words = ["train", toy[0], "--objective", objective, f"--{given}", toy[1], "-o", tmp_path / "m.safetensors"]
+    with pytest.raises(SystemExit) as ended:
+        main(list(map(str, words)))
+    assert ended.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):
+    lines: list[str] = []
+    log = files.Log(None)
+    for margin in (1e-9, 0.5):
+        options = {"margin": margin, "mining": "none"}
+        plan = curriculum.from_data({"stage": [{"steps": 2, "batch_size": 4, "objective": {"triplet": options}}]})
+        with device.start("cpu", "float32", 1) as accelerator:
+            torch.manual_seed(0)
+            encoder = accelerator.place(models.build("plain", 8, norm="group"))
+            checkpoint = training.Checkpoint(tmp_path / f"{margin}", "x", 60.0)
+            inputs = inputs_of(toy)
+            inputs.triplets.columns["positive"] = inputs.triplets.columns["anchor"]
+            training.train(
+                plan, encoder, inputs, accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log, say=lines.append
+            )
+    assert len(lines) == 1 and lines[0].startswith("triplet: the loss ended at 0, no triplet of the last batch")
+
+
 def test_triplets_of_other_features_are_refused(toy, tmp_path):
     other = write_features(tmp_path / "other.features.h5", seed=1)
     with pytest.raises(files.FormatError, match=r"toy.triplets.h5 was drawn for another features file"):
@@ -310,27 +400,6 @@ def test_only_triplets_within_the_chosen_clips_are_trained_on(toy):
         )
 
 
-@pytest.mark.parametrize("sampler", triplets.JOINT)
-def test_a_recipe_changes_only_the_positive_and_only_its_way(toy, tmp_path, sampler):
-    from soundssl.objectives import triplet
-
-    drawn = write_triplets(tmp_path / "t.h5", toy[0], sampler, 16)
-    inputs = objectives.Inputs(files.Features(toy[0]), np.ones(CLIPS, bool), triplets=files.Triplets(drawn))
-    batch = triplet.Examples(inputs, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
-    anchor, positive, negative = triplet.realise(batch)
-    again = triplet.realise(batch)[1]
-    assert torch.equal(positive, again)
-    assert torch.equal(negative, batch["negative"].float())
-    if sampler == "proximity":
-        assert torch.equal(positive, batch["positive"].float())
-    elif sampler == "noise":
-        assert (positive >= anchor - 1e-3).all() and not torch.equal(positive, anchor)
-    elif sampler == "translation":
-        assert positive.shape == anchor.shape and not torch.equal(positive, anchor)
-    else:
-        assert (positive >= anchor - 1e-3).all() and (batch["gain"] > 0).all()
-
-
 def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
     stages = (
         curriculum.Stage({"triplet": {"weight": 1.0}}, steps=2, batch_size=2),
@@ -340,10 +409,10 @@ def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
     torch.manual_seed(0)
     encoder = models.build("plain", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
-    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
+    heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint).heads
     assert checkpoint.load()["stage"] == 1
     torch.manual_seed(99)  # what a new process has drawn is of no matter
     again = models.build("plain", 8, norm="group")
-    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint)
+    resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint).heads
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])

@@ -15,6 +15,7 @@ LENGTHS = np.array([120, 200, 95, 96, 300, 130, 96, 0, 110, 40])
 RECORDING = np.array([0, 1, 1, 0, 2, 0, 4, 2, 4, 3])
 OFFSET = np.concatenate([[0], np.cumsum(LENGTHS)])
 UNSUPERVISED = JOINT
+ANYWHERE = Options(min_distance=0)  # by proximity: pairs may overlap
 
 
 def layout(clips=None) -> Layout:
@@ -88,7 +89,7 @@ def chi_square(values: np.ndarray, places: np.ndarray) -> float:
 
 @pytest.mark.parametrize("name", UNSUPERVISED)
 def test_every_start_is_as_likely_as_another(name):
-    recipes = draw(name, 60_000)
+    recipes = draw(name, 60_000, options=ANYWHERE)
     assert abs(chi_square(recipes["anchor"], legal())) < 4
     elsewhere = legal()[recording_of(legal()) != 1]
     given = recipes["negative"][recording_of(recipes["anchor"]) == 1]
@@ -122,7 +123,7 @@ def test_the_positive_is_the_anchor_changed(name):
 
 
 def test_proximity_without_bound_reaches_the_whole_recording_and_never_the_same_window():
-    recipes = draw("proximity", 60_000)
+    recipes = draw("proximity", 60_000, options=ANYWHERE)
     assert (recipes["anchor"] != recipes["positive"]).all()
     assert np.array_equal(recording_of(recipes["anchor"]), recording_of(recipes["positive"]))
     given = recipes["positive"][recipes["anchor"] == OFFSET[3]]  # clip 3 is one window: all others are in clips 0 and 5
@@ -131,14 +132,14 @@ def test_proximity_without_bound_reaches_the_whole_recording_and_never_the_same_
 
 @pytest.mark.parametrize("bound", [2.0, 10.0, 10.5, 96.0])
 def test_proximity_keeps_its_bound(bound):
-    recipes = draw("proximity", 20_000, options=Options(proximity=bound))
+    recipes = draw("proximity", 20_000, options=Options(proximity=bound, min_distance=0))
     distance = np.abs(recipes["anchor"] - recipes["positive"])
     assert np.array_equal(clip_of(recipes["anchor"]), clip_of(recipes["positive"]))
     assert distance.min() == 1 and distance.max() == np.ceil(bound) - 1 < bound
 
 
 def test_proximity_draws_all_neighbours_alike():
-    recipes = draw("proximity", 200_000, options=Options(proximity=6))
+    recipes = draw("proximity", 200_000, options=Options(proximity=6, min_distance=0))
     anchor = OFFSET[4] + 100  # well inside
     given = recipes["positive"][recipes["anchor"] == anchor]
     assert set(given - anchor) == {*range(-5, 0), *range(1, 6)}
@@ -233,11 +234,12 @@ def test_fewer_than_two_recordings_are_refused(clips):
 
 def test_no_pair_to_make_is_refused():
     one = Layout(np.array([0, 96, 192]), np.array([0, 1]), WINDOW)
-    for options in (Options(), Options(proximity=50)):
+    for options in (Options(), ANYWHERE, Options(proximity=50, min_distance=0)):
         with pytest.raises(ValueError, match="no recording has two windows to make a positive pair of"):
             sample("proximity", one, 5, options, 0)
-    with pytest.raises(ValueError, match="at least one frame apart"):
-        sample("proximity", layout(), 5, Options(proximity=1), 0)
+    for options in (Options(proximity=1, min_distance=0), Options(proximity=96)):
+        with pytest.raises(ValueError, match=r"must start less than \d+ frames apart and \d+ or more"):
+            sample("proximity", layout(), 5, options, 0)
 
 
 def test_unknown_names_and_missing_labels_are_refused():
@@ -289,7 +291,17 @@ def test_two_runs_without_provenance_are_equal_bytes_and_a_third_is_not_made(toy
 def test_proximity_is_in_seconds_and_less_than_them(toy, tmp_path, seconds):
     assert (
         command(
-            toy.features, "--sampler", "proximity", "--proximity", seconds, "--count", 3000, "-o", tmp_path / "t.h5"
+            toy.features,
+            "--sampler",
+            "proximity",
+            "--proximity",
+            seconds,
+            "--min-distance",
+            0,
+            "--count",
+            3000,
+            "-o",
+            tmp_path / "t.h5",
         )
         == 0
     )
@@ -304,6 +316,15 @@ def test_proximity_is_in_seconds_and_less_than_them(toy, tmp_path, seconds):
         (["--sampler", "supervised"], 2, "the supervised sampler needs them"),
         (["--max-shift", "64"], 2, "64 is not less than 64 bands"),
         (["--sampler", "proximity", "--proximity", "0.01"], 2, "0.01 s are not more than one frame"),
+        (
+            ["--proximity", "0.96"],
+            2,
+            "no window starts less than 0.96 s from another and 0.96 s or more; give a larger",
+        ),
+        (["--proximity", "1.5", "--grid", "2"], 2, "less than 1.5 s from another and 2 s or more"),
+        (["--min-distance", "-1"], 2, "should be greater than or equal to 0"),
+        (["--grid", "-1"], 2, "should be greater than or equal to 0"),
+        (["--min-distance", "30"], 1, "no recording has two windows to make a positive pair of, 3000 frames apart"),
         (["--split", "9"], 1, "has no split '9'; it has '1', '2', '3'"),
         (["--labels", "{features}", "--sampler", "supervised"], 4, "holds features, not labels"),
         (["-o", "{features}"], 2, "is one of the inputs; name another output"),

@@ -7,7 +7,8 @@ import timing
 import torch
 from training import bare_step
 
-from soundssl import device, models, views
+from soundssl import device, models
+from soundssl.objectives import pairs
 from soundssl.ops import augment
 from soundssl.ops.generators import PerExampleGenerator
 
@@ -18,7 +19,7 @@ def change(windows: torch.Tensor, backgrounds: torch.Tensor, share: torch.Tensor
     """Put a background into every window, then apply a composition."""
     mixed = augment.mix_back(windows, backgrounds, share)
     generator = PerExampleGenerator(torch.arange(len(windows), device=windows.device))
-    return views.change(mixed, generator, views.Changes(augment=names))
+    return pairs.augmented(mixed, generator, pairs.Augmentation(augment=names))
 
 
 def measure(small: bool) -> list[dict]:

@@ -16,6 +16,7 @@ BENCHES = (
     "startup",
     "featurize",
     "windows",
+    "labels",
     "retrieval",
     "neighbors",
     "training",

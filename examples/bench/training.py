@@ -30,14 +30,14 @@ def bare_step(accelerator, encoder, windows) -> None:
 
 def whole_steps(accelerator, encoder, inputs, stage):
     """Return a function that draws a batch, takes the loss, its gradients and a step of Adam, as `train` does."""
-    mixture, examples = training.build_stage(stage, encoder, inputs, {}, 0)
-    accelerator.place(mixture).train()
-    optimizer = torch.optim.AdamW(mixture.parameters(), lr=1e-3, fused=True)
+    loss, examples = training.build_stage(stage, encoder, inputs, {}, 0)
+    accelerator.place(loss).train()
+    optimizer = torch.optim.AdamW(loss.parameters(), lr=1e-3, fused=True)
     workers = training.loader_workers(accelerator)
     loaders = training.load(examples, 0, stage, 0, 0, accelerator, workers)
 
     def step() -> None:
-        training.take_step(mixture, optimizer, loaders, accelerator, 0.5)
+        training.take_step(loss, optimizer, loaders, accelerator, 0.5)
 
     return step
 

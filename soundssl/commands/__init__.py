@@ -19,6 +19,7 @@ import typer.core
 from soundssl import SoundsslError, __version__
 from soundssl.commands import (
     cluster,
+    detect,
     embed,
     evaluate,
     featurize,
@@ -28,6 +29,7 @@ from soundssl.commands import (
     separate,
     train,
 )
+from soundssl.commands.terminal import say
 
 # Pipeline order, under the headings of --help.
 COMMANDS: dict[str, dict[str, Any]] = {
@@ -35,6 +37,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Mixtures to tracks": {"separate": separate.separate},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
+    "Recordings to events": {"detect": detect.detect},
     "Measure": {"evaluate": evaluate.app},
     "Look": {"info": info.info},
 }
@@ -133,15 +136,30 @@ def main(arguments: list[str] | None = None) -> None:
         typer.completion.completion_init()
     try:
         typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
-    except (SoundsslError, ValueError, OSError, MemoryError, RuntimeError) as error:
+    except Exception as error:  # the one place where an error ends a run
         if os.environ.get("SOUNDSSL_DEBUG"):
             raise
         name = next((word for word in arguments if not word.startswith("-")), "")
-        fact = " ".join((str(error) or type(error).__name__).splitlines())
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-            fact = f"{where}{error.strerror}; make room, and give the same command again"
-        if isinstance(error, MemoryError) or "memory" in fact.lower():
-            fact += "; a smaller --batch-size takes less"
-        typer.echo(f"soundssl {name}: {fact}", err=True)
+        say(name, _fact(error))
         raise SystemExit(getattr(error, "status", 1)) from None
+
+
+EXPECTED = (SoundsslError, ValueError, OSError, MemoryError, RuntimeError, ImportError)
+
+
+def _fact(error: Exception) -> str:
+    """Return what an error says, in one line, with what to do about it."""
+    fact = " ".join((str(error) or type(error).__name__).splitlines())
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
+        return f"{where}{error.strerror}; make room, and give the same command again"
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(fact)):
+        return f"{fact}; a smaller --batch-size takes less"
+    if not isinstance(error, EXPECTED):
+        return f"{type(error).__name__}: {fact}; this is a fault of soundssl, SOUNDSSL_DEBUG=1 shows where"
+    return fact
+
+
+def _lacks_memory(fact: str) -> bool:
+    """Return whether torch says that it lacks memory, on a card or on a processor."""
+    return "out of memory" in fact.lower() or "can't allocate memory" in fact

@@ -1,88 +1,36 @@
-"""Questions to a person at the terminal, one after the other, with a journal that loses no answer."""
+"""Questions to a person at the terminal, one after the other; every answer is kept before the next is asked."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from soundssl import sheets
+if TYPE_CHECKING:
+    from soundssl.labelling import Conversation, Upcoming
 
 PROMPT = "class (name or number, several by ;), none, ? cannot tell, u undo, q stop: "
 
 
-class Journal:
-    """Keep answers in a sheet beside an output: a line an answer, on the disk before the next question is asked.
-
-    What a crash of the machine left of a last line is cut off. Raises SheetError where the sheet cannot be read.
-    """
-
-    def __init__(self, output: Path) -> None:
-        from soundssl import files
-
-        self.path = output.with_name(output.name + ".answers.csv")
-        self.name = files.text(self.path)
-        self.lines: list[sheets.Line] = []
-        content = self.path.read_bytes() if self.path.is_file() else b""
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            os.truncate(self.path, len(whole))
-        if whole:
-            self.lines = sheets.read(whole, self.name)
-
-    def add(self, question: sheets.Question, answer: str) -> None:
-        """Append an answer."""
-        fresh = not self.path.is_file() or not self.path.stat().st_size
-        line = sheets.write_line(question, answer)
-        with open(self.path, "a", encoding="utf-8", newline="") as file:
-            file.write((sheets.write([]) if fresh else "") + line)
-            file.flush()
-            os.fsync(file.fileno())
-        number = (self.lines[-1].number if self.lines else 1) + line.count("\n")
-        self.lines.append(sheets.Line(number, question.cluster, question.clip, question.start, answer))
-
-    def undo(self) -> sheets.Line:
-        """Take back the last answer and return its line."""
-        from soundssl import files
-
-        last = self.lines.pop()
-        kept = self.lines[-1].number if self.lines else 1
-        content = self.path.read_bytes().splitlines(keepends=True)[:kept]
-        with files.replace(self.path) as partial:
-            partial.write_bytes(b"".join(content))
-        return last
-
-
-def converse(
-    upcoming: Callable[[dict[int, str]], tuple[int, sheets.Question, str] | None],
-    answered: dict[int, str],
-    journal: Journal,
-) -> None:
-    """Ask until nothing is `upcoming`, the person stops or the input ends; answers go to `answered` and the journal.
-
-    `upcoming` returns, for the answers so far, the next question with its number among `answered` and its heading.
-    `answered` holds the answers of the journal, in its order.
-    """
-    while following := upcoming(answered):
-        key, question, heading = following
-        classes = sheets.parse_all(answered.values())[1]
-        _show(question, heading, classes)
-        answer = _listen(classes, bool(answered))
+def converse(conversation: Conversation) -> None:
+    """Ask until nothing is upcoming, the person stops or the input ends."""
+    while upcoming := conversation.upcoming():
+        classes = conversation.classes
+        _show(upcoming, classes)
+        answer = _listen(classes, bool(len(conversation)))
         if answer is None:
             return
         if answer == "u":
-            answered.popitem()
-            undone = journal.undo()
+            undone = conversation.undo()
             print(f"undone: {undone.answer}, {undone.clip} at {undone.start:.2f} s", file=sys.stderr)
         else:
-            journal.add(question, answer)
-            answered[key] = answer
+            conversation.answered(upcoming, answer)
 
 
-def _show(question: sheets.Question, heading: str, classes: list[str]) -> None:
-    print(f"\n{heading}: {question.file}, {question.start:.2f} to {question.end:.2f} s", file=sys.stderr)
+def _show(upcoming: Upcoming, classes: list[str]) -> None:
+    question = upcoming.question
+    print(f"\n{upcoming.heading}: {question.file}, {question.start:.2f} to {question.end:.2f} s", file=sys.stderr)
     if classes:
         print("   ".join(f"{i} {name}" for i, name in enumerate(classes, 1)), file=sys.stderr)
 
@@ -120,6 +68,8 @@ def understand(typed: str, classes: list[str]) -> str:
     >>> understand("2; 1", ["dog", "cat"])
     'cat; dog'
     """
+    from soundssl.labelling import sheets
+
     if re.fullmatch(r"\d+([\s,;]+\d+)*", typed):
         numbers = [int(number) for number in re.findall(r"\d+", typed)]
         beyond = [number for number in numbers if not 1 <= number <= len(classes)]

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
+import shutil
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from soundssl import SoundsslError
-from soundssl.commands import assigning, describing, target, terminal
-from soundssl.commands.assigning import Head, Source, Tally
+from soundssl.commands.interrupts import Signals
 from soundssl.commands.options import (
     Device,
     Force,
@@ -28,20 +27,11 @@ from soundssl.commands.options import (
     beside,
     words,
 )
+from soundssl.commands.target import Target, aim, check_ending
+from soundssl.commands.terminal import Terminal, print_table
 
-METHODS = ("entropy", "kmeans")
-OPTIMISERS = ("adam", "rowwise")
-PRESETS: dict[str, dict[str, Any]] = {
-    "steady": {"scale": 20.0, "rise": 0.0, "start": "data", "context": 5.0},
-    "rising": {"scale": 60.0, "rise": 0.67, "start": "data", "context": 5.0},
-    "paper": {"scale": 60.0, "rise": 0.0, "start": "random", "context": 0.0},
-}
-LEAST_STEPS = 300  # of a small collection, whatever its epochs
-UNSURE = 0.35  # share of log K that the rows' entropy is to have at the start of `steady`; examples/RESULTS.md
-JUDGED = 4096  # rows that it is measured on
-STARTS, FEW_CLUSTERS = 3, 32  # starts where there are no more clusters than these: of few, one start settles much
-SEED_STEP = 1_000_003  # between the seeds of one command's starts
-FEW = 5  # rows a cluster below which `steady` takes the paper's scale: a cluster of two or three has to be narrow
+if TYPE_CHECKING:
+    from soundssl.clustering import Centres, Job, Rows, Runs, Summary
 
 
 def cluster(
@@ -57,9 +47,11 @@ def cluster(
         Path | None,
         typer.Option(help="Learn nothing: take the clusters of this clusters file, or model with a clustering head."),
     ] = None,
-    method: Annotated[str, typer.Option(help="entropy, or kmeans, the yardstick, by faiss (an extra).")] = "entropy",
+    method: Annotated[
+        Literal["entropy", "kmeans"], typer.Option(help="By entropy, or kmeans, the yardstick, by faiss (an extra).")
+    ] = "entropy",
     preset: Annotated[
-        str,
+        Literal["steady", "rising", "paper"],
         typer.Option(
             help="steady: from data points, at a scale of 20, less where rows would be sure of their first centres, "
             "60 with fewer than five rows a cluster; rising: from data points, the scale rises from 6 to 60 over two "
@@ -98,15 +90,13 @@ def cluster(
     batch_size: Annotated[int, typer.Option(min=1, help="Rows a step and process (inferred).")] = 1024,
     learning_rate: Annotated[float, typer.Option(min=0, help="Largest rate of Adam (inferred).")] = 0.01,
     starts: Annotated[
-        int | None,
+        int,
         typer.Option(
-            min=1,
-            help="Learn from so many starts, and keep the clusters whose windows lie nearest to their means. Default: "
-            "3 for 32 clusters or fewer, 1 for more and for the preset paper.",
+            min=1, help="Learn from so many starts, and keep the clusters whose windows lie nearest to their means."
         ),
-    ] = None,
+    ] = 1,
     optimiser: Annotated[
-        str,
+        Literal["adam", "rowwise"],
         typer.Option(help="adam, or rowwise, which keeps a quarter as much in memory: a second moment a cluster."),
     ] = "adam",
     stability: Annotated[
@@ -114,7 +104,7 @@ def cluster(
         typer.Option(help="Learn again with the next seed and say how far the two agree, which takes twice the time."),
     ] = False,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw sizes, confidences and the largest clusters here, as PNG.")
+        Path | None, typer.Option(help="Plot sizes, confidences and the largest clusters here, as PNG.")
     ] = None,
     split: Split = None,
     seed: Seed = 0,
@@ -152,258 +142,132 @@ def cluster(
 
     soundssl cluster new.embeddings.h5 --assign clusters.h5 -o new.clusters.h5
     """
-    import dataclasses
-
+    from soundssl import clustering, files
     from soundssl import device as hardware
-    from soundssl import files
 
-    for value, legal, name in (
-        (method, METHODS, "--method"),
-        (preset, tuple(PRESETS), "--preset"),
-        (optimiser, OPTIMISERS, "--optimiser"),
+    _check(embeddings, output, k, assign)
+    _check_learnt(bool(assign) or method != "entropy", stability=stability, starts=starts > 1)
+    given = [path for path in (embeddings, assign) if path]
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    target = aim("cluster", output, beside(embeddings, "clusters"), given, **flags)
+    _guard_picture(picture, [*given, target.path])
+    options = clustering.Options(
+        method, preset, gamma, gamma_start, scale, momentum, steps, epochs, batch_size, learning_rate, optimiser, starts
+    )
+    with (
+        _rows(embeddings) as rows,
+        hardware.start(device, precision, threads) as accelerator,
+        files.alone(target.path, accelerator.main),
     ):
-        if value not in legal:
-            raise typer.BadParameter(f"choose {' or '.join(legal)}", param_hint=name)
+        signals, target = Signals(), target.of_process(accelerator.main)
+        told = target.terminal
+        job = clustering.Job(
+            rows, accelerator, k=k, known=assign, options=options, splits=words(split), context=context, seed=seed,
+            stability=stability, progress=told,
+        )  # fmt: skip
+        runs = job.runs(target.path, checkpoint_every, signals.asked)
+        if target.stands(job.made_from):
+            for run in runs if accelerator.main else ():
+                run.clear_finished()
+            return
+        told.say(accelerator.reason)
+        for run in runs if force and accelerator.main else ():
+            run.forget()
+        accelerator.barrier()
+        found = _fit(job, runs, told, signals)
+        if accelerator.main:
+            summary = _write(target, job, found)
+            for run in runs:
+                run.finish()
+            _report(summary, target, picture)
+            target.finish()
+
+
+def _fit(job: Job, runs: list[Runs], told: Terminal, signals: Signals) -> list[Centres]:
+    """Return the centres; end the command where a signal stopped the learning, the state saved."""
+    from soundssl import clustering
+
+    with signals:
+        try:
+            return job.fit(runs, told)
+        except clustering.Stopped as stopped:
+            told.warn(str(stopped))
+            raise SystemExit(signals.status) from None
+
+
+def _check(embeddings: Path, output: Path | None, k: int | None, assign: Path | None) -> None:
+    """Raise BadParameter for options that do not go together."""
     if (k is None) == (assign is None):
         raise typer.BadParameter("say how many clusters to find, or with --assign whose to use", param_hint="--k")
     if str(embeddings) == "-" and output is None:
         raise typer.BadParameter("standard input has no name to make one from", param_hint="--output")
-    implied, output = output is None, output or beside(embeddings, "clusters")
-    files.guard(output, no_clobber)
-    given = [path for path in (embeddings, assign) if path and str(path) != "-"]
-    files.guard_inputs(output, given)
+
+
+def _check_learnt(otherwise: bool, **again: bool) -> None:
+    """Raise BadParameter for options that learn again, where clusters are found otherwise."""
+    for name, given in again.items():
+        if given and otherwise:
+            raise typer.BadParameter(
+                "only clusters that are learnt by entropy are learnt again", param_hint=f"--{name}"
+            )
+
+
+def _guard_picture(picture: Path | None, others: Collection[Path]) -> None:
+    from soundssl import files
+
     if picture:
         files.guard(picture, no_clobber=False)
-        files.guard_inputs(picture, [*given, output])
-    for given_it, name in ((stability, "--stability"), (starts, "--starts")):
-        if given_it and (assign or method != "entropy"):
-            raise typer.BadParameter("only clusters that are learnt by entropy are learnt again", param_hint=name)
-    starts = starts or (STARTS if k and k <= FEW_CLUSTERS and preset != "paper" else 1)
-    with (
-        assigning.read(embeddings) as source,
-        hardware.start(device, precision, threads) as accelerator,
-        files.alone(output, accelerator.main),
-    ):
-        quiet = quiet or not accelerator.main
-        inputs, plan = [source.identity], None
-        if assign:
-            head = assigning.head_of(assign)
-            head.check(source, assign)
-        if context is None:
-            usual = head.context if assign else PRESETS[preset]["context"]
-            context = usual if source.file else 0.0
-            if assign and usual and not context:
-                terminal.say("cluster", "a bare matrix has no times; its rows are assigned without context", quiet)
-        source = source.averaged(context)
-        chosen = source.choose(words(split))
-        if assign:
-            inputs.append(_identity_of(assign))
-        elif method == "entropy":
-            own = {"clusters": k, "gamma": gamma, "gamma_start": gamma_start, "scale": scale, "momentum": momentum}
-            fitted = {"scale": _scale(chosen, k or 0, seed)} if preset == "steady" and scale is None else {}
-            chosen_preset = {name: value for name, value in PRESETS[preset].items() if name != "context"}
-            options = chosen_preset | fitted | {name: value for name, value in own.items() if value is not None}
-            count = steps or max(LEAST_STEPS, round(epochs * len(chosen) / (batch_size * accelerator.world_size)))
-            plan = _plan(source.size, options, count, batch_size, learning_rate, optimiser)
-        facts = [k, plan and plan.as_dict(), context, split, seed, str(accelerator.dtype), accelerator.world_size]
-        facts += [f"{starts} starts"] * (starts > 1) + ["stability"] * stability
-        made_from = files.digest("clusters", inputs, method, *facts)
-        runs = _Runs(plan, chosen, accelerator, made_from, checkpoint_every, quiet)
-        if terminal.done_before("cluster", output, made_from, force, quiet, implied and accelerator.main):
-            if plan and accelerator.main:
-                runs.clear_finished(output, starts, stability)
-            return
-        terminal.say("cluster", accelerator.reason, quiet)
-        if plan:
-            if force and accelerator.main:
-                runs.forget(output, starts, stability)
-            accelerator.barrier()
-            head = runs.best(output, starts, seed)
-            if stability:
-                other = runs.best(_again(output), starts, seed + 1)
-        elif k:
-            head = _k_means(chosen, k, seed, quiet)
-        head = dataclasses.replace(head, context=context)
-        if accelerator.main:
-            origin = {"inputs": inputs, "made_from": made_from, "command": target.provenance_of(no_provenance)}
-            tally = _write(source, head, accelerator, output, origin, quiet)
-            if stability:
-                tally.facts["stability"] = describing.stability(source, head, other, accelerator)
-            if plan:
-                runs.forget(output, starts, stability)
-                runs.keep_figures(starts)
-            _report(tally, output, implied, quiet, picture)
-            terminal.print_path(output, implied)
+        files.guard_inputs(picture, others)
+        check_ending(picture, "PNG", option="--picture")
 
 
-def _scale(source: Source, k: int, seed: int) -> float:
-    """Return the scale of the preset `steady` for these rows and so many clusters."""
-    import torch
+@contextlib.contextmanager
+def _rows(path: Path) -> Iterator[Rows]:
+    """Yield the rows of a file, or for `-` of the matrix on standard input, spooled to a temporary file."""
+    from soundssl import clustering, files
 
-    from soundssl.ops import entropy
-
-    if len(source) < FEW * k:
-        return float(PRESETS["paper"]["scale"])
-    usual = PRESETS["steady"]["scale"]
-    return entropy.modest_scale(torch.from_numpy(source.sample(JUDGED, seed)), k, usual, UNSURE)
-
-
-def _identity_of(path: Path) -> dict[str, str]:
-    """Return what the output says of the clusters file or model that it was assigned by."""
-    from soundssl import files
-
-    if files.kind_of(path) is not None:
-        return files.identity("clusters", path, files.Clusters(path).attributes)
-    return files.identity("model", path, files.read_model(path).attributes)
-
-
-def _plan(size: int, options: dict[str, Any], steps: int, batch_size: int, learning_rate: float, optimiser: str):
-    """Return a curriculum of one stage, its options checked."""
-    import dataclasses
-
-    from soundssl import curriculum as curricula
-
-    data = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "optimiser": optimiser}
-    plan = curricula.from_data({"stage": [{**data, "objective": {"clustering": options}}]}, "the command line")
-    return dataclasses.replace(plan, encoder="identity", size=size)
+    if str(path) != "-":
+        yield clustering.read_rows(path)
+        return
+    if (begin := sys.stdin.buffer.read(len(clustering.MAGIC))) != clustering.MAGIC:
+        raise files.FormatError(
+            "standard input is not an NPY matrix; write one with soundssl embed -o -" if begin
+            else "standard input is empty; pipe an NPY matrix into it"
+        )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        spool = Path(folder) / "rows.npy"
+        with open(spool, "wb") as file:
+            file.write(begin)
+            shutil.copyfileobj(sys.stdin.buffer, file, 1 << 20)
+        yield clustering.read_rows(spool, "standard input")
 
 
-def _again(output: Path) -> Path:
-    """Return the name of the second run of --stability."""
-    return output.with_name(output.name + ".again")
+def _write(target: Target, job: Job, found: list[Centres]) -> Summary:
+    """Assign every row and write the clusters file; compare both sets of centres where there are two."""
+    from soundssl import clustering
+
+    attributes = clustering.attributes(job.rows, found[0])
+    with target.create("clusters", job.inputs, job.made_from, attributes) as sink:
+        summary = clustering.write(sink, job.rows, found[0], job.accelerator, target.terminal)
+        attributes |= summary.attributes()
+    if job.stability:
+        summary.stability = clustering.stability(job.rows, found[0], found[1], job.accelerator)
+    return summary
 
 
-def _places(output: Path, starts: int) -> list[Path]:
-    """Return what the starts of a run are named by: their states and figures lie beside it."""
-    return [output.with_name(f"{output.name}.start-{number + 1}") if number else output for number in range(starts)]
+def _report(summary: Summary, target: Target, picture: Path | None) -> None:
+    """Print what was found: tables for people, a line of JSON elsewhere; plot it; warn of a collapse."""
+    from soundssl import clustering, files
 
-
-def _log(output: Path) -> Path:
-    return output.with_name(output.name + ".metrics.jsonl")
-
-
-@dataclass
-class _Runs:
-    """Learn centres in the training loop, on fixed embeddings; every run goes on where it was stopped."""
-
-    plan: Any
-    source: Source
-    accelerator: Any
-    made_from: str
-    every: float
-    quiet: bool
-    chosen: dict[Path, Path] = field(default_factory=dict)
-
-    def _states(self, output: Path, starts: int, stability: bool) -> Iterator[Any]:
-        from soundssl import training
-
-        for place in _places(output, starts) + (_places(_again(output), starts) if stability else []):
-            yield training.Checkpoint(place, self.made_from, self.every)
-
-    def forget(self, output: Path, starts: int, stability: bool) -> None:
-        """Remove the states of all runs."""
-        for state in self._states(output, starts, stability):
-            state.remove()
-
-    def clear_finished(self, output: Path, starts: int, stability: bool) -> None:
-        """Remove states of the same command, left by a run that was killed between its output and clearing up."""
-        for state in self._states(output, starts, stability):
-            state.clear_finished()
-
-    def keep_figures(self, starts: int) -> None:
-        """Keep, of the figures of several starts, those of the best."""
-        for output, best in self.chosen.items():
-            os.replace(_log(best), _log(output))
-            for place in _places(output, starts)[1:]:
-                _log(place).unlink(missing_ok=True)
-
-    def best(self, output: Path, starts: int, seed: int) -> Head:
-        """Return the centres of the start whose rows lie nearest to the means of their clusters."""
-        places = _places(output, starts)
-        heads = [self._learn(place, seed + SEED_STEP * number) for number, place in enumerate(places)]
-        if starts == 1:
-            return heads[0]
-        rows = self.source.sample(JUDGED, seed)
-        near = [assigning.nearness(rows, head.chooser(self.accelerator)(rows)[0]) for head in heads]
-        best = near.index(max(near))
-        self.chosen[output] = places[best]
-        return heads[best]
-
-    def _learn(self, place: Path, seed: int) -> Head:
-        from soundssl import device as hardware
-        from soundssl import files, objectives, training
-        from soundssl.models import heads
-
-        hardware.seed(seed)
-        log = files.Log(_log(place) if self.accelerator.main else None)
-        checkpoint = training.Checkpoint(place, self.made_from, self.every)
-        with terminal.progress("cluster", self.plan.stage[0].steps, "steps", self.quiet) as advance:
-            found = training.train(
-                self.plan, self.accelerator.place(heads.Identity(self.source.size)),
-                objectives.Inputs(None, None, embeddings=self.source), self.accelerator,
-                seed=seed, workers=0, checkpoint=checkpoint, log=log, advance=advance,
-            )  # fmt: skip
-        return Head(
-            found["clustering"]["head.weight"].numpy(), scale=self.plan.stage[0].objective["clustering"]["scale"]
-        )
-
-
-def _k_means(source: Source, k: int, seed: int, quiet: bool) -> Head:
-    """Return the centres that k-means finds in a sample."""
-    import torch
-
-    from soundssl.ops import kmeans
-
-    rows = source.sample(kmeans.POINTS * k, seed)
-    terminal.say("cluster", f"k-means on {len(rows)} of {len(source)} rows", quiet)
-    try:
-        return Head(kmeans.fit(rows, k, seed, torch.get_num_threads()), "kmeans", "euclidean", 0.0)
-    except ImportError as error:
-        remedy = "pip install 'soundssl[faiss]'"
-        raise SoundsslError(f"--method kmeans needs faiss, which is not installed; {remedy}") from error
-
-
-def _write(source: Source, head: Head, accelerator, output: Path, origin: dict[str, Any], quiet: bool) -> Tally:
-    """Assign every row and write the clusters file; `origin` says what it was made from."""
-    from soundssl import files
-
-    facts: dict[str, Any] = {"method": head.method, "metric": head.metric, "scale": head.scale}
-    facts["context"] = head.context
-    facts["window"] = float(source.file.attributes["window"]) if source.file else 0.0
-    with files.create(output, "clusters", attributes=facts, **origin) as sink:
-        with terminal.progress("assign", len(source), "windows", quiet) as advance:
-            tally = assigning.assign(source, head, accelerator, sink, advance)
-        if head.metric == "cosine":
-            with terminal.progress("compare", len(source), "windows", quiet) as advance:
-                assigning.compare(source, tally.mean, sink, advance)
-        with terminal.progress("entropies", len(assigning.sampled(source)), "windows", quiet) as advance:
-            tally.conditional, tally.marginal = assigning.entropies(source, head, accelerator, tally.size, advance)
-        sink.write("size", tally.size)
-        sink.write("weight", head.weight)
-        if source.file:
-            sink.write("window/clip", source.file.clip)
-            sink.write("window/start", source.file.start)
-            for name in ("key", "recording", "split"):
-                sink.write(f"clip/{name}", getattr(source.file.clips, name))
-        facts |= {"conditional_entropy": tally.conditional, "marginal_entropy": tally.marginal}
-        facts["used"] = int((tally.size > 0).sum())
-    tally.facts = {"method": head.method}
-    return tally
-
-
-def _report(tally: Tally, output: Path, implied: bool, quiet: bool, picture: Path | None) -> None:
-    """Print what was found: tables for people, a line of JSON elsewhere; draw it; warn of a collapse."""
-    from soundssl import files
-
-    found, shows = tally.summary(), sys.stdout.isatty() and not quiet
-    largest = describing.largest(output) if shows or picture or not implied else []
+    figures, shows = summary.figures(), sys.stdout.isatty() and not target.quiet
+    largest = clustering.largest(target.path) if shows or picture or not target.implied else []
     if picture:
-        describing.draw(picture, output, largest)
+        clustering.plot(picture, target.path, largest)
     if shows:
-        shown = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in found.items()]
-        terminal.print_table(["figure", "value"], shown)
-        terminal.print_table(*describing.table(largest))
-    elif not implied:
-        print(json.dumps({**found, "largest": largest, "output": files.text(output.name)}), flush=True)
-    if trouble := tally.trouble():
-        terminal.say("cluster", trouble)
+        shown = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in figures.items()]
+        print_table(["figure", "value"], shown)
+        print_table(*clustering.table(largest))
+    elif not target.implied:
+        print(json.dumps({**figures, "largest": largest, "output": files.text(target.path.name)}), flush=True)
+    if trouble := summary.trouble():
+        target.terminal.warn(trouble)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from soundssl.commands import scoring, terminal
+from soundssl import presets
+from soundssl.commands import scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
+from soundssl.commands.target import check_ending
+from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
 
@@ -36,7 +39,7 @@ def retrieval(
     per_class: Annotated[int, typer.Option(min=2, help="Clips drawn with, and as many without, each class.")] = 100,
     draws: Annotated[int, typer.Option(min=1, help="Random draws of clips to average over.")] = 1,
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -55,10 +58,9 @@ def retrieval(
     from soundssl.evaluations import retrieval as task
 
     report = scoring.begin(scoring.Report("retrieval", embeddings, output, baseline, topline, classes), labels)
-    table = scoring.load(embeddings, labels, hop, words(split), means=True)
+    table = scoring.load(embeddings, labels, level="clip", hop=hop, splits=words(split))
     options = task.Options(per_class=per_class, draws=draws, bootstrap=bootstrap)
-    rows = task.evaluate(table.embedding, table.label, table.classes, options, seed)
-    scoring.show(rows, report)
+    scoring.show(task.evaluate(table, options, seed), report)
 
 
 @app.command("knn")
@@ -70,27 +72,45 @@ def knn(
         str | None, typer.Option(help="Splits whose clips are the neighbours. Default: all others, or all.")
     ] = None,
     folds: Folds = False,
-    k: Annotated[int, typer.Option(min=1, help="Neighbours that vote (inferred).")] = 5,
-    unit: Annotated[
-        Literal["clip", "window"], typer.Option(help="What is compared: clips (means over windows) or windows.")
-    ] = "clip",
+    k: Annotated[int | None, typer.Option(min=1, help="Neighbours that vote. Default: 5 (inferred).")] = None,
+    level: Annotated[
+        Literal["clip", "window"] | None,
+        typer.Option(
+            "--level",
+            "--unit",
+            help="What is compared: clips (means over windows) or windows; once called --unit. Default: clip.",
+        ),
+    ] = None,
     vote: Annotated[
-        Literal["share", "majority"],
-        typer.Option(help="How neighbours vote: the share that has a class, or one vote a window for the majority."),
-    ] = "share",
+        Literal["share", "majority"] | None,
+        typer.Option(
+            help="How neighbours vote: the share that has a class, or one vote a window for the majority. Default: "
+            "share."
+        ),
+    ] = None,
     leave_out: Annotated[
-        Literal["recording", "clip"],
-        typer.Option(help="What gives no neighbours to itself: all clips of a recording, or the clip alone."),
-    ] = "recording",
+        Literal["recording", "clip"] | None,
+        typer.Option(
+            help="What gives no neighbours to itself: all clips of a recording, or the clip alone. Default: recording."
+        ),
+    ] = None,
+    ties: Annotated[
+        Literal["nearer", "first"] | None,
+        typer.Option(
+            help="Which of the classes with equal votes is decided for: the nearer, or the first by number. Default: "
+            "nearer."
+        ),
+    ] = None,
     preset: Annotated[
         Literal["none", "sound-events"],
         typer.Option(
-            help="sound-events: the protocol of Fonseca et al. 2021, whatever else is said of these: --unit window, "
-            "--k 200, --vote majority, --leave-out clip, --hop 0.5; made for embed --layer projection --hop 0.5."
+            help="sound-events: the protocol of Fonseca et al. 2021, as far as nothing else is given: --level window, "
+            "--k 200, --vote majority, --leave-out clip, --ties first, --hop 0.5; made for embed --layer projection "
+            "--hop 0.5."
         ),
     ] = "none",
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -110,30 +130,11 @@ def knn(
     report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
-    chosen = {"k": k, "unit": unit, "vote": vote, "leave_out": leave_out, **task.PRESETS[preset]}
-    options = task.Options(bootstrap=bootstrap, **chosen)
-    hop = hop if preset == "none" else task.PRESET_HOP
-    table = scoring.load(embeddings, labels, hop, None, means=options.unit == "clip")
-
-    def score(query_clips, base_clips) -> list[dict]:
-        return task.evaluate(
-            table.embedding,
-            table.clip,
-            table.label,
-            table.classes,
-            table.recording,
-            query_clips,
-            base_clips,
-            options,
-            seed,
-        )
-
-    rows = (
-        scoring.over_folds(table, score)
-        if folds
-        else score(*scoring.two_sides(table, words(query), words(base), embeddings))
-    )
-    scoring.show(rows, report)
+    given = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties}
+    options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
+    sides = None if folds else (words(query), words(base), None)
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("shallow")
@@ -154,7 +155,7 @@ def shallow(
     learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -180,7 +181,9 @@ def shallow(
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
-    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
+    table = scoring.load(embeddings, labels, hop=hop)
+    sides = None if folds else (words(test), words(train), words(validation))
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("linear")
@@ -193,13 +196,24 @@ def linear(
         str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
     ] = None,
     folds: Folds = False,
-    learning_rate: Annotated[float, typer.Option(help="Rate of SGD in the first epochs.")] = 0.1,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training clips.")] = 200,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of SGD in the first epochs. Default: 0.1.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips. Default: 200.")] = None,
     standardise: Annotated[
-        bool, typer.Option("--standardise", help="Scale by the training windows first; log-mel windows want it.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--standardise/--no-standardise",
+            help="Scale embeddings by mean and deviation of the training windows first, the default; or do not.",
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["none", "sound-events"],
+        typer.Option(
+            help="sound-events: the protocol of Fonseca et al. 2021, as far as nothing else is given: "
+            "--no-standardise, --learning-rate 0.1, --epochs 200, --hop 0.5; made for embed --raw --hop 0.5."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
-    hop: Hop = 0.96,
+    hop: Hop = None,
     seed: Seed = 0,
     output: Scores = None,
     baseline: Baseline = None,
@@ -208,18 +222,28 @@ def linear(
 ) -> None:
     """One linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows.
 
-    The protocol of Fonseca et al. 2021: SGD, 200 epochs of one window a clip, mean softmax, balanced accuracy.
+    As Fonseca et al. 2021: SGD, 200 epochs of one window a clip, mean softmax, balanced accuracy. Embeddings are scaled
+    by the training windows first, which --preset sound-events leaves out.
 
-    Example:
+    Examples:
 
     soundssl evaluate linear embeddings.h5 --labels labels.h5 --test 5
+
+    soundssl evaluate linear raw.h5 --labels labels.h5 --test 5 --preset sound-events
     """
     from soundssl.evaluations import linear as task
 
     report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
     _check_sides(folds, train, test, validation)
-    options = task.Options(learning_rate=learning_rate, epochs=epochs, standardise=standardise, bootstrap=bootstrap)
-    scoring.show(_taught(task, options, embeddings, labels, hop, (train, test, validation), folds, seed), report)
+    given = {"learning_rate": learning_rate, "epochs": epochs, "standardise": standardise}
+    options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    if not options.standardise and table.of_length_one:
+        Terminal("evaluate").warn(
+            "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
+        )
+    sides = None if folds else (words(test), words(train), words(validation))
+    scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
 @app.command("tagging")
@@ -242,12 +266,13 @@ def tagging(
 
     soundssl evaluate tagging probabilities.h5 --labels labels.h5
     """
+    from soundssl import files
+    from soundssl.evaluations import reading
     from soundssl.evaluations import tagging as task
 
     report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
-    table = scoring.load_scores(embeddings, labels, words(split))
-    rows = task.evaluate(table.embedding, table.label, table.classes, task.Options(bootstrap=bootstrap), seed)
-    scoring.show(rows, report)
+    table = reading.read_scores(embeddings, files.Labels(labels), words(split))
+    scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
 
 
 @app.command("clusters")
@@ -274,24 +299,14 @@ def clusters(
     """
     from soundssl import files
     from soundssl.evaluations import clusters as task
+    from soundssl.evaluations import reading
 
     report = scoring.begin(scoring.Report("clusters", clusters, output, None, None, classes), labels)
     source, known = files.Clusters(clusters), files.Labels(labels)
-    if source.clip is None:
-        if split:
-            raise typer.BadParameter("clusters of a bare matrix have no splits", param_hint="--split")
-        if len(source.cluster) != len(known.key):
-            raise files.FormatError(
-                f"{files.text(clusters)} has {len(source.cluster)} rows without times and the labels {len(known.key)} "
-                f"segments; make clusters of an embeddings file instead"
-            )
-        rows = task.evaluate(source.cluster, known.label, known.classes, task.Options(several), seed)
-    else:
-        chosen = source.clips.in_splits(words(split), clusters)[source.clip]
-        centre = source.start[chosen] + float(source.attributes["window"]) / 2
-        label = known.of_windows(source.clips.key, source.clip[chosen], centre)
-        rows = task.evaluate(source.cluster[chosen], label, known.classes, task.Options(several), seed)
-    scoring.show(rows, report)
+    if split and source.clip is None:
+        raise typer.BadParameter("clusters of a bare matrix have no splits", param_hint="--split")
+    table = reading.read_clusters(source, known, words(split))
+    scoring.show(task.evaluate(table, task.Options(several), seed), report)
 
 
 @app.command("separation")
@@ -303,7 +318,7 @@ def separation(
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
-        float, typer.Option(max=0, help="Level in dB re the mixture from which a track is heard (inferred).")
+        float, typer.Option(max=0, help="Level in dB re the quietest source from which a track is heard (inferred).")
     ] = -20.0,
     picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
@@ -324,33 +339,31 @@ def separation(
 
     soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
     """
-    import numpy as np
-
-    from soundssl import device as hardware
-    from soundssl import files
-    from soundssl.commands import mixing
-    from soundssl.commands.separate import network_of
-    from soundssl.evaluations import separation as task
+    from soundssl import files, separation
+    from soundssl.evaluations.separation import Options
 
     report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
     if picture:
         files.guard(picture, no_clobber=False)
         files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
-    generator, options = np.random.default_rng(seed), task.Options(heard=heard, bootstrap=bootstrap)
-    drawn = mixing.read(waves, labels, words(split), count, generator)
-    measured: list[dict] = []
-    kept: list[tuple] = []
-    with hardware.start(device, precision, threads) as accelerator:
-        network = network_of(files.read_model(model), drawn.source.front_end(), accelerator)
-        for pair in mixing.sources(drawn, seconds, batch_size, generator):
-            tracks = accelerator.run(network, pair.sum(1))
-            alone = pair.reshape(-1, pair.shape[2])
-            measured += [task.measure(pair, tracks, options)]
-            measured += [task.measure_alone(alone, accelerator.run(network, alone), options)]
-            kept += list(zip(pair, tracks, strict=True))[: max(0, mixing.DRAWN - len(kept))]
+        check_ending(picture, "PNG", option="--picture")
+    scored = separation.score(
+        waves,
+        model,
+        labels=labels,
+        splits=words(split),
+        count=count,
+        seconds=seconds,
+        batch_size=batch_size,
+        options=Options(heard=heard, bootstrap=bootstrap),
+        seed=seed,
+        device=device,
+        precision=precision,
+        threads=threads,
+    )
     if picture:
-        mixing.draw(picture, kept)
-    scoring.show(task.evaluate(measured, drawn.label, drawn.classes, options, seed), report)
+        separation.plot(picture, scored.examples)
+    scoring.show(scored.rows, report)
 
 
 @app.command("labels")
@@ -377,25 +390,11 @@ def labels(
     """
     from soundssl import files
     from soundssl.evaluations import labels as task
+    from soundssl.evaluations import reading
 
     report = scoring.begin(scoring.Report("labels", labels, output, None, None, classes), truth)
-    given, known = files.Labels(labels), files.Labels(truth)
-    windows = windows or given.spread_from()
-    pair: Any
-    if windows is None:
-        terminal.say("evaluate", "recall and coverage are those of the segments alone; give --windows for all windows")
-        pair = given.label, known.of_segments(given.key, given.start, given.end)
-    else:
-        source: Any = files.Embeddings(windows) if files.kind_of(windows) == "embeddings" else files.Clusters(windows)
-        if source.clip is None:
-            raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
-        chosen = source.clips.in_splits(words(given.attributes.get("split")), windows)[source.clip]
-        place = source.clips.key, source.clip[chosen], source.start[chosen]
-        centre = place[2] + float(source.attributes["window"]) / 2
-        pair = given.at_windows(*place, centre), known.of_windows(*place[:2], centre)
-    names = list(dict.fromkeys([*known.classes, *given.classes]))
-    answer, true = (task.align(label, each.classes, names) for label, each in zip(pair, (given, known), strict=True))
-    scoring.show(task.evaluate(answer, true, names), report)
+    table = reading.read_labels(files.Labels(labels), files.Labels(truth), windows, Terminal("evaluate"))
+    scoring.show(task.evaluate(table), report)
 
 
 def _check_sides(folds: bool, train: str | None, test: str | None, validation: str | None) -> None:
@@ -404,22 +403,3 @@ def _check_sides(folds: bool, train: str | None, test: str | None, validation: s
         raise typer.BadParameter("--folds takes every split in turn; leave out --test, --train and --validation")
     if not folds and not test:
         raise typer.BadParameter("say which splits to score with --test, or give --folds")
-
-
-def _taught(
-    task, options, embeddings: Path, labels: Path, hop: float, sides: tuple[str | None, ...], folds: bool, seed: int
-) -> list[dict]:
-    """Return the scores of a classifier taught some clips; `sides` are the splits to train, test and validate on."""
-    train, test, validation = sides
-    table = scoring.load(embeddings, labels, hop, None, means=False)
-    held = scoring.members(table, words(validation), embeddings) if validation else None
-
-    def score(test_clips, train_clips) -> list[dict]:
-        train_clips = train_clips & ~held if held is not None else train_clips
-        return task.evaluate(
-            table.embedding, table.clip, table.label, table.classes, train_clips, test_clips, held, options, seed
-        )
-
-    if folds:
-        return scoring.over_folds(table, score)
-    return score(*scoring.two_sides(table, words(test), words(train), embeddings))

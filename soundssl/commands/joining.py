@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from soundssl.commands import target, terminal
+import typer
+
+from soundssl.commands.target import aim
 
 
 def join(
@@ -18,23 +20,17 @@ def join(
     quiet: bool,
 ) -> None:
     """Join files of a kind; a finished output is touched."""
-    import typer
-
     from soundssl import files
 
-    command = "featurize" if kind == "features" else "embed"
     if output is None:
         raise typer.BadParameter("joined files need a name", param_hint="--output")
     if len(inputs) < 2 and not copy:
         raise typer.BadParameter(f"one {kind} file has nothing to be joined with; --copy copies it", param_hint="FILE")
-    files.guard(output, no_clobber)
-    files.guard_inputs(output, inputs)
+    command = "featurize" if kind == "features" else "embed"
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    target = aim(command, output, output, inputs, **flags)
     joined = files.Join(kind, inputs)
-    made_from = files.digest(kind, joined.inputs, copy)
-    if terminal.done_before(command, output, made_from, force, quiet, False):
+    if target.stands(joined.made_from(copy)):
         return
-    write = joined.copy if copy else joined.refer
-    rows = write(output, made_from, target.provenance_of(no_provenance))
-    terminal.say(
-        command, f"{len(inputs)} files, {rows} clips{'' if copy else '; they must stay where they are'}", quiet
-    )
+    clips = joined.write(target.path, copy, target.provenance)
+    target.finish(f"{len(inputs)} files, {clips} clips{'' if copy else '; they must stay where they are'}")

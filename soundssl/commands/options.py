@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import zlib
+import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+
+from soundssl.commands import arrays
+from soundssl.datasets import Shard, lists
 
 Output = Annotated[
     Path | None,
@@ -32,52 +34,41 @@ NoProvenance = Annotated[
     bool, typer.Option("--no-provenance", help="Leave out the command line, so that equal runs give equal bytes.")
 ]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no messages; errors only.")]
-Hop = Annotated[float, typer.Option(min=0.01, help="Seconds between windows.")]
+Hop = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01,
+        help="Seconds between windows. Default: that of the front end: 0.96 (vggish), 1 (mm-videos) or 0.5 (others).",
+    ),
+]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows in one batch.")]
 
 Part = Annotated[
     str | None,
     typer.Option(
         metavar="K/N",
-        help="Only part K of N, counted from 1, as 3/8; auto takes both from a SLURM array. The name of an input alone "
-        "says which part it belongs to.",
+        help="Only part K of N, counted from 1, as 3/8; auto takes both from an array job (SLURM, SGE, AWS Batch), "
+        "auto/N K alone (PBS, numbered from 1; Kubernetes). The name of an input alone says which part it belongs to.",
     ),
 ]
 Copy = Annotated[bool, typer.Option("--copy", help="Where files are joined: copy their rows, so that it stands alone.")]
 
 
-def part_of(text: str | None) -> tuple[int, int] | None:
-    """Return (part, parts) of an option `--part`, None where it was not given; raise BadParameter.
+def part_of(text: str | None) -> Shard | None:
+    """Return the shard that an option `--part` names, None where it was not given; raise BadParameter.
 
     >>> part_of("3/8")
-    (3, 8)
+    Shard(number=3, total=8)
     """
     if text is None:
         return None
-    if text == "auto":
-        text = _array_task()
+    word, _, count = text.partition("/")
+    if word == "auto" and (text == "auto" or (count.isdecimal() and int(count))):
+        return Shard(*arrays.task(int(count) if count else None))
     number, slash, count = text.partition("/")
     if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
         raise typer.BadParameter(f"{text!r} is not K/N with K from 1 to N, as 3/8", param_hint="--part")
-    return int(number), int(count)
-
-
-def _array_task() -> str:
-    """Return `K/N` of this task of a SLURM array, whatever the numbers of the array begin with."""
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_COUNT")
-    if missing := [name for name in names if not os.environ.get(name, "").isdecimal()]:
-        raise typer.BadParameter(f"auto needs {missing[0]}, which a SLURM array sets", param_hint="--part")
-    number, least, count = (int(os.environ[name]) for name in names)
-    return f"{(number - least) // int(os.environ.get('SLURM_ARRAY_TASK_STEP') or 1) + 1}/{count}"
-
-
-def belongs(key: str, part: tuple[int, int] | None) -> bool:
-    """Return whether a clip belongs to a part: by a checksum of its key, so that new clips move no others.
-
-    >>> sum(belongs("a.wav", (k, 3)) for k in (1, 2, 3))
-    1
-    """
-    return part is None or zlib.crc32(os.fsencode(key)) % part[1] == part[0] - 1
+    return Shard(int(number), int(count))
 
 
 def words(text: str | None) -> list[str] | None:
@@ -89,6 +80,10 @@ def words(text: str | None) -> list[str] | None:
     return [word.strip() for word in text.split(",") if word.strip()] if text else None
 
 
+# Endings of a stem that name the kind of its file.
+KINDS = (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels", ".detections")
+
+
 def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] | None = None) -> Path:
     """Return the default output: `STEM.KIND.h5` beside the input; a stem that names the kind of its file loses it.
 
@@ -98,7 +93,46 @@ def beside(source: Path, kind: str, suffix: str = ".h5", part: tuple[int, int] |
     'a/esc.embeddings.h5'
     """
     stem = source.name if source.is_dir() else source.stem
-    for known in (".features", ".waves", ".separated", ".embeddings", ".triplets", ".clusters", ".labels"):
+    for known in (
+        ".features",
+        ".waves",
+        ".separated",
+        ".embeddings",
+        ".triplets",
+        ".clusters",
+        ".labels",
+        ".detections",
+    ):
         stem = stem.removesuffix(known)
     stem += "" if part is None else f".part-{part[0]}-of-{part[1]}"
     return source.parent / f"{stem}{'.' if kind else ''}{kind}{suffix}"
+
+
+def default_output(source: Path, kind: str, part: tuple[int, int] | None = None) -> Path:
+    """Return the output beside the first input: `KIND.h5` here for standard input, beside a folder under its name."""
+    if str(source) == "-":
+        return beside(Path("media"), kind, part=part) if part else Path(f"{kind}.h5")
+    return beside(source.resolve() if source.name in ("", "..") else source, kind, part=part)
+
+
+def listed(inputs: list[Path], null: bool) -> list[Path]:
+    """Return the inputs, `-` replaced by the paths on standard input, one a line or, if `null`, ended by NUL bytes.
+
+    Raises Missing for one that was named and is not there, ListError for a list that is none; one of a list that is not
+    there is skipped later, and named then.
+    """
+    from soundssl import files
+
+    found: list[Path] = []
+    for path in inputs:
+        if str(path) == "-":
+            found += lists.read(sys.stdin.buffer.read(), null)
+            continue
+        try:
+            path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            raise files.Missing(f"{files.text(path)} does not exist; check the path") from None
+        except OSError:  # it is there, and will be skipped with its reason
+            pass
+        found.append(path)
+    return found

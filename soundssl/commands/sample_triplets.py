@@ -33,6 +33,21 @@ def sample_triplets(
         float,
         typer.Option(min=0, help="Largest distance of anchor and positive, seconds; inf: anywhere in the recording."),
     ] = float("inf"),
+    min_distance: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Least distance of anchor and positive by proximity, seconds. Default: a window, so that they do not "
+            "overlap.",
+        ),
+    ] = None,
+    grid: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds from one possible start of a window to the next, from the start of a clip; 0: any frame.",
+        ),
+    ] = 0.0,
     split: Split = None,
     seed: Seed = 0,
     force: Force = False,
@@ -43,6 +58,7 @@ def sample_triplets(
     """Draw recipes of triplets: which windows are anchor, positive and negative, and how the positive is changed.
 
     The files are small, for no sound is copied: sixty bytes a triplet. Anchor and negative never share a recording.
+    Clips too short for two windows --min-distance apart give no pair by proximity; they are counted.
 
     Examples:
 
@@ -61,18 +77,25 @@ def sample_triplets(
     known = files.Labels(labels) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if known else []
-    options = _options(source, noise, max_shift, gain, proximity)
+    options = _options(source, noise, max_shift, gain, (proximity, min_distance, grid))
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
     if target.stands(made_from):
         return
     chosen = source.clips.in_splits(words(split), features) & source.recorded
-    layout = triplets.Layout(source.offset, source.clips.recording_number(), options.window, chosen)
+    layout = _layout(source, options, chosen)
+    if sampler in ("proximity", "joint") and (short := triplets.lonely(layout, options)):
+        target.terminal.say(
+            f"{short} of {len(layout.clip)} clips have no two windows {_apart(options, source):g} s apart; no pair "
+            "by proximity is drawn from them"
+        )
     segments = _segments(known, source) if known else None
     recipes = triplets.sample(sampler, layout, count, options, seed, segments)
     attributes = {
         "features": source.attributes["uuid"],
         "window_frames": options.window,
         "noise": noise,
+        "min_distance": _apart(options, source),
+        "grid": grid,
         "seed": seed,
         "samplers": json.dumps(list(triplets.NUMBER)),
         "classes": json.dumps(known.classes if known else []),
@@ -90,16 +113,47 @@ def _check(sampler: str, labels: Path | None) -> None:
         raise typer.BadParameter("the supervised sampler needs them", param_hint="--labels")
 
 
-def _options(source, noise: float, max_shift: int, gain: float, proximity: float):
-    """Return the options of the sampler, in bands and frames of the features; raise BadParameter for others."""
+def _options(source, noise: float, max_shift: int, gain: float, seconds: tuple[float, float | None, float]):
+    """Return the options of the sampler, in bands and frames of the features; raise BadParameter for others.
+
+    `seconds` are those of proximity, least distance (None: a window) and grid.
+    """
     from soundssl import triplets
 
     if max_shift >= source.bands:
         raise typer.BadParameter(f"{max_shift} is not less than {source.bands} bands", param_hint="--max-shift")
-    frames = round(proximity * float(source.attributes["frame_rate"]), 6)  # 0.07 s are 7 frames, not 7.000000000000001
-    if not frames > 1:
-        raise typer.BadParameter(f"{proximity:g} s are not more than one frame", param_hint="--proximity")
-    return triplets.Options(window=source.window, noise=noise, max_shift=max_shift, gain=gain, proximity=frames)
+    # 0.07 s are 7 frames, not 7.000000000000001
+    proximity, least, grid = (
+        -1 if each is None else round(each * float(source.attributes["frame_rate"]), 6) for each in seconds
+    )
+    if not proximity > 1:
+        raise typer.BadParameter(f"{seconds[0]:g} s are not more than one frame", param_hint="--proximity")
+    options = triplets.Options(source.window, noise, max_shift, gain, proximity, least, max(1, round(grid)))
+    least_steps, reach = options.steps()
+    if reach < least_steps:
+        raise typer.BadParameter(
+            f"no window starts less than {seconds[0]:g} s from another and {_apart(options, source):g} s or "
+            "more; give a larger one, or a smaller --min-distance",
+            param_hint="--proximity",
+        )
+    return options
+
+
+def _layout(source, options, chosen):
+    """Return the layout of the chosen clips, on the clocks of their sources."""
+    import numpy as np
+
+    from soundssl import triplets
+
+    begin = np.rint(source.clips.start * float(source.attributes["frame_rate"])).astype(np.int64)
+    clocks = {"source": source.clips.source.astype(str), "begin": begin}
+    recording = source.clips.recording_number()
+    return triplets.Layout(source.offset, recording, options.window, chosen, grid=options.grid, **clocks)
+
+
+def _apart(options, source) -> float:
+    """Return the least distance of anchor and positive by proximity in seconds, on the grid."""
+    return options.steps()[0] * options.grid / float(source.attributes["frame_rate"])
 
 
 def _segments(labels, source):
@@ -107,10 +161,11 @@ def _segments(labels, source):
     import numpy as np
 
     from soundssl import files
+    from soundssl.labels import rows_of
     from soundssl.triplets import Segments
 
-    row_of = {key: i for i, key in enumerate(source.clips.key)}
-    known = np.array([key in row_of for key in labels.key], bool)
+    row = rows_of(labels.key, source.clips.key)
+    known = row >= 0
     rate = float(source.attributes["frame_rate"])
     longest = len(source.frames)
     if not known.any():
@@ -118,7 +173,7 @@ def _segments(labels, source):
             f"{files.text(labels.path)} names no clip of {files.text(source.path)}; give the labels made with it"
         )
     return Segments(
-        row=np.array([row_of[key] for key in labels.key[known]], np.int64),
+        row=row[known],
         low=np.ceil(np.minimum(labels.start[known] * rate, longest)).astype(np.int64),
         high=np.ceil(np.minimum(labels.end[known] * rate, longest)).astype(np.int64),
         label=labels.label[known],

@@ -1,28 +1,23 @@
-"""What the evaluations share: labelled windows or clip means read from files, and reports of scores."""
+"""What the subcommands of evaluate share: the input, the splits to score, and reports of scores."""
 
 from __future__ import annotations
 
+import io
 import json
-import os
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import typer
 
-from soundssl import SoundsslError
 from soundssl.commands import terminal
+from soundssl.commands.target import check_ending
 
+if TYPE_CHECKING:
+    from soundssl.evaluations.table import Table
 
-class Table(NamedTuple):
-    """Hold windows of clips with the labels of the clips. `clip` [windows]; `label` [clips, classes]."""
-
-    embedding: Any
-    clip: Any
-    label: Any
-    classes: list[str]
-    recording: Any
-    split: Any
+Splits: TypeAlias = "list[str] | None"
+Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
 
 
 class Report(NamedTuple):
@@ -34,122 +29,47 @@ class Report(NamedTuple):
     baseline: Path | None
     topline: Path | None
     classes: bool
+    labels: Path | None = None
 
 
-def members(table: Table, splits: list[str] | None, path: Path):
-    """Return which clips are of the splits; an unknown split is named with those there are."""
-    import numpy as np
+def load(
+    path: Path,
+    labels: Path,
+    *,
+    level: Literal["clip", "window"] = "window",
+    hop: float | None = None,
+    splits: list[str] | None = None,
+) -> Table:
+    """Read what has labels of an input, which may be standard input."""
+    from soundssl import files
+    from soundssl.evaluations import reading
 
-    known = sorted(set(table.split))
-    for split in splits or []:
-        if split not in known:
-            raise SoundsslError(f"{os.fsdecode(path)} has no split {split!r}; it has {', '.join(map(repr, known))}")
-    return np.isin(table.split, splits) if splits else np.ones(len(table.split), bool)
-
-
-def two_sides(table: Table, asked: list[str] | None, others: list[str] | None, path: Path):
-    """Return the clips asked about, and those they are set against: by default all that are not asked about."""
-    first = members(table, asked, path)
-    if others:
-        return first, members(table, others, path)
-    return first, (~first if not first.all() else first)
+    source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
+    return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits)
 
 
-def over_folds(table: Table, score) -> list[dict]:
-    """Score every split against the rest; rows carry their split, and the means over splits come last."""
-    import numpy as np
+def evaluate(task, table: Table, options, seed: int, sides: Sides | None, report: Report) -> list[dict]:
+    """Score a table by an evaluation, divided by splits; without sides every split in turn."""
+    from soundssl.evaluations import folds, reading
 
-    from soundssl import evaluations
-
-    splits = sorted(set(table.split) - {""})
-    if len(splits) < 2:
-        raise SoundsslError(f"--folds needs two splits or more, here are {len(splits)}")
-    found = [{**row, "split": split} for split in splits for row in score(table.split == split, table.split != split)]
-    means = []
-    for metric, name in dict.fromkeys((row["metric"], row["class"]) for row in found):
-        rows = [row for row in found if (row["metric"], row["class"]) == (metric, name)]
-        chance = [row["chance"] for row in rows if row["chance"] is not None]
-        value, count = float(np.mean([row["value"] for row in rows])), sum(row["count"] for row in rows)
-        mean = evaluations.row(metric, value, count, name, float(np.mean(chance)) if chance else None)
-        means.append({**mean, "split": "mean"})
-    return found + means
+    if sides is None:
+        return folds.cross_validate(task.evaluate, table, options, seed)
+    return task.evaluate(reading.choose_sides(table, *sides, _said_by(report, table, sides)), options, seed)
 
 
-def load(path: Path, labels: Path, hop: float, splits: list[str] | None, means: bool) -> Table:
-    """Read windows (or clip means) of the clips that have labels."""
-    import numpy as np
+def _said_by(report: Report, table: Table, sides: Sides) -> Path:
+    """Return the file that lacks a split which nothing of the table has: the input, or the labels.
 
+    The splits of a bare matrix are those of the labels, and so is a lack of labels in a split that the input has.
+    """
     from soundssl import files
 
-    known = files.Labels(labels)
+    path, labels = report.input, report.labels or report.input
     if str(path) == "-" or files.kind_of(path) is None:
-        table = _load_matrix(path, known)
-        rows = members(table, splits, path)
-        clip = np.arange(rows.sum())
-        return Table(
-            table.embedding[rows], clip, table.label[rows], table.classes, table.recording[rows], table.split[rows]
-        )
-    kind = files.kind_of(path)
-    if kind not in ("embeddings", "features"):
-        raise files.FormatError(
-            f"{files.text(path)} holds {kind}; evaluate takes embeddings, features or an NPY matrix"
-        )
-    source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
-    if isinstance(source, files.Features):
-        source.require("logmel", "the baseline is that of")
-    label = known.of_clips(source.clips.key)
-    chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
-    if not chosen.any():
-        raise SoundsslError(
-            f"no clip of {files.text(path)} has a label in {files.text(labels)}; are their keys the same?"
-        )
-    embedding, clip = files.read_windows(source, chosen, hop, means)
-    rows = np.flatnonzero(np.isin(np.arange(len(chosen)), clip))
-    number = np.full(len(chosen), -1)
-    number[rows] = np.arange(len(rows))
-    return Table(
-        embedding, number[clip], label[rows], known.classes,
-        source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str),
-    )  # fmt: skip
-
-
-def _load_matrix(path: Path, known) -> Table:
-    """Read a bare matrix, a row for each segment of the labels."""
-    import io
-
-    import numpy as np
-
-    from soundssl import files
-
-    matrix = files.read_matrix(path if str(path) != "-" else io.BytesIO(sys.stdin.buffer.read()))
-    if len(matrix) != len(known.key):
-        raise files.FormatError(
-            f"{files.text(path)} has {len(matrix)} rows and the labels {len(known.key)} segments; a bare matrix "
-            f"needs a row a segment, write an embeddings file instead"
-        )
-    rows = np.arange(len(matrix))
-    splits = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
-    return Table(np.asarray(matrix, np.float32), rows, known.label, known.classes, known.key.astype(str), splits)
-
-
-def load_scores(path: Path, labels: Path, splits: list[str] | None) -> Table:
-    """Read clip scores of classes, the labels brought into the order of the scores' classes."""
-    import numpy as np
-
-    from soundssl import files
-
-    spoken = json.loads(files.Embeddings(path).attributes["class"])
-    if not spoken:
-        raise files.FormatError(
-            f"{files.text(path)} holds embeddings, not scores of classes; "
-            f"make them with soundssl embed --layer probabilities"
-        )
-    table = load(path, labels, 0.96, splits, means=True)
-    label = np.full((len(table.label), len(spoken)), -1, np.int8)
-    for column, name in enumerate(spoken):
-        if name in table.classes:
-            label[:, column] = table.label[:, table.classes.index(name)]
-    return table._replace(label=label, classes=spoken)
+        return labels
+    clips = (files.Embeddings if files.kind_of(path) == "embeddings" else files.Features)(path).clips
+    asked = {split for side in sides for split in side or []}
+    return labels if asked - set(table.split.tolist()) <= set(clips.split.astype(str).tolist()) else path
 
 
 def begin(report: Report, labels: Path | None) -> Report:
@@ -157,15 +77,16 @@ def begin(report: Report, labels: Path | None) -> Report:
     from soundssl import files
 
     if report.output:
-        files.guard(report.output, no_clobber=False)
+        files.guard(report.output, no_clobber=False, through=True)
         given = [path for path in (report.input, labels, report.baseline, report.topline) if path]
         files.guard_inputs(report.output, given)
+        check_ending(report.output, "JSON lines", "JSON", "text")
     if bool(report.baseline) != bool(report.topline):
         raise typer.BadParameter("the recovery needs both --baseline and --topline")
     for path in (report.baseline, report.topline):
         if path:
             files.read_scores(path)
-    return report
+    return report._replace(labels=labels)
 
 
 def show(rows: list[dict], report: Report) -> None:
@@ -176,7 +97,7 @@ def show(rows: list[dict], report: Report) -> None:
         rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
     lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
     if report.output:
-        with files.replace(report.output) as partial:
+        with files.replace(report.output, through=True) as partial:
             partial.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
     if not sys.stdout.isatty():
         if not report.output:

@@ -7,14 +7,53 @@ import os
 import shlex
 import sys
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import typer
 
 from soundssl.commands.terminal import Terminal, print_path
 
 if TYPE_CHECKING:
     from soundssl.files.writing import Sink
+
+PIPE = "-"  # standard input or output
+
+# What endings promise: a file of another format under one of them is refused.
+PROMISES = {
+    **{ending: "HDF5" for ending in (".h5", ".hdf5", ".hdf", ".he5")},
+    **{ending: "PyTorch" for ending in (".pt", ".pth", ".ckpt")},
+    **{ending: "JSON lines" for ending in (".jsonl", ".ndjson")},
+    **{ending: "a pickle" for ending in (".pkl", ".pickle", ".joblib")},
+    **{ending: "a spreadsheet" for ending in (".xlsx", ".xls", ".ods")},
+    **{ending: "an archive" for ending in (".zip", ".gz", ".tar", ".tgz", ".bz2", ".xz", ".zst", ".7z")},
+    **{ending: "a picture" for ending in (".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".tif", ".tiff", ".bmp")},
+    **{ending: "sound" for ending in (".wav", ".flac", ".ogg", ".mp3", ".opus", ".m4a")},
+    **{ending: "video" for ending in (".mp4", ".mkv", ".webm", ".mov", ".avi")},
+    **{".csv": "CSV", ".tsv": "TSV", ".parquet": "Parquet", ".feather": "Feather", ".arrow": "Arrow"},
+    **{".npy": "NPY", ".npz": "NPZ", ".mat": "MATLAB", ".rds": "R", ".json": "JSON", ".txt": "text", ".md": "text"},
+    **{".html": "HTML", ".toml": "TOML", ".yaml": "YAML", ".safetensors": "safetensors", ".onnx": "ONNX"},
+    **{".png": "PNG", ".sqlite": "SQLite", ".db": "SQLite"},
+}
+
+
+def check_ending(path: Path, *formats: str, option: str = "--output") -> None:
+    """Raise BadParameter where the ending of an output promises a format that is none of `formats`, the usual first.
+
+    A name without an ending, or with one that promises nothing here, is taken as it is.
+    """
+    from soundssl import files
+
+    promised = PROMISES.get(path.suffix.lower())
+    if promised is None or promised in formats:
+        return
+    ending = next(ending for ending, name in PROMISES.items() if name == formats[0])
+    told = " or ".join(filter(None, [", ".join(formats[:-1]), formats[-1]]))
+    raise typer.BadParameter(
+        f"{files.text(path)} would be {told}, not {promised}; name it {files.text(path.with_suffix(ending).name)}",
+        param_hint=option,
+    )
 
 
 def provenance_of(no_provenance: bool) -> str | None:
@@ -36,9 +75,18 @@ class Target:
     quiet: bool = False
 
     @property
+    def piped(self) -> bool:
+        """Whether the output is standard output."""
+        return str(self.path) == PIPE
+
+    @property
     def terminal(self) -> Terminal:
         """What messages and progress of this command go to."""
         return Terminal(self.command, self.quiet)
+
+    def of_process(self, main: bool) -> Target:
+        """Return the target of one of several processes: only the main one says anything and prints the path."""
+        return self if main else replace(self, implied=False, quiet=True)
 
     @property
     def provenance(self) -> str | None:
@@ -49,7 +97,7 @@ class Target:
         """Return whether the output already stands for the same inputs and options; then touch it, and say so."""
         from soundssl import files
 
-        if self.force or files.made_from(self.path) != made_from:
+        if self.force or self.piped or files.made_from(self.path) != made_from:
             return False
         files.clear_finished(self.path, made_from)
         self.up_to_date()
@@ -85,19 +133,28 @@ def aim(
     output: Path | None,
     default: Path,
     inputs: Collection[Path],
-    *,
+    *formats: str,
     force: bool = False,
     no_clobber: bool = False,
     no_provenance: bool = False,
     quiet: bool = False,
+    through: bool = False,
 ) -> Target:
     """Return the target of a command; refuse one that cannot be written, or is one of the inputs, before any work.
 
-    Raises Exists, Unusable.
+    `-` is standard output; it, a device and a pipe are refused unless what is written may go `through` them, and a
+    terminal unless it is text. An ending that promises what is none of `formats`, the usual one first (HDF5 where none
+    is named), is refused; a text that names none says itself what its endings mean. Raises Exists, Unusable,
+    BadParameter.
     """
     from soundssl import files
 
-    path = output or default
-    files.guard(path, no_clobber)
-    files.guard_inputs(path, [source for source in inputs if str(source) != "-"])
-    return Target(command, path, output is None, force, no_provenance, quiet)
+    target = Target(command, output or default, output is None, force, no_provenance, quiet)
+    if not target.piped:
+        files.guard(target.path, no_clobber, through)
+        files.guard_inputs(target.path, [source for source in inputs if str(source) != PIPE])
+        if formats or not through:
+            check_ending(target.path, *(formats or ("HDF5",)))
+    elif sys.stdout.isatty() and not through:
+        raise typer.BadParameter("a matrix is not for a terminal; send it to a file or a pipe", param_hint="--output")
+    return target

@@ -8,19 +8,36 @@ import datetime
 import os
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from soundssl.progress import Advance, Progress
 
+TURNING = {chr(code) for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}  # of text: embeddings, overrides
 MINUTE = 60.0  # seconds over which the pace of work is taken
+SPOKEN = 30.0  # seconds between lines about long work, where there is no terminal
 
 
 def say(command: str, message: str, quiet: bool = False) -> None:
     """Print one message line on standard error."""
     if not quiet:
-        print(f"soundssl {command}: {' '.join(message.splitlines())}", file=sys.stderr, flush=True)
+        print(f"soundssl {command}: {printable(' '.join(message.splitlines()))}", file=sys.stderr, flush=True)
+
+
+def printable(message: str) -> str:
+    """Return a message with control characters escaped: in a name of a file they would speak to the terminal.
+
+    >>> printable("a\\x1b[2J.wav")
+    'a\\\\x1b[2J.wav'
+    """
+    return "".join(ascii(each)[1:-1] if _controls(each) else each for each in message)
+
+
+def _controls(character: str) -> bool:
+    """Return whether a character is not shown but obeyed: control codes, and marks that turn the direction of text."""
+    return unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") or character in TURNING
 
 
 @dataclass(frozen=True)
@@ -40,7 +57,7 @@ class Terminal(Progress):
 
     def track(self, description: str, total: int | None, unit: str) -> contextlib.AbstractContextManager[Advance]:
         """Draw a bar with rate and remaining time, on a terminal only."""
-        return progress(description, total, unit, self.quiet)
+        return progress(description, total, unit, self.quiet, self.command)
 
 
 def done_before(command: str, output: Path, made_from: str, force: bool, quiet: bool, implied: bool) -> bool:
@@ -68,11 +85,38 @@ def print_path(output: Path, implied: bool) -> None:
 
 
 @contextlib.contextmanager
-def progress(description: str, total: int | None, unit: str, quiet: bool = False) -> Iterator[Callable[..., None]]:
-    """Yield `advance(steps, note)`; draw a bar with rate and remaining time, on a terminal only."""
-    if quiet or not sys.stderr.isatty():
+def progress(
+    description: str, total: int | None, unit: str, quiet: bool = False, command: str = ""
+) -> Iterator[Callable[..., None]]:
+    """Yield `advance(steps, note)`; draw a bar, or away from a terminal say now and then how far it is."""
+    if quiet:
         yield lambda steps=1, note="": None
-        return
+    elif not sys.stderr.isatty():
+        yield _lines(command or description, description, total, unit)
+    else:
+        with _bar(description, total, unit) as advance:
+            yield advance
+
+
+def _lines(command: str, description: str, total: int | None, unit: str) -> Callable[..., None]:
+    """Return what says every half minute how much is done, how fast it goes and how long it will take."""
+    pace, said, notes = Pace(unit), [time.monotonic()], [""]
+
+    def advance(steps: int = 1, note: str = "") -> None:
+        now = time.monotonic()
+        pace.add(steps, now)
+        notes[0] = note or notes[0]
+        if now - said[0] >= SPOKEN:
+            said[0] = now
+            of = "" if total is None else f" of {total}"
+            parts = [f"{description} {pace.done}{of} {unit}", pace.rate(), f"left {pace.left(total)}", notes[0]]
+            say(command, ", ".join(part for part in parts if part))
+
+    return advance
+
+
+@contextlib.contextmanager
+def _bar(description: str, total: int | None, unit: str) -> Iterator[Callable[..., None]]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -143,6 +187,7 @@ class Pace:
 
 def print_table(columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on standard output: ruled on a terminal, aligned columns that are never wrapped elsewhere."""
+    columns, rows = [printable(cell) for cell in columns], [[printable(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         widths = [max(len(row[i]) for row in [columns, *rows]) for i in range(len(columns))]
         for row in [columns, *rows]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from soundssl.commands import target, terminal
+from soundssl.commands import terminal
+from soundssl.commands.interrupts import Signals
 from soundssl.commands.options import (
     Device,
     Force,
@@ -21,8 +22,12 @@ from soundssl.commands.options import (
     beside,
     words,
 )
+from soundssl.commands.target import aim
 from soundssl.models import ENCODERS, SEPARATOR, SEPARATORS
 from soundssl.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from soundssl.curriculum import Curriculum
 
 WEIGHT = [  # of every objective
     "weight",
@@ -31,14 +36,29 @@ WEIGHT = [  # of every objective
 ]
 
 
+LISTS = {"objectives": OBJECTIVES, "encoders": ENCODERS, "separators": SEPARATORS}
+
+
+def _list(what: str | None) -> None:
+    if what:
+        if what not in LISTS:
+            raise typer.BadParameter(f"choose from {', '.join(LISTS)}", param_hint="--list")
+        terminal.print_table(["name", "meaning"], [[name, line] for name, line in LISTS[what].items()])
+        raise typer.Exit
+
+
 def _describe(name: str | None) -> None:
     if name:
         from soundssl import objectives
 
-        if name not in OBJECTIVES:
-            raise typer.BadParameter(f"choose from {', '.join(OBJECTIVES)}", param_hint="--describe")
-        rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
-        terminal.print_table(["option", "default", "meaning"], [*rows, WEIGHT])
+        kind = next((kind for kind, table in LISTS.items() if name in table), None)
+        if kind is None:
+            names = ", ".join(name for table in LISTS.values() for name in table)
+            raise typer.BadParameter(f"choose from {names}", param_hint="--describe")
+        print(f"{name}, one of the {kind}: {LISTS[kind][name]}")
+        if kind == "objectives":
+            rows = [[each.name, str(each.default), each.metadata["help"]] for each in objectives.describe(name)]
+            terminal.print_table(["option", "default", "meaning"], [*rows, WEIGHT])
         raise typer.Exit
 
 
@@ -53,7 +73,7 @@ def train(
     ] = None,
     objective: Annotated[
         str | None,
-        typer.Option(help="; ".join(f"{name}: {line}" for name, line in OBJECTIVES.items()) + ". Default: triplet."),
+        typer.Option(help="What is learnt, see --list objectives. Default: triplet."),
     ] = None,
     set_: Annotated[
         list[str],
@@ -65,17 +85,19 @@ def train(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="; ".join(f"{name}: {line}" for name, line in ENCODERS.items()) + ". Default: plain."),
+        typer.Option(help="Net that maps a window to a vector, see --list encoders. Default: plain."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128 (inferred).")] = None,
     norm: Annotated[
         str | None, typer.Option(help="Normalisation: batch, or group where the encoder has it. Default: batch.")
     ] = None,
+    net_: Annotated[
+        list[str],
+        typer.Option("--net", metavar="NAME=VALUE", help="Further option of the encoder or separator, as norm=group."),
+    ] = [],  # noqa: B006 (typer needs the value)
     separator: Annotated[
         str | None,
-        typer.Option(
-            help="; ".join(f"{name}: {line}" for name, line in SEPARATORS.items()) + f". Default: {SEPARATOR}."
-        ),
+        typer.Option(help=f"Net that takes mixtures apart, see --list separators. Default: {SEPARATOR}."),
     ] = None,
     tracks: Annotated[int | None, typer.Option(min=2, help="Tracks of a separator. Default: 4 (inferred).")] = None,
     consistency: Annotated[
@@ -106,7 +128,20 @@ def train(
     describe: Annotated[
         str | None,
         typer.Option(
-            metavar="OBJECTIVE", callback=_describe, is_eager=True, help="Print the options of an objective and exit."
+            metavar="NAME",
+            callback=_describe,
+            is_eager=True,
+            help="Say what an objective, with its options, an encoder or a separator is, and exit.",
+        ),
+    ] = None,
+    list_: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            metavar="WHAT",
+            callback=_list,
+            is_eager=True,
+            help="Print the objectives, encoders or separators there are, and exit.",
         ),
     ] = None,
     force: Force = False,
@@ -131,101 +166,75 @@ def train(
 
     soundssl train waves.h5 --objective mixit --steps 3000 --keep 300,1000 -o separator.safetensors
     """
-    from soundssl import curriculum as curricula
+    from soundssl import device as hardware
+    from soundssl.training import Job
 
-    implied, output = output is None, output or beside(features, "", ".safetensors")
-    single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    net = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
     if encoder and separator:
         raise typer.BadParameter("a model has one net; leave out --encoder", param_hint="--separator")
-    net = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
-    plan = _plan(curricula, curriculum, objective, set_, single, net)
-    kept = _kept(keep, output, plan)
-    from soundssl import device as hardware
-    from soundssl import files, models, objectives, training
-
-    files.guard(output, no_clobber)
-    files.guard_inputs(output, [path for path in (features, triplets, labels, init, curriculum) if path])
-    source = files.Features(features)
-    readers = {"triplets": triplets and files.Triplets(triplets), "labels": labels and files.Labels(labels)}
-    inputs = [files.identity("features", features, source.attributes)]
-    inputs += [files.identity(role, reader.path, reader.attributes) for role, reader in readers.items() if reader]
-    start = files.read_model(init) if init else None
-    inputs += [files.identity("init", start.path, start.attributes)] if start else []
-    with hardware.start(device, precision, threads) as accelerator, files.alone(output, accelerator.main):
-        quiet = quiet or not accelerator.main
-        plan = curricula.settle(plan, accelerator.device.type == "cuda", start and start.config)
-        made_from = files.digest(
-            "model", inputs, plan.as_dict(), split, seed, str(accelerator.dtype), accelerator.world_size
-        )
-        checkpoint = training.Checkpoint(output, made_from, checkpoint_every)
-        if (
-            not force
-            and files.model_made_from(output) == made_from
-            and all(files.model_made_from(path) == files.digest(made_from, step) for step, path in kept.items())
-        ):
+    single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    plan = _plan(curriculum, objective, set_, single, {**net, "net": _settings(net_, "--net") or None})
+    given = {"triplets": triplets, "labels": labels, "init": init}
+    read = [path for path in (features, *given.values(), curriculum) if path]
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    target = aim("train", output, beside(features, "", ".safetensors"), read, "safetensors", **flags)
+    kept = _kept(keep, target.path, plan)
+    with hardware.start(device, precision, threads) as accelerator:
+        target = target.of_process(accelerator.main)
+        job = Job(plan, features, accelerator, **given, splits=words(split), seed=seed)
+        if not force and job.stands(target.path, kept):
             if accelerator.main:
-                checkpoint.clear_finished()
-                terminal.up_to_date("train", output, quiet, implied)
+                job.checkpoint(target.path).clear_finished()
+            target.up_to_date()
             return
-        terminal.say("train", accelerator.reason, quiet)
-        hardware.seed(seed)
-        network = _network(models, plan, source, start)
-        given = objectives.Inputs(source, source.clips.in_splits(words(split), features), **readers)
-        facts = _facts(plan, given, start)
-        if force and accelerator.main:
-            checkpoint.remove()
-        accelerator.barrier()
-        log = files.Log(output.with_name(output.name + ".metrics.jsonl") if accelerator.main else None)
-        config = {
-            **plan.as_dict(),
-            **{"bands": source.bands, "frames": source.window, "front_end": source.front_end(), "seed": seed},
-            **{"unit_length": _unit_length(plan), "heads": facts},
-        }
-
-        def write(path: Path, heads: dict, origin: str, **more: int) -> None:
-            files.write_model(
-                path, training.tensors_of(network, heads), {**config, **more},
-                inputs=inputs, made_from=origin, command=target.provenance_of(no_provenance),
-            )  # fmt: skip
-
-        with terminal.progress("train", sum(stage.steps for stage in plan.stage), "steps", quiet) as advance:
-            heads = training.train(
-                plan, accelerator.place(network), given, accelerator,
-                seed=seed, workers=training.loader_workers(accelerator), checkpoint=checkpoint, log=log,
-                heads=_heads(training.heads_of(start.tensors), start, facts, quiet) if start else None, advance=advance,
-                keep_at=kept, keep=lambda n, heads: write(kept[n], heads, files.digest(made_from, n), step=n),
-            )  # fmt: skip
-        if accelerator.main:
-            write(output, heads, made_from)
-            checkpoint.remove()
-            terminal.print_path(output, implied)
+        target.terminal.say(accelerator.reason)
+        with Signals() as signals:
+            finished = job.run(
+                target.path,
+                kept=kept,
+                afresh=force,
+                every=checkpoint_every,
+                stop=signals.asked,
+                progress=target.terminal,
+                command=target.provenance,
+            )
+        if not finished:
+            raise SystemExit(signals.status)
+        target.finish()
 
 
-def _plan(curricula, path: Path | None, objective: str | None, settings: list[str], single: dict, net: dict):
+def _plan(path: Path | None, objective: str | None, settings: list[str], single: dict, net: dict) -> Curriculum:
     """Return the curriculum of a file, or that of one stage made from options."""
+    from soundssl import curriculum, files
+
     given = {name: value for name, value in net.items() if value is not None}
     stage = {name: value for name, value in single.items() if value is not None}
     if path:
-        from soundssl import files
-
         given_too = ["--set"] * bool(settings) + ["--objective"] * bool(objective)
         given_too += [f"--{name.replace('_', '-')}" for name in stage]
         if given_too:
             raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(given_too)}")
-        plan = curricula.from_toml(files.require(path))
-        return curricula.replace(plan, given)
-    options = {}
-    for setting in settings:
-        name, equals, value = setting.partition("=")
-        if not equals:
-            raise typer.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint="--set")
-        options[name.strip()] = curricula.parse_value(value.strip())
-    return curricula.from_data(
+        return curriculum.replace(curriculum.from_toml(files.require(path)), given)
+    options = _settings(settings, "--set")
+    return curriculum.from_data(
         {**given, "stage": [{**stage, "objective": {objective or "triplet": options}}]}, "the command line"
     )
 
 
-def _kept(keep: str | None, output: Path, plan) -> dict[int, Path]:
+def _settings(settings: list[str], name: str) -> dict[str, Any]:
+    """Return what is given as NAME=VALUE; raise BadParameter for what is not."""
+    from soundssl import curriculum
+
+    options = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise typer.BadParameter(f"{setting!r} is not NAME=VALUE", param_hint=name)
+        options[key.strip()] = curriculum.parse_value(value.strip())
+    return options
+
+
+def _kept(keep: str | None, output: Path, plan: Curriculum) -> dict[int, Path]:
     """Return the files to keep by their number of steps; refuse numbers that are none or lie beyond the last step."""
     last = sum(stage.steps for stage in plan.stage)
     try:
@@ -236,63 +245,3 @@ def _kept(keep: str | None, output: Path, plan) -> dict[int, Path]:
         if not 1 <= step <= last:
             raise typer.BadParameter(f"step {step} is none of 1 to {last}", param_hint="--keep")
     return {step: output.with_name(f"{output.stem}.step-{step}{output.suffix}") for step in steps}
-
-
-def _unit_length(plan) -> bool:
-    """Return whether embeddings are to be written with length one, as an objective of the last stage says."""
-    from soundssl import objectives
-
-    return any(getattr(objectives.load(name), "UNIT_LENGTH", False) for name in plan.stage[-1].objective)
-
-
-def _facts(plan, inputs, start) -> dict[str, dict]:
-    """Return what the model file must say about its heads, those of the model it started from among them."""
-    from soundssl import objectives
-
-    facts = dict(start.config.get("heads", {})) if start else {}
-    for stage in plan.stage:
-        for name, given in stage.objective.items():
-            module = objectives.load(name)
-            if hasattr(module, "facts"):
-                options = module.Options(**{key: value for key, value in given.items() if key != "weight"})
-                facts[name] = module.facts(inputs, options)
-    return facts
-
-
-def _heads(heads: dict, start, facts: dict[str, dict], quiet: bool) -> dict:
-    """Return the heads to go on from: a classifier of other classes or of another shape begins afresh."""
-    before = start.config.get("heads", {}).get("classification", {})
-    after = facts.get("classification", {})
-    if before and (before["classes"], before["hidden"]) != (after["classes"], after["hidden"]):
-        terminal.say("train", "the classifier of --init speaks of other classes and is left out", quiet)
-        return {name: head for name, head in heads.items() if name != "classification"}
-    return heads
-
-
-def _network(models, plan, source, start):
-    """Build the net: an encoder with the statistics of the features, or a separator; or take over another model's."""
-    import torch
-
-    from soundssl import files
-
-    separating = plan.encoder in models.SEPARATORS
-    source.require(*("waveform", "a separator takes") if separating else ("logmel", "an encoder takes"))
-    if start is not None:
-        source.check_front_end(start.config["front_end"], start.path)
-        for name in ("encoder", *(("tracks", "consistency") if separating else ("size", "norm"))):
-            if getattr(plan, name) != start.config[name]:
-                raise ValueError(
-                    f"{start.path} has {name} {start.config[name]}, not {getattr(plan, name)}; "
-                    f"give --{name} {start.config[name]}"
-                )
-        if not separating and start.config["frames"] != source.window:
-            raise ValueError(
-                f"{start.path} was trained on windows of {start.config['frames']} frames, "
-                f"{files.text(source.path)} has {source.window}; start from another model"
-            )
-        return (models.restore_separator if separating else models.restore)(start.config, start.tensors)
-    if separating:
-        return models.build_separator(plan.encoder, plan.tracks, plan.consistency)
-    network = models.build(plan.encoder, plan.size, source.bands, source.window, plan.norm)
-    network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(min=1e-3))
-    return network

@@ -1,8 +1,10 @@
 """Evaluations by name: what each one asks of a set of embeddings, and the rows in which all of them answer.
 
-Every evaluation is a module with a frozen dataclass `Options` and a function `evaluate(...)` that takes arrays and
-returns rows made by `row`: overall rows (`class` is None) first, then rows of single classes. `recovery` sets rows
-against those of a baseline and a topline (Jansen et al. 2018, the columns "recovery" of its tables).
+Every evaluation is a module with a frozen dataclass `Options` and a function `evaluate(table, options, seed)` that
+returns rows made by `row`: overall rows (`class` is None) first, then rows of single classes. A `table.Table` holds
+values of windows and the labels of their clips; `reading` makes one of files, `folds` divides it. Separation alone
+takes what was measured of mixtures, batch by batch. `recovery` sets rows against those of a baseline and a topline
+(Jansen et al. 2018, the columns "recovery" of its tables).
 """
 
 import difflib

@@ -20,12 +20,13 @@ Metrics
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from soundssl.evaluations import row
+from soundssl.evaluations.table import Table
 
 
 def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
@@ -55,13 +56,15 @@ def adjusted_rand(one: np.ndarray, other: np.ndarray) -> float:
 class Options:
     """Choose what becomes of windows of several classes."""
 
-    several: Literal["exclude", "expand"] = field(
-        default="exclude", metadata={"help": "Leave windows of several classes out, or count them in part for each."}
-    )
+    several: Literal["exclude", "expand"] = "exclude"  # leave them out, or count them in part for each class
+
+    def __post_init__(self) -> None:
+        if self.several not in ("exclude", "expand"):
+            raise ValueError(f"windows of several classes can be left out (exclude) or expand, not {self.several!r}")
 
 
 @dataclass(frozen=True)
-class Table:
+class Contingency:
     """Hold the windows of each class in each cluster, cell by cell where there are any.
 
     Shape: `of_class`, `of_cluster` (numbers without gaps), `count` `[cells]`.
@@ -82,12 +85,12 @@ class Table:
         return np.bincount(self.of_cluster, self.count)
 
 
-def contingency(of_class: np.ndarray, cluster: np.ndarray, weight: np.ndarray) -> Table:
+def contingency(of_class: np.ndarray, cluster: np.ndarray, weight: np.ndarray) -> Contingency:
     """Count (class, cluster) pairs, of any numbers, by weight. Shape: all `[pairs]`."""
     _, of_class = np.unique(of_class, return_inverse=True)
     used, of_cluster = np.unique(cluster, return_inverse=True)
     cell, place = np.unique(of_class.astype(np.int64) * len(used) + of_cluster, return_inverse=True)
-    return Table(*np.divmod(cell, len(used)), np.bincount(place, weight))
+    return Contingency(*np.divmod(cell, len(used)), np.bincount(place, weight))
 
 
 def entropy(count: np.ndarray) -> float:
@@ -96,7 +99,7 @@ def entropy(count: np.ndarray) -> float:
     return float(-(share * np.log(share)).sum())
 
 
-def v_measure(table: Table) -> tuple[float, float, float]:
+def v_measure(table: Contingency) -> tuple[float, float, float]:
     """Return V-measure, homogeneity and completeness.
 
     >>> v_measure(contingency(np.array([0, 0, 1]), np.array([7, 7, 9]), np.ones(3)))
@@ -110,33 +113,27 @@ def v_measure(table: Table) -> tuple[float, float, float]:
     return (2 * homogeneity * completeness / both if both else 0.0), homogeneity, completeness
 
 
-def purity(table: Table) -> float:
+def purity(table: Contingency) -> float:
     """Return the share of windows that have the most frequent class of their cluster."""
     largest = np.zeros(len(table.clusters))
     np.maximum.at(largest, table.of_cluster, table.count)
     return float(largest.sum() / table.count.sum())
 
 
-def agreement(table: Table) -> np.ndarray:
+def agreement(table: Contingency) -> np.ndarray:
     """Return, for the windows of each class, the mean share of their class in their cluster. Shape: `[classes]`."""
     shared = table.count**2 / table.clusters[table.of_cluster]
     return np.bincount(table.of_class, shared) / table.classes
 
 
-def evaluate(
-    cluster: np.ndarray, label: np.ndarray, classes: list[str], options: Options | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Score clusters against the classes of their windows; the seed serves the chance alone.
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
+    """Score the clusters of windows, -1 for none, against the classes of each; the seed serves the chance alone.
 
-    Shape: cluster [windows], -1 for none; label [windows, classes] in {1, 0, -1}. Raises ValueError where these do not
-    fit or no window counts.
+    Raises ValueError where no window counts.
     """
-    options = options or Options()
-    if label.shape != (len(cluster), len(classes)):
-        raise ValueError(f"{len(cluster)} windows and {len(classes)} classes do not fit labels {list(label.shape)}")
-    if options.several not in ("exclude", "expand"):
-        raise ValueError(f"windows of several classes can be left out (exclude) or expand, not {options.several!r}")
-    cluster, label = cluster[cluster >= 0], label[cluster >= 0]
+    table = table.scored()
+    table.require_one_window()
+    cluster, label = table.value[table.value >= 0], table.label[table.value >= 0]
     present = label == 1
     several = present.sum(axis=1)
     kept = several == 1 if options.several == "exclude" else several >= 1
@@ -144,24 +141,24 @@ def evaluate(
         raise ValueError(f"none of {len(cluster)} windows has one class that is known to be present")
     window, of_class = np.nonzero(present[kept])
     weight, cluster_of = 1.0 / several[kept][window], cluster[kept]
-    table = contingency(of_class, cluster_of[window], weight)
+    counted = contingency(of_class, cluster_of[window], weight)
     shuffled = np.random.default_rng([seed]).permutation(cluster_of)
     at_random = contingency(of_class, shuffled[window], weight)
     return [
-        *_overall(table, at_random, int(kept.sum())),
+        *_overall(counted, at_random, int(kept.sum())),
         *_sizes(cluster),
         row("left_out_windows", float((~kept).sum()), len(cluster)),
-        *_of_classes(table, at_random, classes, np.unique(of_class)),
+        *_of_classes(counted, at_random, table.classes, np.unique(of_class)),
     ]
 
 
-def _overall(table: Table, at_random: Table, windows: int) -> list[dict[str, Any]]:
+def _overall(table: Contingency, at_random: Contingency, windows: int) -> list[dict[str, Any]]:
     names = ("V_measure", "homogeneity", "completeness", "purity", "agreement")
     found, chance = _values(table), _values(at_random)
     return [row(name, found[i], windows, chance=chance[i]) for i, name in enumerate(names)]
 
 
-def _values(table: Table) -> tuple[float, ...]:
+def _values(table: Contingency) -> tuple[float, ...]:
     return *v_measure(table), purity(table), float(np.average(agreement(table), weights=table.classes))
 
 
@@ -177,7 +174,9 @@ def _sizes(cluster: np.ndarray) -> list[dict[str, Any]]:
     return [row(name, float(value), len(cluster)) for name, value in values.items()]
 
 
-def _of_classes(table: Table, at_random: Table, classes: list[str], have: np.ndarray) -> list[dict[str, Any]]:
+def _of_classes(
+    table: Contingency, at_random: Contingency, classes: list[str], have: np.ndarray
+) -> list[dict[str, Any]]:
     found, chance, count = agreement(table), agreement(at_random), table.classes
     return [
         row("agreement", float(found[i]), round(count[i]), name=classes[column], chance=float(chance[i]))

@@ -3,14 +3,15 @@
 Conventions
 -----------
 Similarity is the cosine; a zero vector has cosine 0. A neighbour never comes from the query's own recording, or, with
-`leave_out` clip, from its own clip alone. With unit
-`window` every window searches among windows and a clip takes the mean vote of its windows; with `clip` the means of the
-windows search. Vote `share`: the score of a class is the share of neighbours having it, among those whose label of it
+`leave_out` clip, from its own clip alone. At the level of windows every window searches among windows and a clip takes
+the mean vote of its windows; at that of clips the means of the windows search. The clips to test ask, those to train on
+answer. Vote `share`: the score of a class is the share of neighbours having it, among those whose label of it
 is known. Vote `majority`: a window votes for the most frequent class of its neighbours, and the score of a class is the
 share of windows voting for it. The preset `sound-events` is the protocol of Fonseca et al. 2021 ("Unsupervised
 contrastive learning of sound event representations", the published code): windows half a second apart, of projections,
 leave out their own clip; each takes the majority of its 200 nearest, the clip that of its windows. The clip is decided
-for the class of greatest score; among equal scores for that of greatest summed similarity, then for the first.
+for the class of greatest score. Among equal scores, `ties` nearer decides for that of greatest summed similarity, then
+for the first; `ties` first for the first at once, of windows and of clips, as that code does.
 
 Metrics
 -------
@@ -19,19 +20,21 @@ Metrics
 - `mAP` and, per class, `AP` of the scores; chance is the expectation of a random order
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from soundssl.evaluations import tagging
+from soundssl.evaluations.table import Table
 from soundssl.ops import metrics, neighbors
 
-PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol puts in the place of others
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
     "none": {},
-    "sound-events": {"k": 200, "unit": "window", "vote": "majority", "leave_out": "clip"},
+    "sound-events": {"k": 200, "level": "window", "vote": "majority", "leave_out": "clip", "ties": "first"},
 }
-PRESET_HOP = 0.5  # seconds between the windows of sound-events: 50 frames
+HOPS = {"none": None, "sound-events": 0.5}  # seconds between windows; None: those of the front end
 VOTE_BLOCK = 1 << 22  # votes (windows x classes) held at once
 
 
@@ -39,38 +42,28 @@ VOTE_BLOCK = 1 << 22  # votes (windows x classes) held at once
 class Options:
     """Choose who searches, how many neighbours vote, and how."""
 
-    k: int = field(default=5, metadata={"help": "Neighbours that vote (inferred)."})
-    unit: Literal["clip", "window"] = field(default="clip", metadata={"help": "What searches: clip means or windows."})
-    vote: Literal["share", "majority"] = field(
-        default="share", metadata={"help": "Share of neighbours having a class, or one vote a window for the majority."}
-    )
-    leave_out: Literal["recording", "clip"] = field(
-        default="recording", metadata={"help": "What never gives neighbours to itself: a whole recording, or a clip."}
-    )
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+    k: int = 5  # neighbours that vote (inferred)
+    level: Literal["clip", "window"] = "clip"  # what searches: clip means or windows
+    vote: Literal["share", "majority"] = "share"  # share of neighbours having a class, or one vote for the majority's
+    leave_out: Literal["recording", "clip"] = "recording"  # what never gives neighbours to itself
+    bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
+    ties: Literal["nearer", "first"] = "nearer"  # which of the classes with equal votes is decided for
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or self.level not in ("clip", "window") or self.vote not in ("share", "majority"):
+            raise ValueError(f"needs k >= 1, level clip or window, vote share or majority: {self}")
+        if self.leave_out not in ("recording", "clip"):
+            raise ValueError(f"what can be left out is a recording or a clip, not {self.leave_out!r}")
+        if self.ties not in ("nearer", "first"):
+            raise ValueError(f"ties go to the nearer or the first class, not {self.ties!r}")
 
 
-def validate(
-    embedding: np.ndarray,
-    clip: np.ndarray,
-    label: np.ndarray,
-    classes: list[str],
-    recording: np.ndarray,
-    query: np.ndarray,
-    base: np.ndarray,
-    options: Options,
-) -> None:
-    """Raise ValueError unless the arrays fit together and query and base clips have windows and labels."""
-    if label.shape != (len(recording), len(classes)) or query.shape != base.shape or query.shape != (len(recording),):
-        shapes = f"label {list(label.shape)}, query {list(query.shape)}, base {list(base.shape)}"
-        raise ValueError(f"{len(recording)} clips and {len(classes)} classes do not fit {shapes}")
-    if embedding.ndim != 2 or clip.shape != (len(embedding),):
-        raise ValueError(f"embeddings {list(embedding.shape)} need a clip number each, not {list(clip.shape)}")
-    if options.k < 1 or options.unit not in ("clip", "window") or options.vote not in ("share", "majority"):
-        raise ValueError(f"needs k >= 1, unit clip or window, vote share or majority: {options}")
-    if not query.any() or not base.any():
-        raise ValueError(f"needs query and base clips, has {int(query.sum())} and {int(base.sum())}")
-    empty = (query | base) & (np.bincount(clip, minlength=len(recording)) == 0)
+def check(table: Table) -> None:
+    """Raise ValueError unless there are clips that ask and clips that answer, with vectors of windows each."""
+    table.require_vectors()
+    if not table.test.any() or not table.train.any():
+        raise ValueError(f"needs query and base clips, has {int(table.test.sum())} and {int(table.train.sum())}")
+    empty = (table.test | table.train) & (table.windows == 0)
     if empty.any():
         raise ValueError(f"{int(empty.sum())} query or base clips have no window")
 
@@ -82,8 +75,6 @@ def votes(similarity: np.ndarray, index: np.ndarray, label: np.ndarray) -> tuple
 
     Shape: similarity and index [queries, k], label [base, classes] in {1, 0, -1}; returns two [queries, classes].
     """
-    from scipy.sparse import csr_array
-
     legal = index >= 0
     bounds = np.concatenate([[0], np.cumsum(legal.sum(axis=1))])
     shape = len(index), len(label)
@@ -94,13 +85,13 @@ def votes(similarity: np.ndarray, index: np.ndarray, label: np.ndarray) -> tuple
     return (once @ present).toarray() / np.maximum(asked, 1.0, dtype=np.float32), (near @ present).toarray()
 
 
-def decide(score: np.ndarray, support: np.ndarray) -> np.ndarray:
+def decide(score: np.ndarray, support: np.ndarray, ties: Literal["nearer", "first"] = "nearer") -> np.ndarray:
     """Return the class of greatest score in each row, among equal ones that of greatest support, then the first.
 
-    Shape: score and support [rows, classes]; returns int64 [rows].
+    With `ties` first the support does not count. Shape: score and support [rows, classes]; returns int64 [rows].
     """
     best = score >= score.max(axis=1, keepdims=True) - 1e-6  # float32 means of equal votes
-    return np.where(best, support, -np.inf).argmax(axis=1)
+    return best.argmax(axis=1) if ties == "first" else np.where(best, support, -np.inf).argmax(axis=1)
 
 
 def clip_scores(
@@ -126,7 +117,7 @@ def clip_scores(
         share, support = votes(similarity[rows], index[rows], label[owner[asked]])
         if options.vote == "majority":
             chosen = np.zeros_like(share)
-            chosen[np.arange(len(share)), decide(share, support)] = 1.0
+            chosen[np.arange(len(share)), decide(share, support, options.ties)] = 1.0
             share = chosen * (share > 0)  # a window none of whose neighbours has a known class does not vote
         np.add.at(total, owner[asking[rows]], share)
         np.add.at(weight, owner[asking[rows]], support)
@@ -134,39 +125,27 @@ def clip_scores(
     return np.round(mean, 6), weight  # equal votes must tie, in whatever order their float32 shares were added
 
 
-def evaluate(
-    embedding: np.ndarray,
-    clip: np.ndarray,
-    label: np.ndarray,
-    classes: list[str],
-    recording: np.ndarray,
-    query: np.ndarray,
-    base: np.ndarray,
-    options: Options | None = None,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
-    """Classify query clips by their nearest base clips: accuracies and mAP, then AP of every class.
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
+    """Classify the clips to test by the nearest ones to train on: accuracies and mAP, then AP of every class.
 
-    The seed serves the bootstrap only: the search has no chance in it.
-
-    Shape: embedding [windows, size], clip [windows] row of its clip, label [clips, classes] in {1, 0, -1}, recording
-    [clips] numbers or strings, query and base bool [clips] (they may overlap).
+    Clips to test and to train on may be the same. The seed serves the bootstrap only: the search has no chance in it.
+    Raises ValueError where there are none, or none with windows.
     """
-    options, recording = options or Options(), np.asarray(recording)
-    validate(embedding, clip, label, classes, recording, query, base, options)
-    vectors, owner = embedding, clip
-    if options.unit == "clip":
-        vectors, owner = neighbors.group_means(embedding, clip, len(label)), np.arange(len(label))
+    check(table)
+    label, query, base = table.label, table.test, table.train
+    vectors, owner = table.value, table.clip
+    if options.level == "clip":
+        vectors, owner = table.clip_means(), np.arange(len(label))
     used = np.flatnonzero(query[owner] | base[owner])
     vectors, owner = neighbors.unit(vectors[used]), owner[used]
-    _, group = np.unique(recording, return_inverse=True)
+    _, group = np.unique(table.recording, return_inverse=True)
     if options.leave_out == "clip":
-        group = np.arange(len(recording))
+        group = np.arange(len(label))
     score, support = clip_scores(vectors, owner, label, group, query, base, options)
     score, support, label = score[query], support[query], label[query]
     weight = np.zeros((0, len(label)), np.int64)
     if options.bootstrap:
         weight = metrics.multiplicities(len(label), options.bootstrap, np.random.default_rng([seed]))
-    return tagging.decision_rows(decide(score, support), label, weight) + tagging.ranking_rows(
-        score, label, classes, weight
+    return tagging.decision_rows(decide(score, support, options.ties), label, weight) + tagging.ranking_rows(
+        score, label, table.classes, weight
     )

@@ -17,34 +17,31 @@ Metrics
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from soundssl.evaluations import row
+from soundssl.evaluations.table import Table
 
 
-def align(label: np.ndarray, classes: list[str], wanted: list[str]) -> np.ndarray:
-    """Return labels with the columns of other classes, unknown where they say nothing of one.
-
-    Shape: label [windows, classes]; result [windows, wanted], int8.
-    """
-    column = {name: i for i, name in enumerate(classes)}
-    aligned = np.full((len(label), len(wanted)), -1, np.int8)
-    for i, name in enumerate(wanted):
-        if name in column:
-            aligned[:, i] = label[:, column[name]]
-    return aligned
+@dataclass(frozen=True)
+class Options:
+    """Leave nothing to choose."""
 
 
-def evaluate(given: np.ndarray, truth: np.ndarray, classes: list[str]) -> list[dict[str, Any]]:
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
     """Score the labels given to windows: class means, pooled values, then precision and recall of every class.
 
-    Shape: given and truth [windows, classes] in {1, 0, -1}, with the windows that got no label as -1. Raises ValueError
-    where they do not fit or truth has no class.
+    The values of the table are the labels given, in {1, 0, -1}, its labels the truth. There is no chance in it. Raises
+    ValueError where they do not fit or the truth has no class.
     """
-    if given.shape != truth.shape or truth.shape[1:] != (len(classes),):
+    table = table.scored()
+    given, truth, classes = table.value, table.label, table.classes
+    if given.shape != truth.shape:
         raise ValueError(f"labels {list(given.shape)} do not fit truth {list(truth.shape)} of {len(classes)} classes")
+    table.require_one_window()
     if not (truth == 1).any():
         raise ValueError(f"none of {len(truth)} windows is known to have one of {len(classes)} classes")
     received, has, known = given == 1, truth == 1, truth >= 0

@@ -5,9 +5,11 @@ Conventions
 The protocol of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations", the published
 code): softmax cross-entropy; SGD with momentum 0.9 and weight decay 1e-4, batches of 128 clips, rate 0.1, a tenth of it
 from epoch 80 and a hundredth from epoch 160 of 200; of every training clip one window at random an epoch, nothing else
-changed; the score of a clip is the mean softmax of its windows. Embeddings go in as they are: the rate is made for
-vectors of about length one, others want `standardise` (ours) or another rate. Clips of several classes are refused;
-clips without a known class train nothing. With validation clips the weights of the epoch of best balanced accuracy are
+changed; the score of a clip is the mean softmax of its windows. Embeddings are scaled by mean and deviation of the
+training windows first (`standardise`, ours). The preset `sound-events` is the published protocol: embeddings go in as
+the net gives them, of lengths of about 2 to 16 there, from windows half a second apart; those of length one, as embed
+writes them without --raw, learn too slowly at that rate. Clips of several classes are refused; clips without a known
+class train nothing. With validation clips the weights of the epoch of best balanced accuracy are
 kept (inferred), else those of the last.
 
 Metrics
@@ -16,7 +18,7 @@ Metrics
 - `mAP` and, per class, `AP` of the scores; `training_clips`: clips trained on
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,45 +26,42 @@ import torch
 from torch import Tensor, nn
 
 from soundssl.evaluations import row, tagging
-from soundssl.ops import metrics, neighbors
+from soundssl.evaluations.table import Table
+from soundssl.ops import metrics
+from soundssl.ops.groups import group_means
+
+PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
+    "none": {},
+    "sound-events": {"learning_rate": 0.1, "epochs": 200, "standardise": False},
+}
+HOPS = {"none": None, "sound-events": 0.5}  # seconds between windows; None: those of the front end
+LEAST_DEVIATION = 1e-6  # relative to the mean; below it a dimension is constant and is not scaled
 
 
 @dataclass(frozen=True)
 class Options:
-    """Choose how the layer is trained; the defaults are the published values."""
+    """Choose how the layer is trained; the defaults are the published values, but for `standardise`."""
 
-    learning_rate: float = field(default=0.1, metadata={"help": "Rate of SGD in the first epochs."})
-    momentum: float = field(default=0.9, metadata={"help": "Momentum of SGD."})
-    weight_decay: float = field(default=1e-4, metadata={"help": "Weight decay of weights and biases."})
-    batch_size: int = field(default=128, metadata={"help": "Clips a step."})
-    epochs: int = field(default=200, metadata={"help": "Passes over the training clips."})
-    drops: tuple[int, ...] = field(default=(80, 160), metadata={"help": "Epochs from which the rate is a tenth."})
-    standardise: bool = field(default=False, metadata={"help": "Scale by mean and deviation of the training windows."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+    learning_rate: float = 0.1  # of SGD in the first epochs
+    momentum: float = 0.9
+    weight_decay: float = 1e-4  # of weights and biases
+    batch_size: int = 128  # clips a step
+    epochs: int = 200  # passes over the training clips
+    drops: tuple[int, ...] = (80, 160)  # epochs from which the rate is a tenth
+    standardise: bool = True  # scale by mean and deviation of the training windows
+    bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
 
 
-def validate(
-    embedding: np.ndarray, clip: np.ndarray, label: np.ndarray, classes: list[str], parts: dict[str, np.ndarray | None]
-) -> None:
-    """Raise ValueError unless the arrays fit together and no clip has two classes; `parts` are bool [clips] by name."""
-    if embedding.ndim != 2 or clip.shape != (len(embedding),):
-        raise ValueError(f"embeddings {list(embedding.shape)} need a clip number each, not {list(clip.shape)}")
-    if label.ndim != 2 or label.shape[1] != len(classes):
-        raise ValueError(f"labels {list(label.shape)} do not fit {len(classes)} classes")
-    several = (label == 1).sum(axis=1) > 1
+def check(table: Table) -> None:
+    """Raise ValueError where a clip has two classes, or a side no clip of its own with a window and a class."""
+    table.require_vectors()
+    several = (table.label == 1).sum(axis=1) > 1
     if several.any():
         raise ValueError(f"{int(several.sum())} clips have several classes; use the evaluation shallow for them")
-    taken = np.zeros(len(label), bool)
-    windows = np.bincount(clip, minlength=len(label))
-    for name, part in parts.items():
-        if part is None:
-            continue
-        useful = part & (label == 1).any(axis=1) & (windows > 0)
-        if part.shape != (len(label),) or not useful.any():
+    useful = (table.label == 1).any(axis=1) & (table.windows > 0)
+    for name, part in table.parts():
+        if not (part & useful).any():
             raise ValueError(f"none of {int(part.sum())} {name} clips has a window and a class")
-        if (part & taken).any():
-            raise ValueError(f"{int((part & taken).sum())} {name} clips are in another part too")
-        taken |= part
 
 
 class Windows:
@@ -85,7 +84,7 @@ def clip_scores(layer: nn.Module, windows: Windows, clips: np.ndarray) -> np.nda
     """Return the mean softmax over windows, in float64. Shape: clips bool [clips]; returns [chosen, classes]."""
     rows = np.flatnonzero(clips[windows.clip])
     probability = layer(windows.embedding[torch.from_numpy(rows)].float()).double().softmax(1).numpy()
-    return neighbors.group_means(probability, (np.cumsum(clips) - 1)[windows.clip[rows]], int(clips.sum()))
+    return group_means(probability, (np.cumsum(clips) - 1)[windows.clip[rows]], int(clips.sum()))
 
 
 class Layer(nn.Module):
@@ -121,7 +120,9 @@ def fit(
     mean, deviation = torch.zeros(size), torch.ones(size)
     if options.standardise:
         vectors = windows.embedding[torch.from_numpy(np.flatnonzero(np.isin(windows.clip, chosen)))].double()
-        mean, deviation = vectors.mean(0).float(), vectors.std(0, correction=0).clamp(min=1e-6).float()
+        middle, spread = vectors.mean(0), vectors.std(0, correction=0)
+        constant = spread <= LEAST_DEVIATION * (1.0 + middle.abs())
+        mean, deviation = middle.float(), torch.where(constant, 1.0, spread).float()
     layer = Layer(mean, deviation, label.shape[1], int(generator.integers(2**62)))
     optimizer = torch.optim.SGD(
         layer.parameters(), options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
@@ -138,7 +139,8 @@ def fit(
             optimizer.step()
         if not torch.isfinite(loss):
             raise ValueError(
-                f"the loss of the linear layer is {float(loss.detach())}; standardise, or lower the learning rate"
+                f"the loss of the linear layer is {float(loss.detach())}; "
+                f"{'' if options.standardise else 'standardise, or '}lower the learning rate"
             )
         schedule.step()
         if validation is not None:
@@ -154,27 +156,17 @@ def _balanced(score: np.ndarray, label: np.ndarray) -> float:
     return metrics.balanced_accuracy(score.argmax(axis=1), label)
 
 
-def evaluate(
-    embedding: np.ndarray,
-    clip: np.ndarray,
-    label: np.ndarray,
-    classes: list[str],
-    train: np.ndarray,
-    test: np.ndarray,
-    validation: np.ndarray | None = None,
-    options: Options | None = None,
-    seed: int = 0,
-) -> list[dict[str, Any]]:
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
     """Train on the training clips and decide the test clips: accuracies and mAP, then AP of every class.
 
-    Shape: embedding [windows, size], clip [windows] row of its clip, label [clips, classes] in {1, 0, -1}, train, test
-    and validation bool [clips], disjoint.
+    Raises ValueError where train, test and validation have no clips of their own with a window and a class, a clip has
+    several classes, or the loss is not finite.
     """
-    options, label = options or Options(), np.asarray(label, dtype=np.int8)
-    validate(embedding, clip, label, classes, {"train": train, "test": test, "validation": validation})
-    windows = Windows(embedding, clip, len(label))
-    test = test & (windows.count > 0)
-    layer = fit(windows, label, train, validation, options, seed)
+    check(table)
+    label, train = table.label, table.train
+    windows = Windows(table.value, table.clip, len(label))
+    test = table.test & (windows.count > 0)
+    layer = fit(windows, label, train, table.validation, options, seed)
     score, known = clip_scores(layer, windows, test), label[test]
     weight = np.zeros((0, len(known)), np.int64)
     if options.bootstrap:
@@ -182,7 +174,7 @@ def evaluate(
     used = int((train & (label == 1).any(axis=1) & (windows.count > 0)).sum())
     decided, ranked = (
         tagging.decision_rows(score.argmax(axis=1), known, weight),
-        tagging.ranking_rows(score, known, classes, weight),
+        tagging.ranking_rows(score, known, table.classes, weight),
     )
     single = [one for one in ranked if one["class"] is not None]
     overall = [one for one in ranked if one["class"] is None]

@@ -2,12 +2,13 @@
 
 Conventions
 -----------
-For each class n clips having it and as many (m, if fewer exist) known not to have it are drawn at random. Targets are
-the n(n-1)/2 unordered pairs of clips having the class, non-targets the n m pairs of one with and one without; pairs of
-two clips without are not used. With 100 + 100 clips chance is 4950/14950 = 0.331 (Jansen et al. 2018, query by example;
-the kinds of pair are inferred from that number). A clip whose vector is zero has cosine 0 with every clip. Similarities
-are rounded to 2^-20, so that copies of a clip tie whatever the order of summation; ties are grouped. The draw depends
-only on the seed, the number of the draw and of the class.
+The vector of a clip is the mean of its windows, zero where it has none. For each class n clips having it and as many
+(m, if fewer exist) known not to have it are drawn at random. Targets are the n(n-1)/2 unordered pairs of clips having
+the class, non-targets the n m pairs of one with and one without; pairs of two clips without are not used. With 100 +
+100 clips chance is 4950/14950 = 0.331 (Jansen et al. 2018, query by example; the kinds of pair are inferred from that
+number). A clip whose vector is zero has cosine 0 with every clip. Similarities are rounded to 2^-20, so that copies of
+a clip tie whatever the order of summation; ties are grouped. The draw depends only on the seed, the number of the draw
+and of the class.
 
 Metrics
 -------
@@ -16,18 +17,17 @@ Metrics
   counted in the row `skipped_classes`
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from soundssl.evaluations import row
+from soundssl.evaluations.table import Table
 from soundssl.ops import metrics, neighbors
 
-GRID = float(
-    1 << 20
-)  # similarities are multiples of 2^-20, coarser than float32 rounding, finer than any ranking needs
+GRID = float(1 << 20)  # similarities are multiples of 2^-20, coarser than float32 rounding, finer than a ranking needs
 PAIR_BLOCK = 1 << 22  # pair weights held at once by the bootstrap
 
 
@@ -35,28 +35,13 @@ PAIR_BLOCK = 1 << 22  # pair weights held at once by the bootstrap
 class Options:
     """Choose how many clips are drawn, how often, and whether intervals are wanted."""
 
-    per_class: int = field(default=100, metadata={"help": "Clips drawn with, and as many without, each class."})
-    draws: int = field(default=1, metadata={"help": "Random draws of clips to average over."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+    per_class: int = 100  # clips drawn with, and as many without, each class
+    draws: int = 1  # random draws of clips to average over
+    bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
 
-
-def validate(vectors: np.ndarray, label: np.ndarray, classes: list[str], options: Options) -> None:
-    """Raise ValueError unless vectors, labels and class names fit together."""
-    if vectors.ndim != 2 or label.shape != (len(vectors), len(classes)):
-        shapes = f"{list(vectors.shape)} and {list(label.shape)}"
-        raise ValueError(f"vectors [clips, size] and labels [clips, {len(classes)} classes] do not fit: {shapes}")
-    if not np.isfinite(vectors).all():
-        raise ValueError(f"{int((~np.isfinite(vectors)).any(axis=1).sum())} clip vectors are not finite")
-    if options.per_class < 2 or options.draws < 1 or options.bootstrap < 0:
-        raise ValueError(f"needs per_class >= 2, draws >= 1, bootstrap >= 0: {options}")
-
-
-def clip_means(embedding: np.ndarray, clip: np.ndarray, clips: int) -> np.ndarray:
-    """Average the window embeddings of each clip; a clip without windows gets zeros.
-
-    Shape: embedding [windows, size], clip [windows] row numbers; returns [clips, size].
-    """
-    return neighbors.group_means(embedding, clip, clips)
+    def __post_init__(self) -> None:
+        if self.per_class < 2 or self.draws < 1 or self.bootstrap < 0:
+            raise ValueError(f"needs per_class >= 2, draws >= 1, bootstrap >= 0: {self}")
 
 
 def draw_clips(label: np.ndarray, per_class: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -129,17 +114,17 @@ def class_replicates(vectors: np.ndarray, positive: np.ndarray, negative: np.nda
     return np.concatenate(values)
 
 
-def evaluate(
-    vectors: np.ndarray, label: np.ndarray, classes: list[str], options: Options | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Score clip vectors by query by example: mAP over classes, then AP of every class with its chance.
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
+    """Score embeddings by query by example: mAP over classes, then AP of every class with its chance.
 
-    Shape: vectors [clips, size] (means of window embeddings), label [clips, classes] in {1, 0, -1}. ValueError when no
-    class has two positives and a negative.
+    Only the clips to test are used. Raises ValueError where a vector is not finite, or no class has two positives and a
+    negative.
     """
-    options = options or Options()
-    validate(vectors, label, classes, options)
-    vectors, columns = neighbors.unit(vectors), np.ascontiguousarray(label.T)
+    table = table.scored()
+    vectors, classes = table.clip_means(), table.classes
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"{int((~np.isfinite(vectors)).any(axis=1).sum())} clip vectors are not finite")
+    vectors, columns = neighbors.unit(vectors), np.ascontiguousarray(table.label.T)
     weight = np.zeros((0, len(vectors)), np.int64)
     if options.bootstrap:
         weight = metrics.multiplicities(len(vectors), options.bootstrap, np.random.default_rng([seed]))

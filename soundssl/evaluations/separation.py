@@ -3,15 +3,18 @@
 Conventions
 -----------
 Both sources of a mixture have the same energy. All ratios are scale-invariant signal-to-noise ratios (SI-SNR) in dB. A
-track is heard in a mixture where its level is at least `heard` dB re the mixture (inferred). Chance is what the mixture
+track is heard where its level is at least `heard` dB re the quietest source (inferred). Chance is what the mixture
 itself gets: an improvement of 0.
 
 Metrics
 -------
-- `si_snr_improvement`: every track goes to one source, the tracks of a source are summed; the best assignment, against
+- `si_snr_improvement`, as published: one track for each source, another for the other, by the best permutation, against
   the mixture as estimate; mean over both sources
-- `single_track_improvement`: one track for each source, another for the other, by the best permutation
+- `summed_tracks_improvement` (ours): every track goes to one source, the tracks of a source are summed; the best
+  assignment
 - `si_snr`: of the first kind, without the mixture's taken off
+- `under_separated`, `equally_separated`, `over_separated`: shares of mixtures of which fewer tracks are heard than
+  there are sources, as many, or more
 - `preservation`: SI-SNR of the best track where a source goes in alone (Wisdom et al. 2020, single-source mixtures)
 - `over_separation`, `over_separation_alone`: tracks heard beyond the sources, of mixtures and of sources alone
 - `consistency_error`: what the tracks lack of their mixture, as a share of its root mean square; the largest
@@ -21,11 +24,12 @@ Metrics
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 
 from soundssl.evaluations import row
 from soundssl.ops import metrics, separation
@@ -35,8 +39,8 @@ from soundssl.ops import metrics, separation
 class Options:
     """Choose which tracks count as heard, and whether intervals are wanted."""
 
-    heard: float = field(default=-20.0, metadata={"help": "Level in dB re the mixture from which a track is heard."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over mixtures for 95 % intervals."})
+    heard: float = -20.0  # level in dB re the quietest source from which a track is heard
+    bootstrap: int = 0  # replicates over mixtures for 95 % intervals; 0: none
 
 
 def draw(recording: np.ndarray, label: np.ndarray | None, count: int, generator: np.random.Generator) -> np.ndarray:
@@ -63,8 +67,6 @@ def measure(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[s
     Shape: sources [n, 2, samples], tracks [n, tracks, samples]; returns values [n], and `by_source` [n, 2]. Raises
     ValueError where they do not fit.
     """
-    from scipy.optimize import linear_sum_assignment
-
     if sources.ndim != 3 or sources.shape[1] != 2 or tracks.shape[::2] != sources.shape[::2]:
         raise ValueError(f"sources {list(sources.shape)} and tracks {list(tracks.shape)}: [n, 2, samples] are needed")
     given, found = torch.from_numpy(sources), torch.from_numpy(tracks)
@@ -73,12 +75,16 @@ def measure(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[s
     assigned = separation.assigned_si_snr(given, found).numpy()
     pairs = separation.si_snr(given[:, :, None], found[:, None]).numpy()  # [n, 2, tracks]
     single = np.array([each[linear_sum_assignment(each, maximize=True)] for each in pairs])
-    by_source = assigned - before
+    by_source = single - before
+    heard = _heard(given, found, options)
     return {
         "si_snr_improvement": by_source.mean(1),
-        "single_track_improvement": (single - before).mean(1),
-        "si_snr": assigned.mean(1),
-        "over_separation": _heard(mixture, found, options) - 2.0,
+        "summed_tracks_improvement": (assigned - before).mean(1),
+        "si_snr": single.mean(1),
+        "under_separated": (heard < given.shape[1]).astype(np.float64),
+        "equally_separated": (heard == given.shape[1]).astype(np.float64),
+        "over_separated": (heard > given.shape[1]).astype(np.float64),
+        "over_separation": heard - given.shape[1],
         "consistency_error": _lack(mixture, found),
         "by_source": by_source,
     }
@@ -89,7 +95,7 @@ def measure_alone(sources: np.ndarray, tracks: np.ndarray, options: Options) -> 
     given, found = torch.from_numpy(sources), torch.from_numpy(tracks)
     return {
         "preservation": separation.si_snr(given[:, None], found).amax(1).numpy(),
-        "over_separation_alone": _heard(given, found, options) - 1.0,
+        "over_separation_alone": _heard(given[:, None], found, options) - 1.0,
     }
 
 
@@ -132,9 +138,10 @@ def _interval(
     return metrics.percentile_interval(weight @ value / len(value))
 
 
-def _heard(mixture: torch.Tensor, tracks: torch.Tensor, options: Options) -> np.ndarray:
-    energy, whole = tracks.double().square().sum(2), mixture.double().square().sum(1, keepdim=True)
-    return (energy >= 10 ** (options.heard / 10) * whole).sum(1).double().numpy()
+def _heard(sources: torch.Tensor, tracks: torch.Tensor, options: Options) -> np.ndarray:
+    """Count the tracks that are heard. Shape: [n, sources, samples], [n, tracks, samples]; returns float [n]."""
+    energy, quietest = tracks.double().square().sum(2), sources.double().square().sum(2).amin(1, keepdim=True)
+    return (energy >= 10 ** (options.heard / 10) * quietest).sum(1).double().numpy()
 
 
 def _lack(mixture: torch.Tensor, tracks: torch.Tensor) -> np.ndarray:

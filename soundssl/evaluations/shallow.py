@@ -19,7 +19,7 @@ Metrics
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -28,7 +28,9 @@ import torch
 from torch import Tensor, nn
 
 from soundssl.evaluations import row, tagging
-from soundssl.ops import losses, metrics, neighbors
+from soundssl.evaluations.table import Table
+from soundssl.ops import losses, metrics
+from soundssl.ops.groups import group_means
 
 WINDOW_BLOCK = 8192  # windows scored at once
 
@@ -37,17 +39,16 @@ WINDOW_BLOCK = 8192  # windows scored at once
 class Options:
     """Choose the classifier, how many labels it sees, and how it is trained."""
 
-    hidden: tuple[int, ...] = field(default=(512,), metadata={"help": "Units of each hidden layer; none: linear."})
-    per_class: int = field(
-        default=0, metadata={"help": "Training clips drawn for each class; 0: all that have labels."}
-    )
-    draws: int = field(default=3, metadata={"help": "Random draws of training clips to average over, with per_class."})
-    learning_rate: float = field(default=1e-3, metadata={"help": "Rate of Adam (inferred)."})
-    batch_size: int = field(default=512, metadata={"help": "Windows a step (inferred)."})
-    epochs: int = field(default=40, metadata={"help": "Passes over the training windows at most (inferred)."})
-    steps: int = field(default=50_000, metadata={"help": "Optimiser steps at most (inferred)."})
-    patience: int = field(default=5, metadata={"help": "Epochs without a better validation mAP to stop at (inferred)."})
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+    hidden: tuple[int, ...] = (512,)  # units of each hidden layer; none: a linear classifier
+    per_class: int = 0  # training clips drawn for each class; 0: all that have labels
+    draws: int = 3  # random draws of training clips to average over, with per_class
+    learning_rate: float = 1e-3  # of Adam (inferred)
+    batch_size: int = 512  # windows a step (inferred)
+    epochs: int = 40  # passes over the training windows at most (inferred)
+    steps: int = 50_000  # optimiser steps at most (inferred)
+    patience: int = 5  # epochs without a better validation mAP to stop at (inferred)
+    bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,15 @@ class Windows:
         return np.flatnonzero(clips[self.clip])
 
 
-def validate(
-    embedding: np.ndarray, clip: np.ndarray, label: np.ndarray, classes: list[str], parts: dict[str, np.ndarray | None]
-) -> None:
-    """Raise ValueError unless the arrays fit together; `parts` are bool [clips] by name, disjoint, with windows."""
-    if embedding.ndim != 2 or clip.shape != (len(embedding),):
-        raise ValueError(f"embeddings {list(embedding.shape)} need a clip number each, not {list(clip.shape)}")
-    if label.ndim != 2 or label.shape[1] != len(classes):
-        raise ValueError(f"labels {list(label.shape)} do not fit {len(classes)} classes")
-    taken = np.zeros(len(label), bool)
-    windows = np.bincount(clip, minlength=len(label))
-    for name, part in parts.items():
-        if part is None:
-            continue
-        if part.shape != (len(label),) or not part.any():
-            raise ValueError(f"{name} must pick some of {len(label)} clips: {int(part.sum())} of {list(part.shape)}")
-        if (part & taken).any():
-            raise ValueError(f"{int((part & taken).sum())} {name} clips are in another part too")
-        if name != "train" and (windows[part] == 0).any():
-            raise ValueError(f"{int((windows[part] == 0).sum())} {name} clips have no window")
-        taken |= part
+def check(table: Table) -> None:
+    """Raise ValueError unless each side has clips of its own, and all that are scored a window."""
+    table.require_vectors()
+    for name, part in table.parts():
+        if not part.any():
+            raise ValueError(f"{name} must pick some of {len(part)} clips: 0 of {list(part.shape)}")
+        empty = part & (table.windows == 0)
+        if name != "train" and empty.any():
+            raise ValueError(f"{int(empty.sum())} {name} clips have no window")
 
 
 def draw_clips(label: np.ndarray, train: np.ndarray, per_class: int, generator: np.random.Generator) -> np.ndarray:
@@ -97,7 +87,7 @@ def draw_clips(label: np.ndarray, train: np.ndarray, per_class: int, generator: 
     return drawn
 
 
-def moments(windows: Windows, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+def mean_and_deviation(windows: Windows, rows: np.ndarray) -> tuple[Tensor, Tensor]:
     """Return mean and deviation of each dimension over some windows; a constant dimension gets deviation 1."""
     total, square = torch.zeros((2, windows.embedding.shape[1]), dtype=torch.float64)
     for start in range(0, len(rows), WINDOW_BLOCK):
@@ -150,12 +140,10 @@ def clip_scores(network: Classifier, windows: Windows, clips: np.ndarray) -> np.
         logits = network(block.to(device, torch.float32))
         probability[start : start + len(block)] = logits.double().sigmoid().cpu().numpy()
     place = np.cumsum(clips) - 1
-    return neighbors.group_means(probability, place[windows.clip[rows]], int(clips.sum()))
+    return group_means(probability, place[windows.clip[rows]], int(clips.sum()))
 
 
-def fit(
-    windows: Windows, train: np.ndarray, validation: np.ndarray | None, options: Options, seed: int, device: str = "cpu"
-) -> Classifier:
+def fit(windows: Windows, train: np.ndarray, validation: np.ndarray | None, options: Options, seed: int) -> Classifier:
     """Train a classifier on the windows of some clips; keep the epoch of best validation mAP when clips are given.
 
     Shape: train and validation bool [clips].
@@ -163,7 +151,8 @@ def fit(
     rows = windows.of(train & (windows.label >= 0).any(axis=1))
     if not len(rows):
         raise ValueError(f"none of {int(train.sum())} training clips has both a window and a known label")
-    network = Classifier(*moments(windows, rows), options.hidden, windows.label.shape[1], seed).to(device)
+    device, statistics = options.device, mean_and_deviation(windows, rows)
+    network = Classifier(*statistics, options.hidden, windows.label.shape[1], seed).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=options.learning_rate)
     generator = torch.Generator().manual_seed(seed + 1)
     label = torch.from_numpy(windows.label)
@@ -190,31 +179,20 @@ def fit(
     return network
 
 
-def evaluate(
-    embedding: np.ndarray,
-    clip: np.ndarray,
-    label: np.ndarray,
-    classes: list[str],
-    train: np.ndarray,
-    test: np.ndarray,
-    validation: np.ndarray | None = None,
-    options: Options | None = None,
-    seed: int = 0,
-    device: str = "cpu",
-) -> list[dict[str, Any]]:
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
     """Train on the windows of the training clips, score the test clips: overall metrics, then AP of every class.
 
-    Shape: embedding [windows, size], clip [windows] row of its clip, label [clips, classes] in {1, 0, -1}, train, test
-    and validation bool [clips], disjoint. ValueError when the test labels allow no class to be scored.
+    Raises ValueError where train, test and validation have no clips of their own, or the test labels allow no class to
+    be scored.
     """
-    options, label = options or Options(), np.asarray(label, dtype=np.int8)
-    validate(embedding, clip, label, classes, {"train": train, "test": test, "validation": validation})
-    windows = Windows(torch.as_tensor(embedding), clip, label)
+    check(table)
+    label, train, test = np.asarray(table.label, np.int8), table.train, table.test
+    windows = Windows(torch.as_tensor(table.value), table.clip, label)
     scores, used = [], []
     for draw in range(options.draws if options.per_class else 1):
         generator = np.random.default_rng([seed, draw])
         chosen = draw_clips(label, train, options.per_class, generator) if options.per_class else train
-        network = fit(windows, chosen, validation, options, int(generator.integers(2**62)), device)
+        network = fit(windows, chosen, table.validation, options, int(generator.integers(2**62)))
         scores.append(clip_scores(network, windows, test))
         used.append(int((chosen & (label >= 0).any(axis=1)).sum()))
     weight = np.zeros((0, int(test.sum())), np.int64)
@@ -223,6 +201,6 @@ def evaluate(
     drawn = row("training_clips", float(np.mean(used)), len(used))
     overall, single = (
         tagging.overall_rows(scores, label[test], weight),
-        tagging.class_rows(scores, label[test], classes),
+        tagging.class_rows(scores, label[test], table.classes),
     )
     return [*overall, drawn, *single]

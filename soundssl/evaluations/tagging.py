@@ -13,12 +13,13 @@ Metrics
 - `lwlrap`, `top1`, `top5` (with five classes or more); `AP` of each class
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from soundssl.evaluations import row
+from soundssl.evaluations.table import Table
 from soundssl.ops import metrics
 
 
@@ -26,19 +27,21 @@ from soundssl.ops import metrics
 class Options:
     """Choose whether intervals are wanted."""
 
-    bootstrap: int = field(default=0, metadata={"help": "Bootstrap replicates over clips for 95 % intervals; 0: none."})
+    bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
 
 
-def evaluate(
-    score: np.ndarray, label: np.ndarray, classes: list[str], options: Options | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Score clips: overall metrics, then AP of every class.
+def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
+    """Score the clips to test by their scores of the classes: overall metrics, then AP of every class.
 
-    Shape: score and label [clips, classes]. Raises ValueError where shapes differ or a score is not finite.
+    Raises ValueError where there is not a score a class, a clip has no window, or a score is not finite.
     """
-    options = options or Options()
-    if score.shape != label.shape or label.shape[1:] != (len(classes),):
-        raise ValueError(f"scores {list(score.shape)} do not fit labels {list(label.shape)} of {len(classes)} classes")
+    table = table.scored()
+    label, classes = table.label, table.classes
+    if table.value.shape[1:] != (len(classes),):
+        raise ValueError(f"scores {list(table.value.shape)} do not fit {len(classes)} classes")
+    if (table.windows == 0).any():
+        raise ValueError(f"{int((table.windows == 0).sum())} clips have no window")
+    score = table.clip_means()
     if not np.isfinite(score).all():
         raise ValueError(f"{int((~np.isfinite(score)).any(axis=1).sum())} clips have a score that is not finite")
     weight = np.zeros((0, len(score)), np.int64)

@@ -1,22 +1,27 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
 schema      the five kinds of file as tables
-writing     atomic files with provenance
+outputs     whole under their final name or not at all
+writing     files with provenance inside
 reading     checked readers of every kind
 features    the features file: windows at any hop
 spooling    the spool through which a features file is written
-moments     mean and deviation of what comes in blocks
+statistics  mean and deviation of what comes in blocks
+copying     rows that lie in many files into one dataset
 keeping     vectors that are done, until an embeddings file is whole
+exports     embeddings as CSV and Parquet, for other programs
 joining     several files of one kind as one
 inspection  what is in a file, and whether it is sound
 model       model files (safetensors)
 """
 
-from soundssl.files.features import Features, read_windows
-from soundssl.files.inspection import chain, inspect, skipped, verify
-from soundssl.files.joining import Join
+from soundssl.files.exports import ENDINGS, require_parquet, write_table
+from soundssl.files.features import Features
+from soundssl.files.inspection import chain, inspect, parts, skipped, verify
+from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, replace, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -27,6 +32,7 @@ from soundssl.files.reading import (
     Triplets,
     attributes_of,
     identity,
+    in_splits,
     kind_of,
     made_from,
     read_matrix,
@@ -34,21 +40,10 @@ from soundssl.files.reading import (
     require,
 )
 from soundssl.files.spooling import Spool, Store, clear_finished, differences
-from soundssl.files.writing import (
-    Log,
-    Unusable,
-    alone,
-    create,
-    digest,
-    guard,
-    guard_inputs,
-    replace,
-    text,
-    write_embeddings,
-    write_matrix,
-)
+from soundssl.files.writing import Log, create, digest, write_embeddings, write_matrix
 
 __all__ = [
+    "ENDINGS",
     "Clips",
     "Clusters",
     "Embeddings",
@@ -56,6 +51,7 @@ __all__ = [
     "FormatError",
     "Join",
     "Labels",
+    "Lock",
     "Log",
     "Missing",
     "Model",
@@ -65,6 +61,7 @@ __all__ = [
     "Unusable",
     "Vectors",
     "alone",
+    "are_features",
     "attributes_of",
     "chain",
     "clear_finished",
@@ -74,20 +71,24 @@ __all__ = [
     "guard",
     "guard_inputs",
     "identity",
+    "in_splits",
     "inspect",
+    "join",
     "kind_of",
     "made_from",
     "model_made_from",
+    "parts",
     "read_matrix",
     "read_model",
     "read_scores",
-    "read_windows",
     "replace",
     "require",
+    "require_parquet",
     "skipped",
     "text",
     "verify",
     "write_embeddings",
     "write_matrix",
     "write_model",
+    "write_table",
 ]

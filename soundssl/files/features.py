@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from soundssl.files.outputs import text
 from soundssl.files.reading import Array, Clips, FormatError, open_checked
-from soundssl.files.writing import text
 
 # Attributes that define a front end: a model takes features only where all of them agree.
 FRONT_END = (
@@ -91,6 +91,11 @@ class Features:
         """Frames of a window: what an encoder of this front end sees."""
         return int(self.attributes.get("window_frames", WINDOW))
 
+    @property
+    def window_hop(self) -> int:
+        """Frames from one window to the next where nobody says."""
+        return int(self.attributes.get("window_hop", self.window))
+
     def require(self, representation: str, purpose: str) -> None:
         """Raise FormatError unless the frames are of a representation: `logmel` or `waveform`."""
         if self.attributes["representation"] != representation:
@@ -160,9 +165,15 @@ class Features:
         within = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
         return clip, self.offset[clip] + within * hop
 
-    def batches(self, clips: np.ndarray, batch_size: int, hop: float) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Yield flattened windows of the chosen clips as float32, with the clip of each: the log-mel baseline."""
-        for windows in self.windows(self.window, self.frames_of(hop), batch_size, clips):
+    def batches(
+        self, clips: np.ndarray, batch_size: int, hop: float | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield flattened windows of the chosen clips as float32, with the clip of each: the log-mel baseline.
+
+        Windows start `hop` seconds apart, by default as the front end has it.
+        """
+        step = self.window_hop if hop is None else self.frames_of(hop)
+        for windows in self.windows(self.window, step, batch_size, clips):
             yield windows.frames.reshape(len(windows.clip), -1).astype(np.float32), windows.clip
 
     def windows(self, length: int, hop: int, batch_size: int, clips: np.ndarray | None = None) -> Iterator[Windows]:
@@ -171,31 +182,6 @@ class Features:
         for i in range(0, len(clip), batch_size):
             rows, frames = clip[i : i + batch_size], first[i : i + batch_size]
             yield Windows(self.frames.gather(frames, length), rows, self.seconds(frames - self.offset[rows]))
-
-
-def read_windows(source, clips: np.ndarray, hop: float, means: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Return the rows of an embeddings or features file with the clip of each; or, to save memory, one mean a clip.
-
-    Shape: `[rows, size]` float32 and `[rows]`. `hop` in seconds places the windows of features.
-    """
-    batches = source.batches(clips, 4096, hop) if isinstance(source, Features) else source.batches(clips, 4096)
-    if not means:
-        parts = list(batches)
-        if not parts:
-            raise FormatError(f"{text(source.path)} has no window of the chosen clips")
-        return np.concatenate([rows for rows, _ in parts]), np.concatenate([clip for _, clip in parts])
-    chosen = np.flatnonzero(clips)
-    place = np.cumsum(clips) - 1  # row of a chosen clip among the chosen: sums of all clips may not fit in memory
-    total, count = None, np.zeros(len(chosen), np.int64)
-    for rows, clip in batches:
-        total = np.zeros((len(chosen), rows.shape[1])) if total is None else total
-        edges = np.flatnonzero(np.diff(clip, prepend=-1))
-        np.add.at(total, place[clip[edges]], np.add.reduceat(rows, edges, axis=0, dtype=np.float64))
-        count += np.bincount(place[clip], minlength=len(chosen))
-    have = count > 0
-    if total is None:
-        raise FormatError(f"{text(source.path)} has no window of the chosen clips")
-    return (total[have] / count[have, None]).astype(np.float32), chosen[have]
 
 
 def _plain(value):

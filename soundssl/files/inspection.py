@@ -11,10 +11,11 @@ import h5py
 import numpy as np
 
 from soundssl.files.model import model_attributes, read_model
-from soundssl.files.moments import merge_moments, moments_of, summary_of
+from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
-from soundssl.files.writing import datasets, text
+from soundssl.files.statistics import statistics_of
+from soundssl.files.writing import datasets
 
 BLOCK = 1 << 22  # numbers read at a time: 16 MB of float32
 ENDLESS = {"segment/end", "event/offset"}  # where infinity means the end of the clip
@@ -34,6 +35,31 @@ def inspect(path: str | os.PathLike) -> dict[str, object]:
         found = {name: f"{kind} {list(shape)}" for name, (kind, shape) in sorted(datasets(file).items())}
         own = {name: _plain(value) for name, value in file.attrs.items() if name not in SHARED_ATTRIBUTES}
         return {**facts, **_shared(file.attrs), **_counts(file), "attributes": own, "datasets": found}
+
+
+def parts(folder: str | os.PathLike) -> list[dict[str, object]]:
+    """Return which parts of larger files lie in a folder, and which are missing or there twice, by kind and total.
+
+    Raises FormatError for a folder without any.
+    """
+    found: dict[tuple[str, int], list[int]] = {}
+    for path in sorted(Path(folder).iterdir()):
+        about = attributes_of(path) if path.is_file() else {}
+        number, slash, total = str(about.get("part", "")).partition("/")
+        if slash:
+            found.setdefault((str(about["kind"]), int(total)), []).append(int(number))
+    if not found:
+        raise FormatError(f"{text(folder)} holds no part of a larger file; name a file, or the folder of parts")
+    return [
+        {
+            "kind": kind,
+            "of": total,
+            "there": sorted(set(numbers)),
+            "missing": sorted(set(range(1, total + 1)) - set(numbers)),
+            "twice": sorted({number for number in numbers if numbers.count(number) > 1}),
+        }
+        for (kind, total), numbers in sorted(found.items())
+    ]
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -177,11 +203,11 @@ def _tables(file: h5py.File) -> Iterator[str]:
 def _summary(file: h5py.File) -> Iterator[str]:
     """Mean and deviation are those of the frames."""
     bands = len(file["mean"])
-    moments = moments_of(np.empty((0, bands)))
+    found = statistics_of(np.empty((0, bands)))
     for block in _blocks(file["frames"]):
         if not np.isfinite(block).all():
             return  # said already
-        moments = merge_moments(moments, moments_of(block.reshape(-1, bands)))
-    for name, wanted in zip(("mean", "deviation"), summary_of(moments), strict=True):
+        found = found.merge(statistics_of(block.reshape(-1, bands)))
+    for name, wanted in zip(("mean", "deviation"), found.summary(), strict=True):
         if not np.allclose(file[name][:], wanted, rtol=1e-3, atol=1e-3):
             yield f"{name} is not that of the frames"

@@ -16,19 +16,51 @@ import h5py
 import numpy as np
 
 from soundssl.files.features import FRONT_END
-from soundssl.files.moments import merge_summaries
-from soundssl.files.reading import FormatError, identity, open_checked
+from soundssl.files.outputs import Unusable, guard, guard_inputs, text
+from soundssl.files.reading import FormatError, identity, kind_of, open_checked
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
-from soundssl.files.spooling import Store, column, order, read_entries, storage_error
-from soundssl.files.writing import Sink, Unusable, create, text
+from soundssl.files.spooling import Store, column, order, read_entries
+from soundssl.files.statistics import merge_summaries
+from soundssl.files.writing import Sink, create, digest
 
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {
     "features": (*FRONT_END, "image_rate", "processors"),
-    "embeddings": ("layer", "hop", "window", "class", "model"),
+    "embeddings": ("layer", "hop", "window", "class", "model", "raw"),
 }
 ROWS = {"features": ("frames", "images"), "embeddings": ("embedding",)}
 DERIVED = ("clip/offset", "clip/image_offset", "mean", "deviation", "part/file", "part/uuid")
+GONE = ("clip/error", "storage_error")  # columns and attributes of files of earlier versions that are not joined
+
+
+def join(
+    kind: str,
+    inputs: Sequence[str | os.PathLike],
+    output: str | os.PathLike,
+    *,
+    copy: bool = False,
+    command: str | None = None,
+) -> int:
+    """Join features or embeddings files to one and return its clips; rows stay where they are unless copied.
+
+    Raises FormatError, Missing, Unusable.
+    """
+    guard(output, no_clobber=False)
+    guard_inputs(output, inputs)
+    joined = Join(kind, inputs)
+    return joined.write(output, copy, command)
+
+
+def are_features(paths: Sequence[Path]) -> bool:
+    """Return whether all are features files; raise FormatError where some are and others are not."""
+    kinds = [path.is_file() and kind_of(path) == "features" for path in paths]
+    if any(kinds) and not all(kinds):
+        path = paths[kinds.index(not kinds[0])]
+        raise FormatError(
+            f"{text(path)} is {'' if kinds[0] else 'a features file, not media, '}unlike {text(paths[0])}"
+            f"{', no features file' if kinds[0] else ''}; give either media or features files to join"
+        )
+    return all(kinds)
 
 
 class Rows(NamedTuple):
@@ -77,11 +109,9 @@ class Join:
                     f"the files' {name} differ in type or size: {sorted(map(str, shapes))}; make them alike"
                 )
         agreed = {name: value for name, value in first.items() if all(each.get(name) == value for each in self.about)}
-        agreed.pop("storage_error", None)
+        agreed = {name: value for name, value in agreed.items() if name not in GONE}
         if self.kind == "embeddings":
             agreed.setdefault("features", "")
-        elif all("clip/error" in columns for columns in self.columns):
-            agreed |= storage_error(columns["clip/error"].max(initial=0) for columns in self.columns)
         if len(self.paths) > 1:
             agreed.pop("part", None)
         return agreed
@@ -95,6 +125,14 @@ class Join:
                         f"{text(path)} and {text(seen[key])} have the same key {key}; join each clip once"
                     )
                 seen[key] = path
+
+    def made_from(self, copy: bool) -> str:
+        """Return what stands for the inputs and how they are joined."""
+        return digest(self.kind, self.inputs, copy)
+
+    def write(self, output: str | os.PathLike, copy: bool, command: str | None) -> int:
+        """Write the joined file; return its clips."""
+        return (self.copy if copy else self.refer)(output, self.made_from(copy), command)
 
     # ---------------------------------------------------------------- references
 
@@ -158,7 +196,7 @@ class Join:
 
     def _shared_columns(self) -> list[str]:
         have = set.intersection(*(set(columns) for columns in self.columns))
-        return [name for name in KINDS[self.kind].columns if name in have and name not in DERIVED]
+        return [name for name in KINDS[self.kind].columns if name in have and name not in DERIVED + GONE]
 
     def _offsets(self, name: str) -> np.ndarray:
         none = [np.zeros(len(columns["clip/key"]) + 1, np.int64) for columns in self.columns]

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
+import json
 import os
-from pathlib import Path
 
 import numpy as np
 
-from soundssl.files.spooling import JOURNAL, parts_of, remove_parts
-from soundssl.files.writing import lock
+from soundssl.files.outputs import Lock
+from soundssl.files.spooling import JOURNAL, claim, remove_spool, spool_folder
 
 
 class Vectors:
     """Keep the batches of vectors of one output in `OUTPUT.parts/`, until it is written whole.
 
-    Those of an interrupted run with the same `made_from` are there again, unless `afresh`. Raises SoundsslError while
-    another run writes the same output.
+    `shape` is that of a batch: rows and width. The whole batches of an interrupted run with the same `made_from` are
+    there again, `done` rows of them, unless `afresh`. Raises SoundsslError while another run writes the same output.
     """
 
-    def __init__(self, output: str | os.PathLike, made_from: str, width: int, dtype: str, afresh: bool) -> None:
-        self.width, self.dtype, self.folder = width, np.dtype(dtype), parts_of(output)
-        self.folder.mkdir(exist_ok=True)
+    def __init__(
+        self, output: str | os.PathLike, made_from: str, shape: tuple[int, int], dtype: str, afresh: bool = False
+    ) -> None:
+        self.shape, self.dtype, self.folder = shape, np.dtype(dtype), spool_folder(output)
+        self.lock = Lock(output)
+        try:
+            claim(self.folder)
+        except BaseException:
+            self.lock.release()
+            raise
+        line = json.dumps({"made_from": made_from}) + "\n"
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        lock(self.journal, Path(output))
         self.journal.seek(0)
-        known = self.journal.read() == made_from and not afresh
+        known = self.journal.read() == line and not afresh
         self.file = open(self.folder / "vectors", "r+b" if known else "w+b")  # noqa: SIM115 (open until `close`)
-        self.left = os.fstat(self.file.fileno()).st_size // self._bytes(1)  # rows of before, not yet taken
+        self.size = shape[0] * shape[1] * self.dtype.itemsize  # bytes of a batch
+        whole = os.fstat(self.file.fileno()).st_size // self.size
+        self.file.truncate(whole * self.size)  # what a kill cut through, and a short last batch, are made again
+        self.done = whole * shape[0]
         self.journal.truncate(0)
-        self.journal.write(made_from)
+        self.journal.write(line)
         self.journal.flush()
 
-    def _bytes(self, rows: int) -> int:
-        return rows * self.width * self.dtype.itemsize
-
-    def take(self, count: int) -> np.ndarray | None:
-        """Return the next batch of so many rows where an earlier run made it; None from the first that it did not."""
-        if self.left < count:
-            self.left = 0
-            self.file.truncate(self.file.tell())
-            return None
-        self.left -= count
-        return np.frombuffer(self.file.read(self._bytes(count)), self.dtype).reshape(count, self.width)
+    def take(self) -> np.ndarray | None:
+        """Return the next batch where an earlier run made it, else None: then it is to be added. Shape: `shape`."""
+        data = self.file.read(self.size)
+        return np.frombuffer(data, self.dtype).reshape(self.shape) if data else None
 
     def add(self, vectors: np.ndarray) -> None:
         """Append a batch. Shape: `[n, width]`."""
@@ -52,8 +55,13 @@ class Vectors:
         """Let go of the folder; what is in it stays, for the run that goes on."""
         self.file.close()
         self.journal.close()
+        self.lock.release()
 
     def discard(self) -> None:
         """Remove the folder: the output is written."""
-        self.close()
-        remove_parts(self.folder)
+        self.file.close()
+        self.journal.close()
+        try:
+            remove_spool(self.folder)
+        finally:
+            self.lock.release()

@@ -12,8 +12,9 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from soundssl.files.outputs import replace, text
 from soundssl.files.reading import FormatError, require
-from soundssl.files.writing import digest, provenance, replace, text
+from soundssl.files.writing import digest, provenance
 
 SCHEMA = 1
 

@@ -14,8 +14,10 @@ import h5py
 import numpy as np
 
 from soundssl import SoundsslError
+from soundssl.files.outputs import is_special, text
 from soundssl.files.schema import KINDS, check
-from soundssl.files.writing import datasets, text
+from soundssl.files.trust import fetched_from_elsewhere
+from soundssl.files.writing import datasets
 
 NAMED = 2  # kinds of file that a message names with the commands that make them
 
@@ -34,11 +36,12 @@ class Missing(SoundsslError):
 
 def require(path: str | os.PathLike) -> Path:
     """Return the path of a readable, regular file; raise Missing otherwise."""
-    path = Path(path)
-    if not path.exists():
+    if not (path := Path(path)).exists():
         raise Missing(f"{text(path)} does not exist; check the path")
     if path.is_dir():
         raise Missing(f"{text(path)} is a folder, not a file; name the file in it")
+    if is_special(path):
+        raise Missing(f"{text(path)} is a pipe or a device, in which one cannot go back; write it to a file first")
     if not os.access(path, os.R_OK):
         raise Missing(f"{text(path)} cannot be read; check its permissions")
     return path
@@ -64,6 +67,8 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
             missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
             if missing:
                 raise ValueError(f"attribute {missing[0]} is missing")
+            if fetched := fetched_from_elsewhere(path, file):
+                raise FormatError(f"{text(path)} fetches {fetched}; it is not trusted, make it again")
             check(KINDS[file.attrs["kind"]], datasets(file))
             _check_parts(path, file)
             yield file
@@ -237,20 +242,36 @@ class Clips:
     def __len__(self) -> int:
         return len(self.key)
 
+    def heard(self, clip: np.ndarray, start: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the file to listen to for each of some windows, and where it starts there in seconds.
+
+        A table without sources names the clips themselves. Shape: clip, start `[n]` (row of the clip, seconds into it).
+        """
+        names = self.key if self.source is None else self.source
+        return names[clip], start + (0 if self.start is None else self.start[clip])
+
     def recording_number(self) -> np.ndarray:
         """Return an integer for each clip, equal where two clips share a recording. Shape: `[clips]`."""
         return np.unique(self.recording.astype(str), return_inverse=True)[1].astype(np.int64).reshape(-1)
 
     def in_splits(self, splits: Sequence[str] | None, path: str | os.PathLike = "the file") -> np.ndarray:
         """Return which clips belong to any of `splits` (None: all); raise SoundsslError for a split nobody has."""
-        if not splits:
-            return np.ones(len(self), bool)
-        known = sorted(set(self.split))
-        for split in splits:
-            if split not in known:
-                have = ", ".join(repr(name) for name in known) or "none"
-                raise SoundsslError(f"{text(path)} has no split {split!r}; it has {have}")
-        return np.isin(self.split.astype(str), list(splits))
+        return in_splits(self.split, splits, path)
+
+
+def in_splits(column: np.ndarray, splits: Sequence[str] | None, path: str | os.PathLike) -> np.ndarray:
+    """Return which entries of a column of splits are any of `splits` (None: all).
+
+    Raises SoundsslError for a split that none has, naming those of the file.
+    """
+    if not splits:
+        return np.ones(len(column), bool)
+    known = sorted({str(name) for name in column})
+    for split in splits:
+        if split not in known:
+            have = ", ".join(map(repr, known)) or "none"
+            raise SoundsslError(f"{text(path)} has no split {split!r}; it has {have}")
+    return np.isin(column.astype(str), list(splits))
 
 
 class Embeddings:
@@ -312,67 +333,6 @@ class Labels:
             self.weight = file["weight"][:] if "weight" in file else np.ones(len(self.key), np.float32)
             self.split = strings(file, "split") if "split" in file else None
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
-
-    def of_clips(self, keys: Sequence[str] | np.ndarray) -> np.ndarray:
-        """Return the labels of whole clips: a class heard in any segment is present, -1 where nothing is said.
-
-        Shape: `[clips, classes]`, int8.
-        """
-        row = {key: i for i, key in enumerate(keys)}
-        found = np.full((len(keys), len(self.classes)), -1, np.int8)
-        for key, label in zip(self.key, self.label, strict=True):
-            if key in row:
-                np.maximum(found[row[key]], label, out=found[row[key]])
-        return found
-
-    def of_windows(self, keys: Sequence[str], clip: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """Return the labels of windows: those of the segments that contain the window's centre.
-
-        Shape: `clip` and `centre` (seconds into the clip) `[windows]`; result `[windows, classes]`, int8.
-        """
-        row = {key: i for i, key in enumerate(keys)}
-        order = np.argsort(clip, kind="stable")
-        bounds = np.searchsorted(clip[order], np.arange(len(keys) + 1))
-        found = np.full((len(clip), len(self.classes)), -1, np.int8)
-        for key, start, end, label in zip(self.key, self.start, self.end, self.label, strict=True):
-            if key not in row:
-                continue
-            windows = order[bounds[row[key]] : bounds[row[key] + 1]]
-            windows = windows[(centre[windows] >= start) & (centre[windows] < end)]
-            found[windows] = np.maximum(found[windows], label)
-        return found
-
-    def at_windows(self, keys: Sequence[str], clip: np.ndarray, start: np.ndarray, centre: np.ndarray) -> np.ndarray:
-        """Return the labels of windows: those of the segment that starts with the window, if each segment has a window.
-
-        Otherwise those of `of_windows`. Labels given to windows do not reach into the windows that overlap them.
-
-        Shape: `clip`, `start` and `centre` `[windows]`; result `[windows, classes]`, int8.
-        """
-        row = {key: i for i, key in enumerate(keys)}
-        segments = np.array([(row.get(key, -1), at) for key, at in zip(self.key, self.start, strict=True)], np.float64)
-        places = np.concatenate([np.stack([clip, start], 1), segments.reshape(-1, 2)])
-        number = np.unique(places, axis=0, return_inverse=True)[1].reshape(-1)
-        window = np.full(number.max(initial=-1) + 1, -1)
-        window[number[: len(clip)]] = np.arange(len(clip))
-        window = window[number[len(clip) :]]
-        if (window < 0).any() or len(np.unique(window)) < len(window):
-            return self.of_windows(keys, clip, centre)
-        found = np.full((len(clip), len(self.classes)), -1, np.int8)
-        found[window] = self.label
-        return found
-
-    def of_segments(self, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-        """Return the labels of other segments, at their centres; of one to the clip's end, those of the whole clip.
-
-        Shape: all `[segments]`; result `[segments, classes]`, int8.
-        """
-        unique, clip = np.unique(np.asarray(keys, str), return_inverse=True)
-        names = list(unique)
-        whole = ~np.isfinite(end)
-        found = self.of_windows(names, clip, np.where(whole, start, (start + np.where(whole, start, end)) / 2))
-        found[whole] = self.of_clips(names)[clip[whole]]
-        return found
 
     def spread_from(self) -> Path | None:
         """Return the clusters or embeddings file these labels were spread from, where it lies beside them."""

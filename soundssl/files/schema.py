@@ -45,6 +45,11 @@ _CLIP = {
     "clip/split": Column("str", "[C]", "fold or split, empty where there is none"),
 }
 
+_HEARD = {
+    "clip/source": Column("str", "[C]", "file to listen to"),
+    "clip/start": Column("f8", "[C]", "seconds into the source"),
+}
+
 _WINDOW = {
     "window/clip": Column("i4", "[N]", "row of the window's clip"),
     "window/start": Column("f8", "[N]", "seconds into the clip, from integer sample positions"),
@@ -68,11 +73,14 @@ FEATURES = Kind(
     "soundssl featurize",
     "clips end to end, so that any window at any hop is one slice",
     {
-        "frames": Column("f2|f4", "[T,bands]|[T]", "log-mel frames, or the waveform: a frame is a sample"),
+        "frames": Column(
+            "f2|f4",
+            "[T,bands]|[T]",
+            "log-mel frames, or the waveform: a frame is a sample; f2 rounds by 2^-11 of the value at most",
+        ),
         **_CLIP,
         "clip/offset": Column("i8", "[C+1]", "clip i is frames[offset[i]:offset[i+1]]"),
-        "clip/source": Column("str", "[C]", "file to listen to"),
-        "clip/start": Column("f8", "[C]", "seconds into the source"),
+        **_HEARD,
         "clip/parent": Column("i4", "[C]", "row of the mixture that a separated clip came from, -1 for none"),
         "clip/track": Column("i1", "[C]", "track number within the parent, -1 for none"),
         "clip/processor": Column("i1", "[C]", "number of the separator that made it, -1 for none"),
@@ -83,7 +91,7 @@ FEATURES = Kind(
         "clip/clipped": Column("i8", "[C]", "samples of the source at full scale, in all its channels", optional=True),
         "clip/truncated": Column("u1", "[C]", "1 where the source ends before its time, else 0", optional=True),
         "clip/error": Column(
-            "f4", "[C]", "largest difference of a stored frame from the one computed, of every sixteenth", optional=True
+            "f4", "[C]", "largest difference of a stored frame from the one computed; no longer written", optional=True
         ),
         "clip/made_from": Column(
             "str", "[C]", "digest of the source's name, size and time of change; empty of a track", optional=True
@@ -123,11 +131,13 @@ FEATURES = Kind(
         "image_rate": "images per second of video, 0 where there are none",
         "image_size": "pixels of a side of an image, 0 where there are none",
         "window_frames": "frames of a window: what an encoder of this front end sees",
+        "window_hop": "frames from one window to the next where nobody says; absent: those of a window",
         "channel": "mix, each, or the number of the channel that was taken",
         "clip": "seconds that recordings were cut into, 0 for whole ones",
-        "short": "what became of recordings too short for a window: skip or pad",
+        "short": "what became of recordings too short for a window: skip, pad (silence) or tile (repeated)",
         "truncated": "what became of files that end before their time: keep or skip",
-        "storage_error": "the largest clip/error; absent where it was not measured",
+        "storage_error": "the largest clip/error; no longer written",
+        "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
         "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",
@@ -153,6 +163,8 @@ TRIPLETS = Kind(
         "features": "uuid of the features file that the frame numbers refer to",
         "window_frames": "frames of a window",
         "noise": "standard deviation of the noise sampler",
+        "min_distance": "seconds by which anchor and positive by proximity start apart at least",
+        "grid": "seconds from one possible start of a window to the next, 0: any frame",
         "seed": "seed of the draw",
         "samplers": "JSON list of the samplers' names",
         "classes": "JSON list of class names for supervised triplets",
@@ -167,8 +179,7 @@ EMBEDDINGS = Kind(
         "embedding": Column("f2|f4", "[N,D]", "one row a window"),
         **_WINDOW,
         **_CLIP,
-        "clip/source": FEATURES.columns["clip/source"],
-        "clip/start": FEATURES.columns["clip/start"],
+        **_HEARD,
         **_PART,
     },
     {
@@ -176,6 +187,7 @@ EMBEDDINGS = Kind(
         "hop": "seconds between windows",
         "window": "seconds of a window",
         "class": "JSON list of class names, where the layer is logits or probabilities",
+        "raw": "1 where embeddings that are scaled to length one by default were left as the net gives them",
         "part": "which part of the clips this is, as 3/8; absent where it is all",
         "features": "uuid of the features file, empty where embeddings of several were joined",
         "model": "uuid of the model file",
@@ -193,7 +205,10 @@ CLUSTERS = Kind(
         "size": Column("i8", "[K]", "windows in each cluster"),
         "weight": Column("f4", "[K,D]", "centre of each cluster, by which rows are assigned"),
         "mean": Column("f4", "[K,D]", "mean of each cluster's rows of length one, itself of length one; 0 of none"),
-        **{name: Column(c.types, c.shape, c.meaning, optional=True) for name, c in {**_WINDOW, **_CLIP}.items()},
+        **{
+            name: Column(column.types, column.shape, column.meaning, optional=True)
+            for name, column in {**_WINDOW, **_CLIP, **_HEARD}.items()
+        },
     },
     {
         "method": "entropy or kmeans",

@@ -7,9 +7,10 @@ over from an earlier output.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
+import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,46 +20,74 @@ import numpy as np
 from soundssl import SoundsslError, __version__
 from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
+from soundssl.files.outputs import Lock, Unusable, alone, text
 from soundssl.files.reading import FormatError, open_checked, strings
-from soundssl.files.writing import create, lock, pour, text
+from soundssl.files.writing import create
 
 JOURNAL = "journal.jsonl"  # within OUTPUT.parts/
+WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)|vectors")  # what else a run writes there
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
-STORED = {"error": ("f4", 0)}
+ROWS = ("frames", "images")
 FINISHED = "finished"  # the journal's last key, when the output is about to stand
-PROBED = 16  # one frame in so many is compared with what is stored of it
+ENTRIES = 2  # version of the journal's entries: those of another are not gone on from
 
 
-def parts_of(output: str | os.PathLike) -> Path:
+def spool_folder(output: str | os.PathLike) -> Path:
     """Return the folder in which an unfinished output lies."""
     return Path(output).with_name(Path(output).name + ".parts")
 
 
-def remove_parts(folder: Path) -> None:
-    """Remove a folder of parts, its journal last: it says of what is left there what it was for."""
+def remove_spool(folder: Path) -> None:
+    """Remove what a run wrote into a spool, its journal last: it says of what is left there what it was for.
+
+    What somebody else put there stays, and so does the folder then.
+    """
     for path in folder.iterdir():
-        if path.name != JOURNAL:
+        if WRITTEN.fullmatch(path.name) and not path.is_dir():
             path.unlink()
-    shutil.rmtree(folder)
+    (folder / JOURNAL).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def claim(folder: Path) -> None:
+    """Make the folder of an unfinished output, or take over that of an earlier run; raise Unusable for another's."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise Unusable(f"{text(folder)} is in the way, and no folder of an interrupted run; move it away")
+    folder.mkdir(exist_ok=True)
+    journal, others = folder / JOURNAL, [path.name for path in folder.iterdir() if path.name != JOURNAL]
+    if journal.is_symlink() or (journal.exists() and not journal.is_file()):
+        raise Unusable(f"{text(journal)} is no file of an interrupted run; move it away")
+    if others and not (_is_journal(journal) or (journal.is_file() and all(map(WRITTEN.fullmatch, others)))):
+        raise Unusable(
+            f"{text(folder)} holds {text(min(others))}, and no journal of an interrupted run; move it away, or name "
+            f"another output"
+        )
+
+
+def _is_journal(path: Path) -> bool:
+    """Return whether the first line of a file is that of a journal."""
+    try:
+        with open(path, "rb") as file:
+            first = json.loads(file.readline(1 << 20))
+    except (OSError, ValueError):
+        return False
+    return isinstance(first, dict) and "made_from" in first
 
 
 def clear_finished(output: str | os.PathLike, made_from: str) -> None:
-    """Remove the parts of a finished output, left by a run that was killed between writing it and clearing up."""
-    folder = parts_of(output)
+    """Remove the spool of a finished output, left by a run that was killed between writing it and clearing up."""
+    folder = spool_folder(output)
     journal = folder / JOURNAL
     if not journal.is_file():
         return
-    with open(journal, "r+b") as file:
-        try:
-            lock(file, output)
-        except SoundsslError:  # another run is at work there
-            return
-        last = file.read().splitlines()[-1:]
-        if last in ([made_from.encode()], [json.dumps({FINISHED: made_from}).encode()]):
-            remove_parts(folder)
+    with contextlib.suppress(SoundsslError), alone(output):  # or another run is at work there
+        last = journal.read_bytes().splitlines()[-1:]
+        if last in ([json.dumps({key: made_from}).encode()] for key in ("made_from", FINISHED)):
+            remove_spool(folder)
 
 
 class Spool:
@@ -67,25 +96,27 @@ class Spool:
     def __init__(self, folder: str | os.PathLike, name: str, dtype: str) -> None:
         # A name of its own: the workers of a run that was killed may still be writing to theirs.
         self.dtype, self.name = np.dtype(dtype), f"{name}-{uuid.uuid4().hex[:12]}"
-        paths = [Path(folder) / f"{self.name}.{part}" for part in ("frames", "images")]
+        paths = [Path(folder) / f"{self.name}.{rows}" for rows in ROWS]
         self.files = [open(path, "xb", buffering=0) for path in paths]  # noqa: SIM115
         self.first = [0, 0]
 
-    def _append(self, part: int, data: memoryview) -> None:
-        self.end[part] = pour(self.files[part].fileno(), data, self.end[part], self.files[part].name)
+    def _append(self, rows: int, data: memoryview) -> None:
+        file = self.files[rows]
+        self.end[rows] += len(data)
+        try:
+            while data:
+                data = data[file.write(data) :]
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, file.name) from error
 
     def start(self) -> None:
         """Begin an input, and its first clip: remember where their frames and images will lie."""
         self.begun, self.end = self.first, list(self.first)
-        self.count, self.error = [0, 0], 0.0
+        self.count = [0, 0]
 
     def add_frames(self, frames: np.ndarray) -> None:
         """Append frames of the clip. Shape: `[n, bands]`."""
-        stored = np.ascontiguousarray(frames, self.dtype)
-        if stored.dtype != frames.dtype and len(frames):
-            difference = stored[::PROBED].astype(frames.dtype) - frames[::PROBED]
-            self.error = max(self.error, float(np.abs(difference, out=difference).max()))
-        self._append(0, stored.reshape(-1).view(np.uint8).data)
+        self._append(0, np.ascontiguousarray(frames, self.dtype).reshape(-1).view(np.uint8).data)
         self.count[0] += len(frames)
 
     def add_images(self, images: np.ndarray) -> None:
@@ -95,15 +126,16 @@ class Spool:
 
     def finish(self) -> dict:
         """Begin the next clip, and return where this one lies, for the journal."""
-        clip = {"spool": self.name, "first": self.first, "end": self.end, "count": self.count, "error": self.error}
-        self.first, self.end, self.count, self.error = self.end, list(self.end), [0, 0], 0.0
+        clip = {"spool": self.name, "first": self.first, "end": self.end, "count": self.count}
+        self.first, self.end, self.count = self.end, list(self.end), [0, 0]
         return clip
 
     def drop(self) -> None:
         """Drop what was written of the clip, and begin it again."""
         for file, first in zip(self.files, self.first, strict=True):
             file.truncate(first)
-        self.end, self.count, self.error = list(self.first), [0, 0], 0.0
+            file.seek(first)
+        self.end, self.count = list(self.first), [0, 0]
 
     def abandon(self) -> None:
         """Drop all clips of the input."""
@@ -120,17 +152,22 @@ class Store:
 
     def __init__(self, output: str | os.PathLike, attributes: dict, dtype: str, made_from: str) -> None:
         self.output, self.attributes, self.dtype, self.made_from = Path(output), attributes, dtype, made_from
-        self.folder = parts_of(output)
-        self.folder.mkdir(exist_ok=True)
+        self.folder = spool_folder(output)
+        self.lock = Lock(output)
+        try:
+            claim(self.folder)
+        except BaseException:
+            self.lock.release()
+            raise
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
-        lock(self.journal, self.output)
         self.forgotten: list[str] = []  # what differs from an unfinished run that cannot go on
         self.done = self._read()
         if not self.done:
             self.journal.truncate(0)
-            for spool in self.folder.glob("worker-*"):
-                spool.unlink()
-            self._line({"made_from": made_from, "attributes": attributes, "dtype": dtype})
+            for spool in self.folder.iterdir():
+                if WRITTEN.fullmatch(spool.name):
+                    spool.unlink()
+            self._line({"entries": ENTRIES, "made_from": made_from, "attributes": attributes, "dtype": dtype})
 
     def _read(self) -> dict[str, dict]:
         """Return what the journal says is done, nothing where it is another run's or damaged; cut off a broken line."""
@@ -141,8 +178,8 @@ class Store:
             entries = [json.loads(line) for line in whole]
         except ValueError:
             return {}
-        if not entries or entries[0].get("made_from") != self.made_from:
-            before = entries[0] if entries else {}
+        before = entries[0] if entries else {}
+        if (before.get("entries"), before.get("made_from")) != (ENTRIES, self.made_from):
             self.forgotten = _compare(before.get("attributes", {}), self.attributes)
             self.forgotten += _compare({"dtype": before.get("dtype")}, {"dtype": self.dtype}) if before else []
             return {}
@@ -157,20 +194,23 @@ class Store:
     @staticmethod
     def begin_afresh(output: str | os.PathLike) -> None:
         """Forget what an interrupted run left for `output`; raise SoundsslError while another run writes it."""
-        journal = parts_of(output) / JOURNAL
+        journal = spool_folder(output) / JOURNAL
         if journal.is_file():
-            with open(journal, "r+b") as file:
-                lock(file, output)
-                file.truncate(0)
+            with alone(output):
+                os.truncate(journal, 0)
 
     def close(self) -> None:
         """Let go of the folder; what is in it stays, for the run that goes on."""
         self.journal.close()
+        self.lock.release()
 
     def discard(self) -> None:
         """Give up: remove the folder."""
-        self.close()
-        remove_parts(self.folder)
+        self.journal.close()
+        try:
+            remove_spool(self.folder)
+        finally:
+            self.lock.release()
 
     def keep(self, sources: Mapping[str, str]) -> None:
         """Forget every entry whose input is no longer what `sources` (digest by key) says."""
@@ -188,13 +228,13 @@ class Store:
             if key is not None and "reason" in entry:
                 found[key] = {**entry, "key": key}
             elif key is not None:
-                found.setdefault(key, {"key": key, "made_from": entry["made_from"], "pieces": []})
-                found[key]["pieces"].append(entry)
+                found.setdefault(key, {"key": key, "made_from": entry["made_from"], "spans": []})
+                found[key]["spans"].append(entry)
         self.done |= found
         return len(found)
 
     def add(self, entry: dict) -> None:
-        """Note by its `key` a finished clip (`spool`, `first`, `count`), several (`pieces`), or a skipped `reason`."""
+        """Note by its `key` a finished clip (`spool`, `first`, `count`), several (`spans`), or why none (`reason`)."""
         self._line(entry)
         self.done[entry["key"]] = entry
 
@@ -202,9 +242,14 @@ class Store:
         """Return the clips made of inputs, sorted by key; spans of a recording lie in the order of their beginnings."""
         made = []
         for entry in map(self.done.__getitem__, keys):
-            pieces = entry.get("pieces", [] if "reason" in entry else [entry])
-            made += [{"made_from": entry.get("made_from", ""), **piece} for piece in pieces]
+            spans = entry.get("spans", [] if "reason" in entry else [entry])
+            made += [{"made_from": entry.get("made_from", ""), **span} for span in spans]
         return sorted(made, key=lambda clip: order(clip["key"]))
+
+    def skipped(self, keys: Iterable[str]) -> list[dict]:
+        """Return the entries of inputs that gave no clip, sorted by path."""
+        entries = [entry for key in keys if "reason" in (entry := self.done[key])]
+        return sorted(entries, key=lambda entry: entry["path"])
 
     def lay_out(
         self,
@@ -217,15 +262,12 @@ class Store:
         """Write the features file from the journal's clips, sorted by key, and remove the folder; return the clips."""
         made_from = self.made_from if made_from is None else made_from
         clips = self.clips(keys)
-        skipped = sorted(
-            (entry for key in keys if "reason" in (entry := self.done[key])), key=lambda each: each["path"]
-        )
         with create(
             self.output,
             "features",
             inputs=inputs,
             made_from=made_from,
-            attributes={**self.attributes, **storage_error([clip.get("error") for clip in clips])},
+            attributes=self.attributes,
             command=command,
         ) as sink:
             shape = sum(clip["count"][0] for clip in clips), *self._frame_shape()
@@ -236,7 +278,7 @@ class Store:
             sink.write("deviation", deviation)
             if any(clip["count"][1] for clip in clips):
                 self._copy_images(sink, clips, image_shape)
-            write_table(sink, clips, skipped)
+            write_table(sink, clips, self.skipped(keys))
             self._line({FINISHED: made_from})
         self.discard()
         return clips
@@ -253,11 +295,11 @@ class Store:
         for block in read_rows(self._stretches(self.clips([key]), 0, size), size):
             yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
-    def _stretches(self, clips: Iterable[dict], part: int, row_bytes: int) -> Iterator[Stretch]:
-        """Yield where the frames (part 0) or images (1) of clips lie."""
+    def _stretches(self, clips: Iterable[dict], rows: int, row_bytes: int) -> Iterator[Stretch]:
+        """Yield where the frames (rows 0) or images (1) of clips lie."""
         for clip in clips:
-            path = self.folder / (clip["spool"] + (".frames", ".images")[part] if "spool" in clip else clip["file"])
-            yield path, clip["first"][part], clip["count"][part] * row_bytes
+            path = self.folder / f"{clip['spool']}.{ROWS[rows]}" if "spool" in clip else Path(clip["file"])
+            yield path, clip["first"][rows], clip["count"][rows] * row_bytes
 
     def _copy_images(self, sink, clips: list[dict], shape: tuple[int, int]) -> None:
         height, width = shape
@@ -272,18 +314,11 @@ class Store:
 def _is_spooled(entry: dict, size: Mapping[str, int]) -> bool:
     """Return whether the spools are as long as an entry says: a machine that crashed may have lost their ends."""
     return all(
-        size.get(f"{clip['spool']}.{part}", -1) >= end
-        for clip in entry.get("pieces", [entry])
+        size.get(f"{clip['spool']}.{rows}", -1) >= end
+        for clip in entry.get("spans", [entry])
         if "spool" in clip
-        for part, end in zip(("frames", "images"), clip["end"], strict=True)
+        for rows, end in zip(ROWS, clip["end"], strict=True)
     )
-
-
-def storage_error(errors: Iterable[float | None]) -> dict[str, float]:
-    """Return the attribute that says how far stored frames are from computed ones; none where a clip does not say."""
-    known = list(errors)
-    told = [error for error in known if error is not None]
-    return {} if len(told) < len(known) else {"storage_error": float(np.float32(max(told, default=0.0)))}
 
 
 def differences(path: str | os.PathLike, attributes: Mapping[str, object], dtype: str) -> list[str]:
@@ -320,8 +355,7 @@ def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
     row = {clip["key"]: i for i, clip in enumerate(clips)}
     sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
     heard = HEARD if all("peak" in clip for clip in clips) else {}
-    stored = STORED if all("error" in clip for clip in clips) else {}
-    for name, (dtype, none) in {**TRACKS, **heard, **stored}.items():
+    for name, (dtype, none) in {**TRACKS, **heard}.items():
         sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
     if any("parent" in clip for clip in clips):
         sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
@@ -338,7 +372,7 @@ def read_entries(path: str | os.PathLike) -> list[dict]:
     """
     source = Features(path)
     with open_checked(path, ["features"]) as file:
-        position = [_position(path, file, name) for name in ("frames", "images")]
+        position = [_position(path, file, name) for name in ROWS]
         columns = {name.removeprefix("clip/"): column(file, name) for name in map("clip/".__add__, file["clip"])}
         skipped = {name: list(column(file, f"skipped/{name}")) for name in file["skipped"]}
     images = source.image_offset if source.image_offset is not None else np.zeros(len(source.clips) + 1, np.int64)

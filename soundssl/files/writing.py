@@ -3,121 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import quote_from_bytes
 
 import h5py
 import numpy as np
 
-from soundssl import SoundsslError, __version__
+from soundssl import __version__
+from soundssl.files.outputs import replace
 from soundssl.files.schema import KINDS, check, type_name
 
-UMASK = os.umask(0)
-os.umask(UMASK)  # the only way to ask for it is to set it
-
 STRING = h5py.string_dtype("utf-8")
-
-# Bytes written at a time. For these the kernel takes runs of pages so short that they are at hand. Longer ones a
-# virtual machine may have given back to its host, and has to wait for: writing then takes three times as long.
-PIECE = 1 << 15
-
-
-class Exists(SoundsslError):
-    """The output is there and --no-clobber was given."""
-
-    status = 2
-
-
-class Unusable(SoundsslError):
-    """The output cannot be written there."""
-
-    status = 2
-
-
-def text(name: str | os.PathLike | bytes) -> str:
-    """Return a file name as UTF-8 text, with every byte outside UTF-8 (and `%` beside one) written as %XX.
-
-    >>> text(b"a\\xff.wav")
-    'a%FF.wav'
-    """
-    raw = os.fsencode(name)
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return quote_from_bytes(raw, safe=bytes(byte for byte in range(128) if byte != 0x25))
-
-
-@contextlib.contextmanager
-def replace(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield `PATH.partial` to write to, and rename it to `path` when the body succeeds; remove it when it fails."""
-    final = Path(path)
-    partial = final.with_name(final.name + ".partial")
-    try:
-        yield partial
-        with open(partial, "rb") as written:
-            sync(written.fileno(), partial)
-        os.chmod(partial, 0o666 & ~UMASK)  # safetensors keeps its files to their owner
-        os.replace(partial, final)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def lock(file, output: str | os.PathLike) -> None:
-    """Take the lock of an open file until it is closed; raise SoundsslError where another process has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise SoundsslError(f"another run is writing {text(output)}; let it end, or end it, first") from None
-    except OSError:  # a file system without locks
-        return
-
-
-@contextlib.contextmanager
-def alone(path: str | os.PathLike, asked: bool = True) -> Iterator[None]:
-    """Be the only run that writes `path` while the body runs; raise SoundsslError where another one does.
-
-    `PATH.lock` says so. One that a killed run left is taken over.
-    """
-    if not asked:
-        yield
-        return
-    place = Path(path).with_name(Path(path).name + ".lock")
-    with open(place, "a") as file:
-        lock(file, path)
-        if not os.fstat(file.fileno()).st_nlink:  # the other run ended, and removed it, between the two lines
-            raise SoundsslError(f"another run was just writing {text(path)}; give the command again")
-        try:
-            yield
-        finally:
-            place.unlink(missing_ok=True)
-
-
-def pour(descriptor: int, data: memoryview, at: int, name: str | os.PathLike) -> int:
-    """Write bytes to a file from position `at` on; return where they end. Raises OSError with the file's name."""
-    while data:
-        try:
-            written = os.pwrite(descriptor, data[:PIECE], at)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(name)) from error
-        data, at = data[written:], at + written
-    return at
-
-
-def sync(descriptor: int, name: str | os.PathLike) -> None:
-    """Wait until the disk has what was written to a file. Raises OSError with the file's name."""
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, os.fspath(name)) from error
 
 
 def digest(*parts: object) -> str:
@@ -174,22 +75,15 @@ class Sink:
         self.count(name, "\0".join(identities).encode())
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
-        """Write `values` into rows from `row` on; return the next row."""
+        """Write `values` into rows from `row` on; return the next row. Raises OSError with the file's name."""
         dataset = self.reserved[name]
-        dataset[row : row + len(values)] = values
+        try:
+            dataset[row : row + len(values)] = values
+        except OSError as error:  # HDF5 says at length what, but not in which file
+            fact = os.strerror(error.errno) if error.errno else str(error)
+            raise OSError(error.errno, fact, self.file.filename) from error
         self.count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
-
-    def place(self, name: str, row: int, values: np.ndarray) -> None:
-        """Write contiguous `values` of the dataset's type into rows from `row` on, not counted: for several threads."""
-        dataset = self.reserved[name]
-        data = values.reshape(-1).view(np.uint8).data
-        at = dataset.id.get_offset() + row * (len(data) // max(1, len(values)))
-        pour(self.file.id.get_vfd_handle(), data, at, self.file.filename)
-
-    def settle(self) -> None:
-        """Wait until the disk has what was placed so far: for a thread of its own, while others place more."""
-        sync(self.file.id.get_vfd_handle(), self.file.filename)
 
     def count(self, name: str, data: bytes | np.ndarray) -> None:
         """Let the digest of the content know of contiguous data; a dataset's from its first row to its last."""
@@ -217,7 +111,7 @@ def create(
     was written does not fit the schema of `kind`.
     """
     # No lock: network file systems refuse it, and the partial file is this process's own.
-    with replace(path) as partial, h5py.File(partial, "w", locking=False) as file:
+    with replace(path) as partial, _opened(partial) as file:
         sink = Sink(file, digested=command is None)
         yield sink
         shared = provenance(kind, inputs, made_from, command)
@@ -227,6 +121,19 @@ def create(
         for name, value in {**shared, **attributes}.items():
             file.attrs[name] = value
         check(KINDS[kind], datasets(file))
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    """Yield a new file; where writing it fails, HDF5 may fail to close it too, and what went wrong first is told."""
+    file = h5py.File(path, "w", locking=False)
+    try:
+        yield file
+    except BaseException:
+        with contextlib.suppress(OSError, RuntimeError):
+            file.close()
+        raise
+    file.close()
 
 
 def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -239,29 +146,6 @@ def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
 
     file.visititems(visit)
     return found
-
-
-def guard(path: str | os.PathLike, no_clobber: bool) -> None:
-    """Raise Exists when `path` is there and must not be replaced, and Unusable where nothing can be written to it."""
-    path = Path(path)
-    if no_clobber and path.exists():
-        raise Exists(f"{text(path)} exists; leave out --no-clobber to replace it")
-    if path.is_dir():
-        raise Unusable(f"{text(path)} is a folder; name the file to write in it")
-    if not path.parent.is_dir():
-        raise Unusable(f"{text(path.parent)} is not a folder; make it first")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise Unusable(f"{text(path.parent)} cannot be written to; check its permissions")
-
-
-def guard_inputs(path: str | os.PathLike, inputs: Iterable[str | os.PathLike]) -> None:
-    """Raise Unusable when `path` is one of the files that are about to be read."""
-    with contextlib.suppress(OSError):
-        output = os.stat(path)
-        for source in inputs:
-            with contextlib.suppress(OSError):
-                if os.path.samestat(output, os.stat(source)):
-                    raise Unusable(f"{text(path)} is one of the inputs; name another output")
 
 
 class Log:
@@ -312,7 +196,7 @@ def write_matrix(
     if not isinstance(place, str | os.PathLike):
         write(place)
         return
-    with replace(place) as partial, open(partial, "wb") as stream:
+    with replace(place, through=True) as partial, open(partial, "wb") as stream:
         write(stream)
 
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundssl import SoundsslError
+from soundssl.dependencies import needed
+
+TORCHAUDIO = "install the torchaudio of the same build as torch, or choose --separator tdcn"
+
+
+@dataclass(frozen=True)
+class Options:
+    """Leave no choice beside the name, which says the size."""
+
+
+def build(name: str, tracks: int, options: Options) -> ConvTasNet:
+    """Build the core of a separator by its name; raise SoundsslError where torchaudio does not load."""
+    return conv_tasnet_small(tracks) if name.endswith("-small") else conv_tasnet(tracks)
 
 
 class ConvTasNet(nn.Module):
@@ -19,13 +32,8 @@ class ConvTasNet(nn.Module):
 
     def __init__(self, tracks: int, **sizes: int) -> None:
         super().__init__()
-        try:
+        with needed("Conv-TasNet", "torchaudio", TORCHAUDIO, ("torch",)):
             from torchaudio.models import ConvTasNet as Net
-        except (ImportError, OSError) as error:  # its library is built for one torch, and may not load beside another
-            raise SoundsslError(
-                f"Conv-TasNet needs torchaudio, which does not load beside torch {torch.__version__} ({error}); "
-                f"install a torchaudio for it, or choose --separator tdcn"
-            ) from error
         self.net: Any = Net(num_sources=tracks, **sizes)
         self.tracks, self.hop = tracks, self.net.enc_stride
         self.size = tracks * self.net.enc_num_feats

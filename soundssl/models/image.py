@@ -2,20 +2,41 @@
 
 Jansen et al. 2020, section 3.1: ResNet-50 as for sound, changed in its input size only, here with the usual stem of
 stride 2 (inferred). The VGG tower is that of Arandjelovic and Zisserman 2017 ("Look, listen and learn") up to its last
-pooling, with a linear layer to the embedding. The folded net is no paper's: it trains on a CPU.
+pooling, with a linear layer to the embedding. The space-to-depth CNN is no paper's: it trains on a CPU.
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-FOLD = 4  # pixels, both ways, that become channels: convolutions of stride 2 train five times slower on a CPU
-FOLDED = (48, 96, 192, 256)  # channels of 3x3 convolutions with poolings between
+from soundssl.models.resnet import timm_for
+
+BLOCK = 4  # pixels, both ways, that become channels: convolutions of stride 2 train five times slower on a CPU
+SPACE_TO_DEPTH = (48, 96, 192, 256)  # channels of 3x3 convolutions with poolings between
 VGG = (64, 128, 256, 512)  # channels of pairs of 3x3 convolutions with poolings between
 VGG_SMALL = (16, 32, 64, 128)
 GROUPS = 8  # of group norm; divides every width
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose how maps are normalised: over the batch, or, in all but ResNet-50, within each picture."""
+
+    norm: Literal["batch", "group"] = "batch"
+
+
+def build(name: str, size: int, options: Options) -> nn.Module:
+    """Build the net of a tower by its name; raise ValueError for a norm that it has not."""
+    if name == "space-to-depth":
+        return space_to_depth(size, options.norm)
+    if name != "resnet50":
+        return vgg(size, options.norm, {"vgg": VGG, "vgg-small": VGG_SMALL}[name])
+    if options.norm != "batch":
+        raise ValueError(f"image tower {name!r} has no {options.norm} norm; the others have")
+    return resnet50(size)
 
 
 class Tower(nn.Module):
@@ -47,11 +68,11 @@ class Pooled(nn.Module):
         return self.projection(self.pool(self.features(images).flatten(2)))
 
 
-def folded(size: int, norm: str) -> nn.Module:
-    """Build four convolutions with poolings between on 4x4 pixels folded into channels, then mean and maximum."""
-    layers: list[nn.Module] = [nn.PixelUnshuffle(FOLD)]
-    before = 3 * FOLD**2
-    for width in FOLDED:
+def space_to_depth(size: int, norm: str) -> nn.Module:
+    """Build four convolutions with poolings between on 4x4 pixels taken as channels, then mean and maximum."""
+    layers: list[nn.Module] = [nn.PixelUnshuffle(BLOCK)]
+    before = 3 * BLOCK**2
+    for width in SPACE_TO_DEPTH:
         layers += [nn.MaxPool2d(2)] if len(layers) > 1 else []
         layers += _convolution(before, width, norm)
         before = width
@@ -79,7 +100,8 @@ def _mean_and_maximum(maps: Tensor) -> Tensor:
 
 def resnet50(size: int) -> nn.Module:
     """Build ResNet-50 for colour pictures. Shape: [batch, 3, height, width] to [batch, size]."""
-    from timm.models.resnet import Bottleneck, ResNet
+    with timm_for("the image tower resnet50", "--set tower=folded"):
+        from timm.models.resnet import Bottleneck, ResNet
 
     block: Any = Bottleneck
     return ResNet(block, (3, 4, 6, 3), num_classes=size)

@@ -4,11 +4,21 @@ No paper's net; the order convolution, norm, ReLU and the concatenated mean and 
 VGG-like net of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations").
 """
 
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 WIDTHS = (32, 64, 128, 256)
 GROUPS = 8  # of group norm; divides every width
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose how maps are normalised: over the batch, or within each window."""
+
+    norm: Literal["batch", "group"] = "batch"
 
 
 class Plain(nn.Module):
@@ -31,9 +41,9 @@ class Plain(nn.Module):
         return self.projection(torch.cat([maps.mean(2), maps.amax(2)], dim=1))
 
 
-def plain(size: int, norm: str = "batch") -> nn.Module:
-    """Build the plain net; `norm` is `batch` or `group`. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    return Plain(size, norm)
+def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
+    """Build the plain net. Shape: [batch, 1, frames, bands] to [batch, size]."""
+    return Plain(size, options.norm)
 
 
 def _convolution(before: int, after: int, norm: str) -> list[nn.Module]:

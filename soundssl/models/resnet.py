@@ -5,17 +5,47 @@ averaged over the 6 x 4 map and projected linearly to the embedding (Jansen et a
 net is no paper's: it trains seven times faster than ResNet-50 on a CPU.
 """
 
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from soundssl.dependencies import needed
+
 GROUPS = 8  # of group norm; divides every width here
+
+
+@dataclass(frozen=True)
+class Options:
+    """Choose how maps are normalised: over the batch, or, in the half-width net, within each window."""
+
+    norm: Literal["batch", "group"] = "batch"
+
+
+def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
+    """Build a residual net by its name; raise ValueError for a norm that it has not."""
+    if name == "resnet18-half":
+        return resnet18_half(size, options.norm)
+    if options.norm != "batch":
+        raise ValueError(f"encoder {name!r} has no {options.norm} norm; resnet18-half has")
+    return {"resnet18": resnet18, "resnet50": resnet50}[name](size)
+
+
+def timm_for(net: str, instead: str = "--encoder plain") -> AbstractContextManager[None]:
+    """Return the context in which timm is imported for a net.
+
+    timm imports torchvision, whose library is built for one torch, with or without CUDA.
+    """
+    remedy = f"install timm and the torchvision of the same build as torch, or choose {instead}"
+    return needed(net, "timm", remedy, ("torchvision", "torch"))
 
 
 def resnet50(size: int) -> nn.Module:
     """Build ResNet-50 with a stride-1 stem. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    from timm.models.resnet import Bottleneck, ResNet
+    with timm_for("resnet50"):
+        from timm.models.resnet import Bottleneck, ResNet
 
     block: Any = Bottleneck
     return _keep_resolution(ResNet(block, (3, 4, 6, 3), num_classes=size, in_chans=1))
@@ -23,7 +53,8 @@ def resnet50(size: int) -> nn.Module:
 
 def resnet18(size: int) -> nn.Module:
     """Build ResNet-18 with a stride-1 stem. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    from timm.models.resnet import BasicBlock, ResNet
+    with timm_for("resnet18"):
+        from timm.models.resnet import BasicBlock, ResNet
 
     block: Any = BasicBlock
     return _keep_resolution(ResNet(block, (2, 2, 2, 2), num_classes=size, in_chans=1))
@@ -31,7 +62,8 @@ def resnet18(size: int) -> nn.Module:
 
 def resnet18_half(size: int, norm: str = "batch") -> nn.Module:
     """Build ResNet-18 of widths 32, 64, 128 and 256. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    from timm.models.resnet import BasicBlock, ResNet
+    with timm_for("resnet18-half"):
+        from timm.models.resnet import BasicBlock, ResNet
 
     layer: Any = nn.BatchNorm2d if norm == "batch" else _group_norm
     block: Any = BasicBlock

@@ -7,6 +7,8 @@ norm over time, residual sums whose scale starts smaller the deeper they lie.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +21,17 @@ BLOCKS = 8  # a repeat, with dilations 1, 2, ..., 128
 KERNEL = 3  # frames of a depthwise convolution
 SLOPE = 0.1  # with which PReLU starts
 DECAY = 0.9  # of the scale with which block b starts: 0.9^b
+
+
+@dataclass(frozen=True)
+class Options:
+    """Leave no choice beside the name, which says basis and size."""
+
+
+def build(name: str, tracks: int, options: Options) -> TDCN:
+    """Build the core of a separator by its name."""
+    make = tdcn_small if name.endswith("-small") else tdcn
+    return make(tracks, learned="stft" not in name)
 
 
 class Norm(nn.Module):

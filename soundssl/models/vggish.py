@@ -4,11 +4,18 @@ Convolutions of 64, 128, 256, 256, 512, 512 channels with four 2x2 poolings; on 
 then 4096, 4096 and the embedding, which is linear as in the later public definition. No batch norm.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 
 GROUPS = ((64,), (128,), (256, 256), (512, 512))  # channels of the convolutions between poolings
 HIDDEN = 4096  # units of the two fully connected layers
 INITIAL_DEVIATION = 0.01  # of the truncated normal of all weights, as released
+
+
+@dataclass(frozen=True)
+class Options:
+    """Leave no choice: the net is as released."""
 
 
 class Vggish(nn.Module):
@@ -39,7 +46,7 @@ class Vggish(nn.Module):
         return self.embedding(maps.flatten(1))
 
 
-def vggish(size: int, bands: int = 64, frames: int = 96) -> nn.Module:
+def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
     """Build VGGish. Shape: [batch, 1, frames, bands] to [batch, size]."""
     return Vggish(size, bands, frames)
 

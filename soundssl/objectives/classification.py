@@ -13,11 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl.models.classifier import Classifier
-from soundssl.objectives import Inputs, option
+from soundssl.labels import rows_of
+from soundssl.models.tensors import below
+from soundssl.objectives import Head, Inputs, Layer, option
 from soundssl.ops import losses
 
 NEEDS = ("features", "labels")
+SEPARATES = False
+UNIT_LENGTH = False
+LEAST_DEVIATION = 1e-6  # relative to the mean; below it a dimension is constant
+MEASURED = 4096  # training windows by which embeddings are standardised
+BATCH = 64  # of them embedded at a time
 
 
 @dataclass(frozen=True)
@@ -26,16 +32,80 @@ class Options:
 
     loss: Literal["ce", "bce"] = option("ce", "ce: softmax over exclusive classes; bce: a sigmoid a class (inferred)")
     freeze: bool = option(False, "train the classifier alone, on a fixed encoder (shallow)")
+    standardise: bool = option(
+        True, "with freeze, scale embeddings by mean and deviation of the training windows before the classifier"
+    )
     hidden: int = option(0, "units of a hidden layer before the classes; 0: none")
     weighted: bool = option(True, "weigh an example by the confidence of its labels, where the labels file has any")
 
 
-def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    """Return what a model file must say about the head, to use it again."""
-    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": _OUTPUT[options.loss]}
+class Classifier(nn.Module):
+    """Map embeddings to one logit a class: a linear layer, or one hidden layer of rectified units before it.
+
+    The buffers `mean` and `deviation` [size], by which embeddings are scaled first, start at 0 and 1; the state of a
+    classifier of before, which has none, is taken with these. Shape: [batch, size] to [batch, classes].
+    """
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, size: int, classes: int, hidden: int = 0) -> None:
+        super().__init__()
+        if classes < 1:
+            raise ValueError("a classifier needs a class; the labels name none")
+        layers = (
+            [nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, classes)] if hidden else [nn.Linear(size, classes)]
+        )
+        self.layers = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.zeros(size))
+        self.register_buffer("deviation", torch.ones(size))
+        self.register_load_state_dict_pre_hook(_complete)
+
+    def standardise(self, embeddings: Tensor) -> None:
+        """Scale by mean and deviation of embeddings from now on; a dimension that is constant is not scaled.
+
+        Shape: [n, size].
+        """
+        vectors = embeddings.double()
+        mean, deviation = vectors.mean(0), vectors.std(0, correction=0)
+        constant = deviation <= LEAST_DEVIATION * (1.0 + mean.abs())
+        self.mean.copy_(mean)
+        self.deviation.copy_(torch.where(constant, 1.0, deviation))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return logits, in float32 whatever the encoder computes in: bfloat16 tells 0.998 from 1 hardly."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return self.layers((embedding.float() - self.mean) / self.deviation)
 
 
-_OUTPUT = {"ce": "softmax", "bce": "sigmoid"}
+def _complete(classifier: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Say of the state of a classifier of before, which scaled nothing, that it scales by 0 and 1."""
+    if f"{prefix}layers.0.weight" in state:
+        state.setdefault(f"{prefix}mean", torch.zeros_like(classifier.get_buffer("mean")))
+        state.setdefault(f"{prefix}deviation", torch.ones_like(classifier.get_buffer("deviation")))
+
+
+OUTPUT = {"ce": "softmax", "bce": "sigmoid"}  # what turns logits of a loss into probabilities
+
+
+def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    return {"classes": inputs.labels.classes, "hidden": options.hidden, "output": OUTPUT[options.loss]}
+
+
+def _logits(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    classes = facts["classes"]
+    classifier = Classifier(size, len(classes), facts["hidden"])
+    classifier.load_state_dict(below(tensors, "head.classification.classifier."))
+    return Layer(classifier, len(classes), classes)
+
+
+def _probabilities(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    logits = _logits(facts, size, tensors)
+    output = nn.Softmax(dim=1) if facts["output"] == "softmax" else nn.Sigmoid()
+    return logits._replace(head=nn.Sequential(logits.head, output))
+
+
+HEAD = Head("classifier", _facts, ("classes", "hidden"), {"logits": _logits, "probabilities": _probabilities})
 
 
 class Examples(torch.utils.data.Dataset):
@@ -44,8 +114,7 @@ class Examples(torch.utils.data.Dataset):
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels
         self.frames, self.window, self.seed = features.frames, features.window, seed
-        row = {key: number for number, key in enumerate(features.clips.key)}
-        clip = np.array([row.get(key, -1) for key in labels.key], np.int64)
+        clip = rows_of(labels.key, features.clips.key)
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
         kept = (clip >= 0) & useful & np.where(clip >= 0, inputs.clips[clip], False)
         begin, end = features.offset[clip], features.offset[clip + 1]
@@ -83,6 +152,20 @@ class Examples(torch.utils.data.Dataset):
         }
 
 
+@torch.no_grad()
+def _embeddings(encoder: nn.Module, examples: Examples) -> Tensor:
+    """Return the embeddings of a window of each segment, or of MEASURED evenly spaced ones. Shape: [n, size]."""
+    rows = np.unique(np.linspace(0, len(examples) - 1, min(len(examples), MEASURED)).round().astype(int))
+    device, training = next(encoder.parameters()).device, encoder.training
+    encoder.eval()
+    found = [
+        encoder(examples.__getitems__([(0, int(row)) for row in part])["window"].to(device).float()).cpu()
+        for part in np.split(rows, range(BATCH, len(rows), BATCH))
+    ]
+    encoder.train(training)
+    return torch.cat(found)
+
+
 class Objective(nn.Module):
     """Classify windows; a frozen encoder keeps its weights and its running statistics."""
 
@@ -93,6 +176,8 @@ class Objective(nn.Module):
         self.classifier = Classifier(size, len(inputs.labels.classes), options.hidden)
         if options.freeze:
             encoder.requires_grad_(False)
+        if options.freeze and options.standardise:
+            self.classifier.standardise(_embeddings(encoder, Examples(inputs, options, 0)))
 
     def train(self, mode: bool = True) -> Objective:
         """Keep a frozen encoder in evaluation mode."""

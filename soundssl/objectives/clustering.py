@@ -13,16 +13,18 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundssl import device
-from soundssl.models.heads import Clusters
-from soundssl.objectives import Inputs, option
+from soundssl.objectives import Head, Inputs, option
 from soundssl.ops import entropy
 
 NEEDS: tuple[str, ...] = ()
+SEPARATES = False
 UNIT_LENGTH = True  # embeddings are compared with centres by their angle
 BATCH = 256  # windows embedded at a time to start centres from
+SPREAD = 0.1  # length of the noise that sets clusters apart which start from the same data point
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,48 @@ class Options:
     start: Literal["data", "random"] = option("data", "first centres: data points, or random as in the paper")
 
 
-def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    """Return what a model file must say about the head, to assign windows to its clusters again."""
-    return {"scale": options.scale}
+class Clusters(nn.Module):
+    """Hold a centre for each of `clusters` clusters, at first directions drawn at random.
+
+    A fully connected layer without bias, its weights and inputs of length one: only directions matter. The centres
+    start with length one, against which the step of the optimiser is to be seen. `average`, the running average of how
+    probable each cluster is, starts at zeros.
+    """
+
+    average: Tensor
+
+    def __init__(self, clusters: int, size: int) -> None:
+        super().__init__()
+        if clusters < 2:
+            raise ValueError(f"{clusters} clusters tell nothing apart; at least 2 are needed")
+        weight = torch.randn(clusters, size)
+        self.weight = nn.Parameter(weight.div_(torch.linalg.vector_norm(weight, dim=1, keepdim=True)))
+        self.register_buffer("average", torch.zeros(clusters))
+
+    @torch.no_grad()
+    def start_from(self, embedding: Tensor, first: int = 0) -> None:
+        """Put centres, from the number `first` on, on data points, with a little noise. Shape: `[points, size]`."""
+        own = self.weight[first : first + len(embedding)]
+        own.copy_(F.normalize(F.normalize(embedding.float(), dim=1)[: len(own)] + SPREAD * own, dim=1))
+
+
+class Identity(nn.Module):
+    """Take vectors for embeddings of themselves: the encoder of a clustering of fixed embeddings."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Return the vectors. Shape: `[batch, size]` to the same."""
+        return vectors
+
+
+def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
+    return {"scale": options.scale}  # to assign windows to its clusters again
+
+
+HEAD = Head("head of clusters", _facts)
 
 
 def check(options: Options) -> None:

@@ -7,6 +7,7 @@ equal total weight.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -14,14 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl import device, models, views
-from soundssl.models.scorer import Scorer
+from soundssl import device, models
 from soundssl.objectives import Inputs, option
+from soundssl.objectives.clock import WINDOW, Clock, draw
+from soundssl.objectives.pairs import Augmentation, Pairs, PairSampling, Recipe, check
 from soundssl.ops import augment, pairs
 
 NEEDS = ("features",)
+SEPARATES = False
 UNIT_LENGTH = True  # of embeddings in files; the scorers see them as they are, as in the paper
-COPY = 2  # of a shared batch: which changes of it are this objective's own
+HEAD = None
+COPY = 2  # of a shared batch: which augmentation of it is this objective's own
 
 # Values that a recipe puts in the place of others: the baseline of Arandjelovic and Zisserman 2017.
 _CORRESPONDENCE = {"modality": "image", "negatives": "random", "delta": 1.0}
@@ -33,27 +37,34 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options(views.Changes, views.Drawing):
+class Options(Augmentation, PairSampling):
     """Options of the coincidence objective."""
 
     views: Literal["near", "crops", "same", "mixback", "separated"] = option(  # type: ignore[assignment]
         "near", "pairs of sounds: near (less than delta apart), or those of the contrastive objective, which see there"
     )
     augment: str = option(
-        "none", "changes of the windows of a pair, as of the contrastive objective: masks for example"
+        "none", "augmentation of the windows of a pair, as of the contrastive objective: masks for example"
     )
     modality: Literal["audio", "image", "both"] = option(
         "audio", "what coincides: audio (sound with sound), image (sound with picture) or both"
     )
     alpha: float = option(0.1, "share of the sound-sound loss where both are learnt (inferred)")
     delta: float = option(10.0, "seconds: two moments of a recording less than this apart coincide; inf: any two")
+    min_distance: float = option(
+        WINDOW, "seconds by which two sounds of a near pair start apart at least; -1: a window, so that none overlap"
+    )
+    grid: float = option(
+        0.0, "seconds from one possible start of a window to the next, from the start of a clip; 0: any frame; paper: 1"
+    )
     hidden: int = option(512, "ReLU units of each head")
     negatives: Literal["all", "random"] = option(
         "all", "all other pairs of the batch, or one drawn at random for each positive"
     )
-    tower: Literal["auto", "folded", "vgg", "vgg-small", "resnet50"] = option(
+    tower: Literal["auto", "space-to-depth", "vgg", "vgg-small", "resnet50", "folded"] = option(
         "auto",
-        "net for pictures: folded, vgg, vgg-small or resnet50 (the paper's); auto: folded on a CPU, else resnet50",
+        "net for pictures: space-to-depth (formerly folded), vgg, vgg-small or resnet50 (the paper's); auto: "
+        "space-to-depth on a CPU, else resnet50",
     )
     tower_norm: Literal["batch", "group"] = option("batch", "norm of the net for pictures: batch or group")
     mixing: float = option(
@@ -63,7 +74,7 @@ class Options(views.Changes, views.Drawing):
     preset: Literal["none", "correspondence", "correspondence-small"] = option(
         "none",
         "correspondence: the baseline of Arandjelovic and Zisserman 2017, namely modality image, negatives random, "
-        "delta 1 (inferred) and tower vgg, whatever else is said of these; correspondence-small: the same with tower "
+        "delta 1 (inferred) and tower vgg, as far as nothing else is given; correspondence-small: the same with tower "
         "vgg-small; the paper's sound net is --encoder vggish",
     )
 
@@ -74,7 +85,7 @@ def settle(options: Options) -> Options:
     A tower that nobody has chosen by the device is the one for CPUs.
     """
     options = replace(options, **PRESETS[options.preset])
-    views.check(options, "coincidence")
+    check(options, "coincidence")
     if options.views != "near" and options.modality != "audio":
         raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")
     if options.views != "near" and (options.mixing or options.shift):
@@ -85,6 +96,8 @@ def settle(options: Options) -> Options:
     for name, legal in (
         ("alpha", 0 <= options.alpha <= 1),
         ("delta", options.delta > 0),
+        ("min_distance", options.min_distance >= 0 or options.min_distance == WINDOW),
+        ("grid", options.grid >= 0),
         ("hidden", options.hidden >= 1),
         ("mixing", options.mixing >= 0),
         ("shift", options.shift >= 0),
@@ -97,109 +110,46 @@ def settle(options: Options) -> Options:
 # ---------------------------------------------------------------- examples
 
 
-class Timeline:
-    """Know which windows and pictures lie near a moment. Times are whole frames on the clock of a clip's source.
-
-    Tracks that a separator found in a clip are not in it: they were not heard beside it, they are part of it.
-
-    Clips of one source share a clock; the clocks of two sources of one recording cannot be compared, so pairs across
-    them coincide only where `delta` is infinite.
-    """
-
-    def __init__(self, inputs: Inputs, delta: float) -> None:
-        features = inputs.features
-        self.length = features.window
-        self.first = features.offset[:-1].astype(np.int64)
-        chosen = inputs.clips & features.recorded
-        self.windows = np.where(chosen, np.maximum(np.diff(features.offset) - self.length + 1, 0), 0)
-        self.rate = int(features.attributes["sample_rate"]) / int(features.attributes["hop_length"])  # frames a second
-        self.begin = np.rint(features.clips.start * self.rate).astype(np.int64)
-        self.delta = delta * self.rate
-        self.recording = features.clips.recording_number()
-        self.source = np.unique(features.clips.source.astype(str), return_inverse=True)[1]
-        if not self.delta > 1:
-            raise ValueError(f"delta is {delta} seconds, less than a frame; nothing coincides")
-        order = np.argsort(self.recording, kind="stable")
-        self.members = np.split(order, np.flatnonzero(np.diff(self.recording[order])) + 1)
-
-    def paired(self) -> np.ndarray:
-        """Return the windows of each clip that may be the first of a pair of sounds, 0 where another is lacking."""
-        if np.isfinite(self.delta):
-            return np.where(self.windows > 1, self.windows, 0)
-        total = np.bincount(self.recording, self.windows)
-        return np.where(total[self.recording] > 1, self.windows, 0)
-
-    def image_range(self, images: np.ndarray, period: float, windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return first number and count of each clip's pictures that have a window of their clip near.
-
-        Shape: `images` (pictures of each clip) and `windows` [clips] to [clips] twice; `period` in frames.
-        """
-        first, last = self.length / 2, windows - 1 + self.length / 2  # centres of the first and the last window
-        low = np.maximum(np.floor((first - self.delta) / period) + 1, 0)
-        high = np.minimum(np.ceil((last + self.delta) / period), images)
-        return np.where(windows > 0, low, 0).astype(np.int64), np.where(
-            windows > 0, np.maximum(high - low, 0), 0
-        ).astype(int)
-
-    def near(self, clip: int, time: float, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return clips, and ranges (first number, end) in each, of the windows that start within delta of a time."""
-        clips = self.members[self.recording[clip]]
-        if np.isfinite(self.delta):
-            clips = clips[self.source[clips] == self.source[clip]]
-            place = time - self.begin[clips]
-            low = np.maximum(np.floor(place - self.delta) + 1, 0)
-            high = np.minimum(np.ceil(place + self.delta), allowed[clips])
-            return clips, low.astype(np.int64), np.maximum(low, high).astype(np.int64)
-        return clips, np.zeros(len(clips), np.int64), allowed[clips]
-
-    def others(self, clip: int, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return ranges as `near` does, of the windows near window `number` of a clip, without that very moment."""
-        time = self.begin[clip] + number
-        clips, low, high = self.near(clip, time, self.windows)
-        same = np.where(self.source[clips] == self.source[clip], time - self.begin[clips], -1)
-        below, above = np.clip(same, low, high), np.clip(same + 1, low, high)
-        return np.concatenate([clips, clips]), np.concatenate([low, above]), np.concatenate([below, high])
-
-
-def draw(ranges: tuple[np.ndarray, np.ndarray, np.ndarray], generator: np.random.Generator) -> tuple[int, int]:
-    """Draw a clip and a number from ranges (clips, first number, end), every number as likely as another.
-
-    >>> draw((np.array([3, 5]), np.array([7, 2]), np.array([7, 3])), np.random.default_rng(0))
-    (5, 2)
-    """
-    clips, low, high = ranges
-    ends = np.cumsum(high - low)
-    place = generator.integers(ends[-1])
-    row = int(np.searchsorted(ends, place, side="right"))
-    return int(clips[row]), int(high[row] - (ends[row] - place))
-
-
 def Examples(inputs: Inputs, options: Options, seed: int) -> torch.utils.data.Dataset:
     """Return the pairs that the options ask for: near ones, or those that the contrastive objective draws as well."""
     options = settle(options)
-    return Near(inputs, options, seed) if options.views == "near" else views.Pairs(inputs, options, seed)
+    return Near(inputs, options, seed) if options.views == "near" else Pairs(inputs, options, seed)
 
 
 class Near(torch.utils.data.Dataset):
-    """Draw one pair a recording and epoch: windows at any frame, and the pictures that the file holds.
+    """Draw one pair a recording and epoch: windows that do not overlap, and the pictures that the file holds.
 
     A row is a recording; what is drawn of it depends on seed, epoch and row alone. Recordings without a pair have no
-    row. Raises ValueError where fewer than two recordings have one, and where pictures are asked of a file without.
+    row, and `notes` count them. Raises ValueError where fewer than two recordings have one, where pictures are asked of
+    a file without, and where no two sounds can be less than delta apart.
     """
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         self.options, self.seed, self.features = options, seed, inputs.features
         self.sounds, self.pictures = self.options.modality != "image", self.options.modality != "audio"
-        self.timeline = Timeline(inputs, self.options.delta)
-        self.starts = self.timeline.paired() if self.sounds else self.timeline.windows
-        self.low, self.count = np.zeros(len(self.starts), np.int64), self.starts
+        self.clock = clock = Clock(inputs, options.delta, options.min_distance, options.grid)
+        apart = f"{clock.least / clock.rate:g} s"
+        if self.sounds and not clock.least < clock.delta:
+            raise ValueError(
+                f"delta is {options.delta:g} s and two sounds start {apart} apart at least: none coincide; take a "
+                "larger delta, or a smaller min_distance"
+            )
+        self.firsts = clock.paired() if self.sounds else clock.every
+        self.low: np.ndarray
+        self.high: np.ndarray
+        self.low, self.high = self.firsts
         if self.pictures:
             self._find_pictures()
-        recordings = np.bincount(self.timeline.recording, self.count)
+        recordings = np.bincount(clock.recording, (self.high - self.low).sum(0))
         self.rows = np.flatnonzero(recordings > 0)
+        heard = np.count_nonzero(np.bincount(clock.recording, clock.windows))
+        lacking = f"{heard - len(self.rows)} of {heard} recordings hold no pair of windows {apart} apart"
+        self.notes = [f"{lacking}; they are left out"] if self.sounds and heard > len(self.rows) else []
         if len(self.rows) < 2:
+            because = f": {lacking}, see min_distance" if self.notes else ""
             raise ValueError(
                 f"{len(self.rows)} recordings hold a pair that coincides; coincidence is learnt from two or more"
+                + because
             )
 
     def _find_pictures(self) -> None:
@@ -210,9 +160,10 @@ class Near(torch.utils.data.Dataset):
                 f"features from videos, or take modality audio"
             )
         self.first_image = features.image_offset[:-1]
-        self.period = self.timeline.rate / float(features.attributes["image_rate"])  # frames from picture to picture
+        self.period = self.clock.rate / float(features.attributes["image_rate"])  # frames from picture to picture
         images = np.diff(features.image_offset)
-        self.low, self.count = self.timeline.image_range(images, self.period, self.starts)
+        low, high = self.clock.image_range(images, self.period, self.firsts[1].max(0))
+        self.low, self.high = low[None], high[None]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -244,18 +195,19 @@ class Near(torch.utils.data.Dataset):
     def _draw(self, epoch: int, row: int) -> dict[str, Any]:
         """Draw the pair of a recording: first frames of windows, number of a picture, changes of the windows."""
         generator = np.random.default_rng([self.seed, epoch, row])
-        recording, line = self.rows[row], self.timeline
-        clips = line.members[recording]
-        clip, number = draw((clips, self.low[clips], self.low[clips] + self.count[clips]), generator)
+        recording, clock = self.rows[row], self.clock
+        clips = clock.members[recording]
+        low, high = self.low[:, clips], self.high[:, clips]
+        clip, number = draw((np.tile(clips, len(low)), low.ravel(), high.ravel()), generator)
         found: dict[str, Any] = {"recording": recording}
         if self.pictures:
             found["image"] = self.first_image[clip] + number
-            centre = line.begin[clip] + number * self.period
-            clip, number = draw(line.near(clip, centre - line.length / 2, self.starts), generator)
-        found["window"] = line.first[clip] + number
+            centre = clock.begin[clip] + number * self.period
+            clip, number = draw(clock.near(clip, centre - clock.length / 2, self.firsts), generator)
+        found["window"] = clock.first[clip] + number * clock.step
         if self.sounds:
-            other, at = draw(line.others(clip, number), generator)
-            found["other"] = line.first[other] + at
+            other, at = draw(clock.others(clip, number), generator)
+            found["other"] = clock.first[other] + at * clock.step
         found["lot"] = generator.integers(1 << 62)
         if self.options.mixing:
             found["mixed"] = [self._stranger(row, generator), self._stranger(row, generator)]
@@ -267,12 +219,40 @@ class Near(torch.utils.data.Dataset):
     def _stranger(self, row: int, generator: np.random.Generator) -> int:
         """Draw the first frame of a window of another recording, each recording as likely as another."""
         other = (row + 1 + generator.integers(len(self.rows) - 1)) % len(self.rows)
-        clips = self.timeline.members[self.rows[other]]
-        clip, number = draw((clips, np.zeros(len(clips), np.int64), self.timeline.windows[clips]), generator)
-        return self.timeline.first[clip] + number
+        clips = self.clock.members[self.rows[other]]
+        clip, number = draw((clips, np.zeros(len(clips), np.int64), self.clock.windows[clips]), generator)
+        return self.clock.first[clip] + number * self.clock.step
 
 
 # ---------------------------------------------------------------- loss
+
+
+class Scorer(nn.Module):
+    """Score how far two embeddings seem to belong together, as a logit: a layer of ReLU units, then a linear output.
+
+    One hidden layer on two concatenated embeddings (Jansen et al. 2020, section 3.1). The first layer is stored as
+    the two halves that read the one and the other embedding. Scores are not symmetric.
+    """
+
+    def __init__(self, size: int, hidden: int):
+        super().__init__()
+        self.weight_a, self.weight_b = nn.Parameter(torch.empty(hidden, size)), nn.Parameter(torch.empty(hidden, size))
+        self.bias, self.output = nn.Parameter(torch.empty(hidden)), nn.Parameter(torch.empty(hidden))
+        self.output_bias = nn.Parameter(torch.zeros(()))
+        for parameter in (self.weight_a, self.weight_b, self.bias):
+            nn.init.uniform_(parameter, -1 / math.sqrt(2 * size), 1 / math.sqrt(2 * size))  # as a linear layer of both
+        nn.init.uniform_(self.output, -1 / math.sqrt(hidden), 1 / math.sqrt(hidden))
+
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        """Score all pairs. Shape: [rows, size] and [columns, size] to [rows, columns]."""
+        return pairs.scores(a, b, *self._weights())
+
+    def paired(self, a: Tensor, b: Tensor) -> Tensor:
+        """Score row i of the one with row i of the other. Shape: [rows, size] twice to [rows]."""
+        return pairs.paired_scores(a, b, *self._weights())
+
+    def _weights(self) -> tuple[Tensor, ...]:
+        return self.weight_a, self.weight_b, self.bias, self.output, self.output_bias
 
 
 class Objective(nn.Module):
@@ -285,13 +265,13 @@ class Objective(nn.Module):
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, settle(options)
-        self.realise = views.Realise(inputs, self.options, COPY)
+        self.recipe = Recipe(inputs, self.options, COPY)
         size: Any = encoder.size
         modality = self.options.modality
         self.audio_scorer = Scorer(size, self.options.hidden) if modality != "image" else None
         self.image_scorer = Scorer(size, self.options.hidden) if modality != "audio" else None
         tower, norm = self.options.tower, self.options.tower_norm
-        self.image = models.build_image(tower, size, norm) if modality != "audio" else None
+        self.image = models.build_image(tower, size, norm=norm) if modality != "audio" else None
         self.register_load_state_dict_pre_hook(_take_what_fits)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -308,15 +288,15 @@ class Objective(nn.Module):
         return total, figures | {f"loss_{name}": loss.detach() for name, loss in losses.items()}
 
     def _embed(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Embed the first windows, and the others where there are any, changed as their rows and the options say."""
-        windows = self.realise(batch)
+        """Embed the first windows, and the others where there are any, augmented as their rows and the options say."""
+        windows = self.recipe.apply(batch)
         for side, window in enumerate(windows):
             if "gain" in batch:
                 others = batch[("mixed", "other_mixed")[side]].float()
-                window = augment.mix(window, others, batch["gain"][:, side])
+                window = augment.mix(window, others, batch["gain"][:, side], self.recipe.scale)
             if "shift" in batch:
                 bands = batch["shift"][:, side]
-                window = augment.translate(window, torch.zeros_like(bands), bands)
+                window = augment.translate(window, torch.zeros_like(bands), bands, self.recipe.scale)
             windows[side] = window
         embedding = self.encoder(torch.cat(windows)).float()
         first, *others = embedding.chunk(len(windows))

@@ -10,17 +10,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from soundssl import device, views
-from soundssl.models.heads import Projection
-from soundssl.objectives import Inputs, option
+from soundssl import device
+from soundssl.models.tensors import below
+from soundssl.objectives import Head, Inputs, Layer, option, pairs
 from soundssl.ops import losses
 
 NEEDS = ("features",)
+SEPARATES = False
 UNIT_LENGTH = True  # of embeddings in files (ours), as of the other objectives that compare them by their angle
-COPY = 1  # of a shared batch: which changes of it are this objective's own
+COPY = 1  # of a shared batch: which augmentation of it is this objective's own
 
 # Values that a recipe puts in the place of others.
 _EVENTS = {
@@ -37,7 +40,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Options(views.Changes, views.Drawing):
+class Options(pairs.Augmentation, pairs.PairSampling):
     """Options of the contrastive objective."""
 
     temperature: float = option(0.2, "of the softmax over cosines")
@@ -48,7 +51,7 @@ class Options(views.Changes, views.Drawing):
     )
     preset: Literal["none", "sound-events", "sound-events-masks", "sound-scenes"] = option(
         "none",
-        "values of Fonseca et al. 2021, whatever else is said of these: sound-events (mixback; crop, compression, "
+        "values of Fonseca et al. 2021, as far as nothing else is given: sound-events (mixback; crop, compression, "
         "noise), sound-events-masks (mixback; crop, masks), sound-scenes (separated; masks, its ranges inferred)",
     )
 
@@ -56,7 +59,7 @@ class Options(views.Changes, views.Drawing):
 def settle(options: Options) -> Options:
     """Return the options with those of their preset in force; raise ValueError for values out of range."""
     options = replace(options, **PRESETS[options.preset])
-    views.check(options, "contrastive")
+    pairs.check(options, "contrastive")
     for name, legal in (
         ("temperature", options.temperature > 0),
         ("hidden", options.hidden >= 1),
@@ -67,13 +70,41 @@ def settle(options: Options) -> Options:
     return options
 
 
-def facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    """Return what a model file must say about the head, to project embeddings again."""
+class Projection(nn.Module):
+    """Map embeddings to vectors of length one: a layer with norm and ReLU, then a linear one.
+
+    `norm` is `batch`, as published, or `layer`, which does not depend on how a batch is split over devices. Shape:
+    [batch, size] to [batch, output].
+    """
+
+    def __init__(self, size: int, hidden: int, output: int, norm: str) -> None:
+        super().__init__()
+        if norm not in ("batch", "layer"):
+            raise ValueError(f"norm is {norm!r}; it is batch or layer")
+        between = nn.BatchNorm1d(hidden) if norm == "batch" else nn.LayerNorm(hidden)
+        self.layers = nn.Sequential(nn.Linear(size, hidden), between, nn.ReLU(), nn.Linear(hidden, output))
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        """Return unit vectors, in float32 whatever the encoder computes in."""
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.normalize(self.layers(embedding.float()), dim=1)
+
+
+def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
     options = settle(options)
     return {"hidden": options.hidden, "output": options.output, "norm": options.head_norm}
 
 
-class Examples(views.Pairs):
+def _projection(facts: dict[str, Any], size: int, tensors: dict[str, np.ndarray]) -> Layer:
+    projection = Projection(size, facts["hidden"], facts["output"], facts["norm"])
+    projection.load_state_dict(below(tensors, "head.contrastive.projection."))
+    return Layer(projection, facts["output"], [])
+
+
+HEAD = Head("projection", _facts, ("hidden", "output", "norm"), {"projection": _projection})
+
+
+class Examples(pairs.Pairs):
     """Draw the pairs of the views that the options name."""
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
@@ -86,7 +117,7 @@ class Objective(nn.Module):
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, settle(options)
-        self.realise = views.Realise(inputs, self.options, COPY)
+        self.recipe = pairs.Recipe(inputs, self.options, COPY)
         size: Any = encoder.size
         self.projection = Projection(size, self.options.hidden, self.options.output, self.options.head_norm)
 
@@ -96,7 +127,7 @@ class Objective(nn.Module):
         Windows of the same recording are not told apart (inferred): they meet where a batch spans two epochs, or where
         recordings lie in several clips.
         """
-        vectors = self.projection(self.encoder(torch.cat(self.realise(batch))))
+        vectors = self.projection(self.encoder(torch.cat(self.recipe.apply(batch))))
         recording = batch["recording"].repeat(2)
         everyone, others = device.gather(vectors), device.gather(recording)
         legal = recording[:, None] != others

@@ -17,7 +17,9 @@ from soundssl.objectives import Inputs, option
 from soundssl.ops import separation
 
 NEEDS: tuple[str, ...] = ("features",)
-SEPARATES = True  # the net is a separator, the features are waveforms
+SEPARATES = True
+UNIT_LENGTH = False
+HEAD = None
 TRIES = 4  # places an excerpt is looked for, until one is heard
 AUDIBLE = 1e-6  # mean square of an excerpt that is heard, -60 dB re full scale: silence teaches nothing
 

@@ -6,7 +6,7 @@ Jansen et al. 2018, equation 1, with the samplers of their section 2.2 and negat
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -15,11 +15,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from soundssl import device
+from soundssl.labels import Index
 from soundssl.objectives import Inputs, option
+from soundssl.objectives.pairs import log_scale
 from soundssl.ops import augment, losses
+from soundssl.ops.augment import LogScale
 
 NEEDS = ("features", "triplets")
+TAKES = ("labels",)  # of supervised triplets
+SEPARATES = False
 UNIT_LENGTH = True  # embeddings are compared by their angle: `embed` writes them with length one
+HEAD = None
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,11 @@ class Options:
     mining: Literal["none", "semihard"] = option("semihard", "re-assign the batch's negatives: none or semihard")
     fallback: Literal["original", "farthest", "hardest"] = option(
         "original", "negative where none is semi-hard: original, farthest or hardest (inferred)"
+    )
+    mixing: Literal["energy", "cells"] = option(
+        "energy",
+        "what the gain of mixing triplets is a share of, which the paper leaves open: energy (magnitudes are squared "
+        "first), or cells, the mel values as the features have them",
     )
 
 
@@ -102,32 +113,40 @@ class _Classes:
             raise ValueError("supervised triplets need the labels they were drawn from; give --labels")
         if inputs.labels.classes != inputs.triplets.classes:
             raise ValueError("the labels have other classes than the triplets were drawn from; give the same --labels")
-        self.features, self.labels, self.length = inputs.features, inputs.labels, length
+        self.features, self.length = inputs.features, length
+        self.index = Index(inputs.labels, inputs.features.clips.key)
 
     def of(self, first: np.ndarray) -> np.ndarray:
         """Return labels of windows. Shape: `[n]` → `[n, classes]`, int8."""
         features = self.features
         clip = np.searchsorted(features.offset[1:], first, side="right")
         centre = features.seconds(first - features.offset[clip] + self.length // 2)
-        return self.labels.of_windows(features.clips.key, clip, centre)
+        return self.index.of_windows(clip, centre)
 
 
-def realise(batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+def apply_recipe(
+    batch: dict[str, Tensor], scale: LogScale = augment.VGGISH, mixing: str = "energy"
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return anchors, positives changed as their recipes say, and negatives, in float32.
 
-    The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise.
+    The change is that of one sampler a row; where a recipe names several, in the order mixing, shift, noise. `scale`
+    is that of the features, `mixing` energy or cells, see Options.
     """
     anchor, positive, negative = (batch[name].float() for name in ("anchor", "positive", "negative"))
     mixed, shifted, noisy = batch["gain"] > 0, batch["shift"].any(1), batch["deviation"] > 0
+    shifts, summed = batch["shift"], scale if mixing == "energy" else replace(scale, spectrum="power")
     positive = _where(
-        mixed, positive, lambda rows: augment.mix(positive[rows], batch["mixed"][rows].float(), batch["gain"][rows])
+        mixed,
+        positive,
+        lambda rows: augment.mix(positive[rows], batch["mixed"][rows].float(), batch["gain"][rows], summed),
     )
-    shifts = batch["shift"]
     positive = _where(
-        shifted, positive, lambda rows: augment.translate(positive[rows], shifts[rows, 0], shifts[rows, 1])
+        shifted, positive, lambda rows: augment.translate(positive[rows], shifts[rows, 0], shifts[rows, 1], scale)
     )
     positive = _where(
-        noisy, positive, lambda rows: augment.add_noise(positive[rows], batch["deviation"][rows], batch["seed"][rows])
+        noisy,
+        positive,
+        lambda rows: augment.add_noise(positive[rows], batch["deviation"][rows], batch["seed"][rows], scale),
     )
     return anchor, positive, negative
 
@@ -151,11 +170,12 @@ class Objective(nn.Module):
 
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
-        self.encoder, self.options = encoder, options
+        self.encoder, self.options, self.scale = encoder, options, log_scale(inputs.features)
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of active triplets and the mean distances, which tell a collapse."""
-        embedding = F.normalize(self.encoder(torch.cat(realise(batch))).float(), dim=1)
+        windows = apply_recipe(batch, self.scale, self.options.mixing)
+        embedding = F.normalize(self.encoder(torch.cat(windows)).float(), dim=1)
         anchor, positive, negative = embedding.chunk(3)
         if self.options.mining == "semihard":
             negative = self._mine(anchor, positive, negative, batch)
@@ -167,6 +187,15 @@ class Objective(nn.Module):
                 "negative_distance": (anchor - negative).square().sum(1).mean(),
             }
         return values.mean(), figures
+
+    def remark(self, figures: dict[str, float]) -> str:
+        """Return what a person should know of the last figures: that nothing was left to learn, or nothing."""
+        if figures["active"] > 0:
+            return ""
+        return (
+            "the loss ended at 0, no triplet of the last batch was active: nothing is left to learn from them; take a "
+            "larger margin, fallback hardest, or fewer steps"
+        )
 
     def _mine(self, anchor: Tensor, positive: Tensor, negative: Tensor, batch: dict[str, Tensor]) -> Tensor:
         candidates = device.gather(negative)

@@ -1,13 +1,15 @@
 """Augmentations of log-mel windows: they keep what is heard (Jansen et al. 2018, section 2.2; Fonseca et al. 2021).
 
-The first act on the energies under the logarithm, log-mel = log(energy + floor), and take the logarithm last; every
-parameter is a tensor with one value an example. The others act on the logarithms and draw what they do from each
-example's own generator. So the outcome for an example never depends on its batch.
+The first act on what is under the logarithm, log-mel = log(cell + floor), and take the logarithm last; every parameter
+is a tensor with one value an example. Where energies are added, cells that are magnitudes are squared before and rooted
+after. The others act on the logarithms and draw what they do from each example's own generator. So the outcome for an
+example never depends on its batch.
 
 Shape: windows are [batch, frames, bands] throughout.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -16,16 +18,49 @@ from torch import Tensor
 from soundssl.ops.checks import may_read
 from soundssl.ops.generators import PerExampleGenerator, half_normal
 
-FLOOR = 0.01  # added to the energies before the logarithm, as VGGish
+FLOOR = 0.01  # added to the cells before the logarithm, as VGGish
+LOGARITHM = {"natural": 1.0, "10": math.log(10)}  # natural units in one of the features' logarithm
 
 
-def energies(windows: Tensor, floor: float = FLOOR) -> Tensor:
-    """Undo the logarithm: exp(log-mel) - floor, at least 0."""
-    return windows.float().exp().sub_(floor).clamp_(min=0)
+@dataclass(frozen=True)
+class LogScale:
+    """Say how log-mel values write energies: log(cell + floor), a cell being an energy or the root of one.
+
+    `logarithm` is natural or 10, `spectrum` magnitude or power; the defaults are VGGish's. Take spectrum power to let
+    cells count as energies, whatever they are.
+    """
+
+    floor: float = FLOOR
+    logarithm: str = "natural"
+    spectrum: str = "magnitude"
+
+    def cells(self, windows: Tensor) -> Tensor:
+        """Undo the logarithm: what was under it, without the floor, at least 0."""
+        return (windows.float() * LOGARITHM[self.logarithm]).exp_().sub_(self.floor).clamp_(min=0)
+
+    def windows(self, cells: Tensor) -> Tensor:
+        """Take the logarithm of cells, which are overwritten."""
+        return cells.add_(self.floor).log_().div_(LOGARITHM[self.logarithm])
+
+    def energies(self, windows: Tensor) -> Tensor:
+        """Return the energy of each cell.
+
+        >>> LogScale(floor=0.0).energies(torch.tensor([[[3.0]]]).log())
+        tensor([[[9.]]])
+        """
+        cells = self.cells(windows)
+        return cells.square_() if self.spectrum == "magnitude" else cells
+
+    def of_energies(self, energies: Tensor) -> Tensor:
+        """Return the log-mel values that have these energies, which are overwritten."""
+        return self.windows(energies.sqrt_() if self.spectrum == "magnitude" else energies)
 
 
-def add_noise(windows: Tensor, deviation: Tensor, seeds: Tensor, floor: float = FLOOR) -> Tensor:
-    """Multiply each energy by 1 + |e|, with e normal of the given deviation, drawn from the example's own seed.
+VGGISH = LogScale()
+
+
+def add_noise(windows: Tensor, deviation: Tensor, seeds: Tensor, scale: LogScale = VGGISH) -> Tensor:
+    """Multiply each cell by 1 + |e|, with e normal of the given deviation, drawn from the example's own seed.
 
     Energy is only ever added. Jansen et al. 2018 find deviation 0.5 best. Shape: `deviation` and `seeds` (integers)
     are [batch]. The same seed gives the same noise whatever else is in the batch.
@@ -37,10 +72,10 @@ def add_noise(windows: Tensor, deviation: Tensor, seeds: Tensor, floor: float = 
     _refuse_negative("the noise's deviation", deviation)
     frames, bands = windows.shape[1:]
     factors = half_normal(seeds, frames * bands).view_as(windows).mul_(deviation.view(-1, 1, 1)).add_(1)
-    return factors.mul_(energies(windows, floor)).add_(floor).log_()
+    return scale.windows(factors.mul_(scale.cells(windows)))
 
 
-def translate(windows: Tensor, time_shift: Tensor, band_shift: Tensor, floor: float = FLOOR) -> Tensor:
+def translate(windows: Tensor, time_shift: Tensor, band_shift: Tensor, scale: LogScale = VGGISH) -> Tensor:
     """Shift in time circularly and in frequency with zero energy entering at the edge.
 
     What was at frame t and band f is then at frame (t + time_shift) modulo `frames` and at band f + band_shift. Shape:
@@ -56,36 +91,39 @@ def translate(windows: Tensor, time_shift: Tensor, band_shift: Tensor, floor: fl
     shifted = windows.reshape(batch * frames, bands).index_select(0, rows).view_as(windows)
     source = band.clamp(0, bands - 1)[:, None].expand(batch, frames, bands)
     outside = ((band < 0) | (band >= bands))[:, None]
-    return shifted.gather(2, source).masked_fill_(outside, math.log(floor))
+    nothing = math.log(scale.floor) / LOGARITHM[scale.logarithm]
+    return shifted.gather(2, source).masked_fill_(outside, nothing)
 
 
-def mix(windows: Tensor, others: Tensor, gain: Tensor, floor: float = FLOOR) -> Tensor:
+def mix(windows: Tensor, others: Tensor, gain: Tensor, scale: LogScale = VGGISH) -> Tensor:
     """Add other windows so that the added energy is `gain` times that of the window.
 
-    p = a + gain (E(a) / E(n)) n, with E the sum of all cells (Jansen et al. 2018, best gain 0.25). A gain of 0 and
-    an other without energy leave the window as it is. Shape: `others` as `windows`, `gain` [batch].
+    p = a + gain (E(a) / E(n)) n in energies, with E the sum of all cells (Jansen et al. 2018, best gain 0.25). A gain
+    of 0 and an other without energy leave the window as it is. Shape: `others` as `windows`, `gain` [batch].
     """
     _check(windows, gain=gain)
     if others.shape != windows.shape:
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
     _refuse_negative("the gain", gain)
-    kept, added = energies(windows, floor), energies(others, floor)
+    kept, added = scale.energies(windows), scale.energies(others)
     total, other_total = kept.sum((1, 2)), added.sum((1, 2))
     audible = other_total > 0
     ratio = torch.where(audible, gain * total / other_total.where(audible, torch.ones_like(other_total)), 0.0)
-    mixed = added.mul_(ratio[:, None, None]).add_(kept).add_(floor).log_()
+    mixed = scale.of_energies(added.mul_(ratio[:, None, None]).add_(kept))
     return torch.where((ratio > 0)[:, None, None], mixed, windows)
 
 
-def scale(windows: Tensor, gain: Tensor, floor: float = FLOOR) -> Tensor:
+def amplify(windows: Tensor, gain: Tensor, scale: LogScale = VGGISH) -> Tensor:
     """Multiply all energies of a window by its gain (1 leaves it as it is). Shape: `gain` [batch]."""
     _check(windows, gain=gain)
     _refuse_negative("the gain", gain)
-    return energies(windows, floor).mul_(gain[:, None, None]).add_(floor).log_()
+    return scale.of_energies(scale.energies(windows).mul_(gain[:, None, None]))
 
 
-def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True, floor: float = FLOOR) -> Tensor:
+def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True, scale: LogScale = VGGISH) -> Tensor:
     """Put another sound into the background: p = (1 - share) a + share (E(a) / E(n)) n, with E the sum of all cells.
+
+    All of them energies: at a share of 0.05 the background lies 13 dB below the window, whatever the front end.
 
     The energy stays that of the window, however loud the other is (Fonseca et al. 2021, "Unsupervised contrastive
     learning of sound event representations", mix-back). Without `adjust` the ratio of energies is left out: what a loud
@@ -97,13 +135,13 @@ def mix_back(windows: Tensor, others: Tensor, share: Tensor, adjust: bool = True
         raise ValueError(f"windows have shape {list(windows.shape)}, the others {list(others.shape)}")
     if may_read(share) and ((share < 0) | (share > 1)).any():
         raise ValueError(f"a share is {float(share.min())} … {float(share.max())}; it lies between 0 and 1")
-    kept, added = energies(windows, floor), energies(others, floor)
+    kept, added = scale.energies(windows), scale.energies(others)
     ratio, changed = share, share > 0
     if adjust:
         total, other_total = kept.sum((1, 2)), added.sum((1, 2))
         changed = changed & (other_total > 0)
         ratio = share * total / other_total.where(changed, torch.ones_like(other_total))
-    mixed = kept.mul_(1 - share[:, None, None]).add_(added.mul_(ratio[:, None, None])).add_(floor).log_()
+    mixed = scale.of_energies(kept.mul_(1 - share[:, None, None]).add_(added.mul_(ratio[:, None, None])))
     return torch.where(changed[:, None, None], mixed, windows)
 
 
@@ -187,7 +225,7 @@ def mask(windows: Tensor, generator: PerExampleGenerator, frames: int = 20, band
     if frames < 1 or bands < 1 or count < 0 or frames - 1 > windows.shape[1] or bands - 1 > windows.shape[2]:
         raise ValueError(
             f"{count} masks of widths below {frames} frames and {bands} bands do not fit windows of "
-            f"{windows.shape[1]} x {windows.shape[2]}"
+            f"{windows.shape[1]} frames x {windows.shape[2]} bands"
         )
     hidden = torch.zeros(len(windows), 1, 1, dtype=torch.bool, device=windows.device)
     for axis, widest in ((1, frames), (2, bands)) * count:

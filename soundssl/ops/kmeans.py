@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from soundssl.dependencies import needed
+
+FAISS = "pip install 'soundssl[faiss]'"
 ITERATIONS = 20
 POINTS = 256  # rows a centre beyond which more do not help, as faiss has it
 
@@ -12,9 +15,10 @@ def fit(rows: np.ndarray, clusters: int, seed: int, threads: int = 1) -> np.ndar
     """Return centres that k-means finds among rows, from rows drawn at random.
 
     Shape: rows `[n, d]` float32; returns `[clusters, d]`. Raises ValueError for fewer rows than clusters, and
-    ImportError where faiss is not installed.
+    DependencyError where faiss is not installed or does not load.
     """
-    import faiss
+    with needed("k-means", "faiss", FAISS):
+        import faiss
 
     if len(rows) < clusters:
         raise ValueError(f"{len(rows)} rows are too few for {clusters} clusters by k-means")

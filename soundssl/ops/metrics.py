@@ -24,6 +24,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import ndtri
 
 AUC_MARGIN = 1e-7  # keeps d-prime finite: AUC is clipped to [1e-7, 1 - 1e-7]
 REPLICATE_BLOCK = 1 << 22  # weights held at once by the bootstrap, 32 MB of float64
@@ -160,8 +161,6 @@ def d_prime(auc: float | np.ndarray) -> float | np.ndarray:
     >>> round(d_prime(0.959), 2), round(d_prime(0.926), 2)
     (2.46, 2.05)
     """
-    from scipy.special import ndtri
-
     value = math.sqrt(2.0) * ndtri(np.clip(auc, AUC_MARGIN, 1.0 - AUC_MARGIN))
     return value if isinstance(auc, np.ndarray) else float(value)
 

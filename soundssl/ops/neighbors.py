@@ -8,6 +8,9 @@ answer is exact up to float32 rounding. Cosine is the inner product of `unit` ve
 import importlib.util
 
 import numpy as np
+import torch
+
+from soundssl.dependencies import needed
 
 ROW_BLOCK = 512  # queries a block
 COLUMN_BLOCK = 32768  # base rows a block; 512 x 32768 float32 is 64 MB
@@ -20,33 +23,12 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     Shape: vectors [n, d]; returns [n, d].
     """
     vectors = np.asarray(vectors, dtype=np.float32)
-    largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
+    low, high = (reduce(vectors, axis=1, keepdims=True, initial=0.0) for reduce in (np.min, np.max))
+    largest = np.maximum(high, -low)
     vectors = vectors / np.where(largest > 0, largest, 1.0)  # squares of very small or large numbers stay in range
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1.0)
-
-
-def group_means(rows: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """Average the rows of each group; a group without rows gets zeros.
-
-    Shape: rows [n, d], group [n] in 0 ... groups - 1; returns [groups, d], float64 for float64 rows, else float32.
-    """
-    group = np.asarray(group)
-    if group.shape != (len(rows),):
-        raise ValueError(f"{len(rows)} rows need as many group numbers, not {list(group.shape)}")
-    if len(group) and not 0 <= group.min() <= group.max() < groups:
-        raise ValueError(f"group numbers must lie in 0 ... {groups - 1}, not {group.min()} ... {group.max()}")
-    dtype = np.float64 if rows.dtype == np.float64 else np.float32
-    means = np.zeros((groups, rows.shape[1]), dtype)
-    if not len(group):
-        return means
-    if (np.diff(group) < 0).any():
-        order = np.argsort(group, kind="stable")
-        rows, group = rows[order], group[order]
-    first = np.flatnonzero(np.diff(group, prepend=group[0] - 1))
-    count = np.diff(first, append=len(group))
-    means[group[first]] = np.add.reduceat(rows, first, axis=0, dtype=dtype) / count[:, None].astype(dtype)
-    return means
+    length = np.sqrt(np.einsum("nd,nd->n", vectors, vectors))[:, None]
+    vectors /= np.where(length > 0, length, 1.0)
+    return vectors
 
 
 def nearest(
@@ -94,7 +76,8 @@ def nearest_by_faiss(queries: np.ndarray, base: np.ndarray, k: int) -> tuple[np.
 
     Shape: float32 queries [Q, d], base [N, d]; returns [Q, k] similarities and indices.
     """
-    import faiss
+    with needed("the neighbour search", "faiss", "install a faiss-cpu for this numpy, or uninstall it"):
+        import faiss
 
     index = faiss.IndexFlatIP(base.shape[1])
     index.add(base)
@@ -126,8 +109,6 @@ def nearest_in_blocks(
 
     Shape: float32 queries [Q, d], base [N, d], start and end int [Q]; returns [Q, k] similarities and indices.
     """
-    import torch
-
     if start is None or end is None:
         start = end = np.zeros(len(queries), np.int64)
     wide = min(len(base), COLUMN_BLOCK) + MEMBERS
@@ -149,7 +130,6 @@ def nearest_in_blocks(
 
 def _scores(tile, queries: np.ndarray, block: np.ndarray):
     """Multiply into the tile, its width padded with -inf to whole groups: [queries, groups * MEMBERS]."""
-    import torch
 
     width = -(-len(block) // MEMBERS) * MEMBERS
     scores = tile[: len(queries) * width].view(len(queries), width)

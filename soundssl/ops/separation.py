@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 SNR_MAX = 30.0  # dB; beyond it nothing is gained (Wisdom et al. 2020, section 3.1)
@@ -319,8 +320,6 @@ def _segments(blocks: Iterable[np.ndarray], length: int, step: int) -> Iterator[
 
 def _joined(before: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     """Return tracks in the order of those before, faded in over the overlap."""
-    from scipy.optimize import linear_sum_assignment
-
     overlap = before.shape[1]
     _, order = linear_sum_assignment(before @ tracks[:, :overlap].T, maximize=True)
     tracks = tracks[order].copy()

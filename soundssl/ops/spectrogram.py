@@ -7,10 +7,14 @@ periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles th
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import scipy.fft  # in single precision three times as fast as numpy's
+
+from soundssl import SoundsslError
 
 BLOCK = 512  # frames given at a time: a clip of five seconds at once
 TILE = 128  # of them computed at a time: with their spectra half a megabyte, which stays in a core's cache
@@ -46,6 +50,7 @@ class FrontEnd:
     fmax: float = 7500.0  # Hz
     floor: float = 0.01  # added before the logarithm, as VGGish
     window_frames: int = 96  # 0.96 s: what an encoder sees
+    window_hop: int = 0  # frames from one window to the next where nobody says; 0: window_frames
 
     @property
     def frame_rate(self) -> float:
@@ -54,7 +59,7 @@ class FrontEnd:
 
     def attributes(self) -> dict[str, object]:
         """Return all constants by name, as they stand in a features file."""
-        return {**asdict(self), "frame_rate": self.frame_rate}
+        return {**asdict(self), "frame_rate": self.frame_rate, "window_hop": self.window_hop or self.window_frames}
 
     def samples(self, frames: int) -> int:
         """Return the fewest samples that give so many frames.
@@ -82,6 +87,7 @@ _FONSECA = FrontEnd(  # of the repository uclser20; the ends are reflected as li
     fmax=10500.0,
     floor=1.1e-8,
     window_frames=101,
+    window_hop=50,
 )
 PRESETS = {
     "vggish": FrontEnd(),
@@ -90,6 +96,14 @@ PRESETS = {
     # FSD50K and Fonseca et al. 2021, shift invariance. Inferred: all that is as in uclser20, natural logarithm, level.
     "fsd50k": replace(_FONSECA, preset="fsd50k", logarithm="natural", level=AS_RECORDED),
     "uclser20": _FONSECA,
+    # Ours, not published: VGGish's 31.25 Hz a bin and 10 ms a frame, up to where most birds sing.
+    "bird": FrontEnd(
+        preset="bird", sample_rate=32000, window_length=800, hop_length=320, fft_length=1024, fmin=150.0, fmax=15000.0
+    ),
+    # Ours, not published: 2 ms every 1 ms, for calls of a few milliseconds; a window is 96 ms.
+    "bat": FrontEnd(
+        preset="bat", sample_rate=256000, window_length=512, hop_length=256, fft_length=1024, fmin=1e4, fmax=1.2e5
+    ),
 }
 WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
     preset="waveform",
@@ -107,6 +121,10 @@ WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between 
     floor=0.0,
     window_frames=15600,  # samples that 96 frames of log-mel take, 0.975 s
 )
+
+
+class Overflow(SoundsslError):
+    """Samples are so large that what is computed or stored of them is no number any more."""
 
 
 def hertz_to_mel(frequency: np.ndarray, mel_scale: str = VGGISH_MEL) -> np.ndarray:
@@ -161,12 +179,11 @@ def frame_count(samples: int, front_end: FrontEnd) -> int:
 class LogMel:
     """Compute log-mel frames of a stream of waveform blocks; the same frames whatever the sizes of the blocks.
 
-    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know.
+    `dtype` float32 agrees with float64 to better than 1e-4. Raises ValueError for a front end it does not know, and
+    Overflow for samples whose frames are no numbers.
     """
 
     def __init__(self, front_end: FrontEnd, dtype: str = "float32") -> None:
-        import scipy.fft  # in single precision three times as fast as numpy's
-
         a, b = WINDOWS[front_end.window_function]
         n = np.arange(front_end.window_length)
         self.rfft = scipy.fft.rfft
@@ -199,9 +216,13 @@ class LogMel:
         # as_strided, which does the same, takes ten times as long.
         frames: np.ndarray = np.ndarray(shape, waveform.dtype, waveform, 0, strides)
         mel = np.empty((len(frames), self.front_end.bands), self.dtype)
-        for first in range(0, len(frames), TILE):
-            self._mel(frames[first : first + TILE], mel[first : first + TILE])
+        with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
+            for first in range(0, len(frames), TILE):
+                self._mel(frames[first : first + TILE], mel[first : first + TILE])
         mel += self.floor
+        if not mel.max(initial=0) < np.inf:  # too large, or no number: also where others were too large
+            peak = float(np.abs(waveform).max())
+            raise Overflow(f"samples as large as {peak:.2g} overflow the frames; scale them to between -1 and 1")
         return self.log(mel, out=mel)
 
     def _mel(self, frames: np.ndarray, mel: np.ndarray) -> None:
@@ -243,6 +264,19 @@ def _reflected(blocks: Iterable[np.ndarray], width: int) -> Iterator[np.ndarray]
         yield np.concatenate([held, held[-2 : -width - 2 : -1]])
 
 
+def held(blocks: Iterable[np.ndarray], dtype: str) -> Iterator[np.ndarray]:
+    """Yield the blocks of a waveform that is to be stored as `dtype`; raise Overflow where that does not hold it."""
+    largest = float(np.finfo(dtype).max)
+    for block in blocks:
+        peak = max(float(block.max()), -float(block.min())) if len(block) else 0.0
+        if not peak <= largest:
+            raise Overflow(
+                f"samples as large as {peak:.2g}, {np.dtype(dtype).name} holds {largest:.2g}; scale them to between -1 "
+                "and 1, or store float32"
+            )
+        yield block
+
+
 def level_of(blocks: Iterable[np.ndarray]) -> tuple[float, float]:
     """Return the mean of a waveform, and what divides it after that: its largest magnitude plus 0.005."""
     total, count, low, high = 0.0, 0, np.inf, -np.inf
@@ -270,10 +304,31 @@ def extended(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]
         yield np.zeros(samples - count, np.float32)
 
 
+def tiled(blocks: Iterable[np.ndarray], samples: int) -> Iterator[np.ndarray]:
+    """Yield blocks, and where they are fewer than `samples` themselves again behind them, until it is so many.
+
+    >>> [block.tolist() for block in tiled([np.arange(2), np.arange(2, 3)], 7)]
+    [[0, 1], [2], [0, 1], [2], [0]]
+    """
+    count = 0
+    first: list[np.ndarray] = []
+    for block in blocks:
+        if count < samples:
+            first.append(block.copy())
+        count += len(block)
+        yield block
+    for block in itertools.cycle(first) if count else ():
+        if count >= samples:
+            return
+        part = block[: samples - count]
+        count += len(part)
+        yield part
+
+
 def cut(blocks: Iterable[np.ndarray], samples: int) -> Iterator[Iterator[np.ndarray]]:
     """Yield the pieces of `samples` that a waveform falls into, each as blocks; exhaust one before the next.
 
-    >>> [[list(part) for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
+    >>> [[part.tolist() for part in piece] for piece in cut([np.arange(3), np.arange(3, 5)], 2)]
     [[[0, 1]], [[2], [3]], [[4]]]
     """
     waiting = iter(blocks)

@@ -1,0 +1,163 @@
+"""What is said of clusters: sizes, entropies, a collapse, the largest with the windows nearest to them, a picture."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from soundssl import files, media
+from soundssl.ops import spectrogram
+from soundssl.reports import pictures
+
+VGGISH = spectrogram.PRESETS["vggish"]  # what windows are shown as
+COLLAPSED = 0.95  # share of one cluster from which it is said to have swallowed the others
+UNDECIDED = 0.9  # share of the greatest conditional entropy from which nothing counts as assigned
+LARGEST = 10  # clusters whose nearest clips are named
+NEAREST = 5  # clips a cluster
+BINS = 20  # of confidences in the picture
+
+
+@dataclass
+class Summary:
+    """Hold what is said of an assignment: windows and mean of each cluster, confidences, both entropies in nats.
+
+    Shape: size `[K]`, mean `[K, d]`, each of length one.
+    """
+
+    size: np.ndarray
+    mean: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    doubtful: int = 0  # windows less than half sure of their cluster
+    conditional: float = 0.0
+    marginal: float = 0.0
+    method: str = "entropy"
+    stability: float | None = None  # adjusted Rand index of two runs
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures by name; quantiles are those of clusters in use."""
+        used, total = self.size[self.size > 0], int(self.size.sum())
+        share = used / total
+        low, median, high = np.quantile(used, [0.1, 0.5, 0.9])
+        return {
+            "method": self.method,
+            **({} if self.stability is None else {"stability": self.stability}),
+            "windows": total,
+            "clusters": len(self.size),
+            "active": len(used),
+            "effective": float(np.exp(-(share * np.log(share)).sum())),
+            "conditional_entropy": self.conditional,
+            "marginal_entropy": self.marginal,
+            "largest_share": float(share.max()),
+            "size_10%": float(low),
+            "size_median": float(median),
+            "size_90%": float(high),
+            "size_largest": int(used.max()),
+            "doubtful_share": self.doubtful / total,
+        }
+
+    def attributes(self) -> dict[str, Any]:
+        """Return what a clusters file says of the assignment."""
+        return {
+            "conditional_entropy": self.conditional,
+            "marginal_entropy": self.marginal,
+            "used": int((self.size > 0).sum()),
+        }
+
+    def trouble(self) -> str | None:
+        """Name a collapse and what to do about it, None where there is none."""
+        clusters, share = len(self.size), float(self.size.max() / self.size.sum())
+        if share >= COLLAPSED and self.size.sum() > 1:
+            return (
+                f"collapse: {share:.1%} of the windows are in one of {clusters} clusters; raise --gamma or "
+                f"--batch-size, lower --learning-rate, and see whether the embeddings differ at all"
+            )
+        if self.conditional >= UNDECIDED * np.log(clusters):
+            return (
+                f"collapse: nothing is assigned, the conditional entropy {self.conditional:.2f} is near that of a "
+                f"blind choice, {np.log(clusters):.2f}; raise --scale or --steps, or lower --gamma"
+            )
+        return None
+
+
+def largest(path: str | os.PathLike) -> list[dict[str, Any]]:
+    """Return the largest clusters of a clusters file, each with the windows nearest to its mean, one a clip.
+
+    A window is named by its clip with the second in it, and by the file to listen to with the second in that; or by its
+    row where the clusters are those of a bare matrix.
+    """
+    clusters = files.Clusters(path)
+    order = np.argsort(-clusters.size, kind="stable")[:LARGEST]
+    found = []
+    for number in order[clusters.size[order] > 0]:
+        rows = np.flatnonzero(clusters.cluster == number)
+        rows = rows[np.argsort(-clusters.similarity[rows], kind="stable")]
+        if clusters.clip is not None:
+            rows = rows[np.sort(np.unique(clusters.clip[rows], return_index=True)[1])]
+        near = [_window(clusters, row) for row in rows[:NEAREST].tolist()]
+        size = int(clusters.size[number])
+        found.append({"cluster": int(number), "windows": size, "share": size / len(clusters.cluster), "nearest": near})
+    return found
+
+
+def _window(clusters: files.Clusters, row: int) -> dict[str, Any]:
+    similarity = round(float(clusters.similarity[row]), 4)
+    if clusters.clip is None:
+        return {"row": row, "similarity": similarity}
+    clip, start = clusters.clip[row], clusters.start[row]
+    name, second = clusters.clips.heard(clip, start)
+    key = files.text(str(clusters.clips.key[clip]))
+    return {
+        "clip": key, "start": float(start), "file": files.text(str(name)), "second": float(second),
+        "similarity": similarity,
+    }  # fmt: skip
+
+
+def table(found: Sequence[dict[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns and rows of a table of the largest clusters."""
+    rows = [
+        [str(each["cluster"]), str(each["windows"]), f"{each['share']:.1%}", ", ".join(map(_name, each["nearest"]))]
+        for each in found
+    ]
+    return ["cluster", "windows", "share", "nearest windows"], rows
+
+
+def _name(window: dict[str, Any]) -> str:
+    return f"{window['file']} at {window['second']:g} s" if "clip" in window else f"row {window['row']}"
+
+
+def plot(picture: str | os.PathLike, path: str | os.PathLike, found: Sequence[dict[str, Any]]) -> None:
+    """Plot the sizes of a clusters file by rank, its confidences, and the largest clusters by their nearest windows.
+
+    A cluster has spectrograms where the sound of its windows is found, else their names.
+    """
+    clusters = files.Clusters(path)
+    count, edges = np.histogram(clusters.confidence, BINS, (0, 1))
+    length = float(clusters.attributes.get("window", 0.0))
+    names = [
+        (
+            f"{each['cluster']}: {each['windows']} windows",
+            ", ".join(map(_name, each["nearest"][:3])),
+            _spectrograms(each["nearest"], length),
+        )
+        for each in found
+    ]
+    pictures.clusters(picture, np.sort(clusters.size[clusters.size > 0])[::-1], count / count.sum(), edges, names)
+
+
+def _spectrograms(windows: Sequence[dict[str, Any]], length: float) -> list[np.ndarray]:
+    """Return log-mel frames of windows, from the files they were heard in; none where one cannot be read."""
+    frames = []
+    for window in windows:
+        if "file" not in window or not Path(window["file"]).is_file():
+            return []
+        try:
+            rate, start = VGGISH.sample_rate, window["second"]
+            blocks = list(media.read_audio(window["file"], rate, start, start + length, keep_truncated=True))
+        except media.DecodeError:
+            return []
+        frames.append(spectrogram.log_mel(np.concatenate([np.zeros(0, np.float32), *blocks])))
+    return frames if all(len(each) > 1 for each in frames) else []

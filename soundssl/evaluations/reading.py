@@ -1,0 +1,182 @@
+"""Reading: tables for the evaluations, out of files."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from typing import Literal
+
+import numpy as np
+
+from soundssl import SoundsslError, files
+from soundssl.evaluations.table import Table
+from soundssl.labels import Index, align, of_segments
+from soundssl.ops.groups import GroupMeans
+from soundssl.progress import SILENT, Progress
+
+BATCH = 4096  # windows read at once
+
+
+def read_embeddings(
+    path: str | os.PathLike | io.BytesIO,
+    known: files.Labels,
+    *,
+    level: Literal["clip", "window"] = "window",
+    hop: float | None = None,
+    splits: list[str] | None = None,
+) -> Table:
+    """Read the windows of an embeddings or features file that have labels, or the mean of each clip.
+
+    An NPY matrix, or the bytes of one, has a row for each segment of the labels. `hop` in seconds places the windows of
+    features, by default as their front end has it; `splits` chooses clips. Raises Missing, FormatError, and
+    SoundsslError where no clip is left.
+    """
+    if isinstance(path, io.BytesIO) or files.kind_of(path) is None:
+        return _read_matrix(path, known, splits)
+    kind = files.kind_of(path)
+    if kind not in ("embeddings", "features"):
+        raise files.FormatError(
+            f"{files.text(path)} holds {kind}; evaluate takes embeddings, features or an NPY matrix"
+        )
+    source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
+    if isinstance(source, files.Features):
+        source.require("logmel", "the baseline is that of")
+    label = Index(known, source.clips.key).of_clips()
+    chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
+    if not chosen.any():
+        raise SoundsslError(
+            f"no clip of {files.text(path)} has a label in {files.text(known.path)}; are their keys the same?"
+        )
+    value, clip = (clip_means if level == "clip" else windows)(source, chosen, hop)
+    rows, clip = np.unique(clip, return_inverse=True)  # clips without windows are left out
+    recording, split = source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str)
+    return Table(value, label[rows], known.classes, clip=clip.reshape(-1), recording=recording, split=split)
+
+
+def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, splits: list[str] | None) -> Table:
+    matrix, name = files.read_matrix(path), "standard input" if isinstance(path, io.BytesIO) else files.text(path)
+    if len(matrix) != len(known.key):
+        raise files.FormatError(
+            f"{name} has {len(matrix)} rows and the labels {len(known.key)} segments; a bare matrix "
+            f"needs a row a segment, write an embeddings file instead"
+        )
+    split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
+    rows = files.in_splits(split, splits, known.path)
+    value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    return Table(value, known.label[rows], known.classes, recording=key, split=split[rows])
+
+
+def windows(
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the windows of the chosen clips (boolean, `[clips]`) with the clip of each; raise FormatError for none.
+
+    Shape: `[windows, size]` float32 and `[windows]`.
+    """
+    blocks = list(_batches(source, clips, hop))
+    return np.concatenate([rows for rows, _ in blocks]), np.concatenate([clip for _, clip in blocks])
+
+
+def clip_means(
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over windows of each chosen clip that has any, read in blocks; raise FormatError for none.
+
+    Shape: `[means, size]` float32 and `[means]`, the clips.
+    """
+    means = GroupMeans(int(clips.sum()))
+    place = np.cumsum(clips) - 1  # row of a chosen clip among the chosen: sums of all clips may not fit in memory
+    for rows, clip in _batches(source, clips, hop):
+        means.add(rows, place[clip])
+    have = means.count > 0
+    return means.mean()[have].astype(np.float32), np.flatnonzero(clips)[have]
+
+
+def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None):
+    """Yield windows as float32, with the clip of each."""
+    blocks = source.batches(clips, BATCH, hop) if isinstance(source, files.Features) else source.batches(clips, BATCH)
+    found = False
+    for rows, clip in blocks:
+        found = True
+        yield rows, clip
+    if not found:
+        raise files.FormatError(f"{files.text(source.path)} has no window of the chosen clips")
+
+
+def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:
+    """Read clip scores of classes, the labels brought into the order of the scores' classes; raises FormatError."""
+    classes = json.loads(files.Embeddings(path).attributes["class"])
+    if not classes:
+        raise files.FormatError(
+            f"{files.text(path)} holds embeddings, not scores of classes; "
+            f"make them with soundssl embed --layer probabilities"
+        )
+    table = read_embeddings(path, known, level="clip", splits=splits)
+    label = align(table.label, known.classes, classes)
+    return Table(table.value, label, classes, recording=table.recording, split=table.split)
+
+
+def read_clusters(source: files.Clusters, known: files.Labels, splits: list[str] | None = None) -> Table:
+    """Read the clusters of windows, and the labels at the centre of each; those of bare rows a segment at a time.
+
+    Raises FormatError where there is not a segment for each bare row.
+    """
+    if source.clip is None:
+        if len(source.cluster) != len(known.key):
+            raise files.FormatError(
+                f"{files.text(source.path)} has {len(source.cluster)} rows without times and the labels "
+                f"{len(known.key)} segments; make clusters of an embeddings file instead"
+            )
+        return Table(source.cluster, known.label, known.classes)
+    chosen = source.clips.in_splits(splits, source.path)[source.clip]
+    clip, centre = source.clip[chosen], source.start[chosen] + float(source.attributes["window"]) / 2
+    label = Index(known, source.clips.key).of_windows(clip, centre)
+    return Table(source.cluster[chosen], label, known.classes)
+
+
+def read_labels(
+    given: files.Labels, truth: files.Labels, windows: str | os.PathLike | None = None, progress: Progress = SILENT
+) -> Table:
+    """Read the labels given to the windows of a clusters or embeddings file, and what is true of them.
+
+    Default of `windows`: the file that the labels were spread from, where it lies beside them; else the segments alone.
+    Raises FormatError for windows without times.
+    """
+    windows = windows or given.spread_from()
+    if windows is None:
+        progress.say("recall and coverage are those of the segments alone; give --windows for all windows")
+        return _table_of(given, given.label, truth, of_segments(truth, given.key, given.start, given.end))
+    kind = files.kind_of(windows)
+    source = files.Embeddings(windows) if kind == "embeddings" else files.Clusters(windows)
+    if source.clip is None:
+        raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
+    splits = [split.strip() for split in given.attributes.get("split", "").split(",") if split.strip()]
+    chosen = source.clips.in_splits(splits, windows)[source.clip]
+    clip, start, keys = source.clip[chosen], source.start[chosen], source.clips.key
+    centre = start + float(source.attributes["window"]) / 2
+    label = Index(given, keys).at_windows(clip, start, centre)
+    return _table_of(given, label, truth, Index(truth, keys).of_windows(clip, centre))
+
+
+def _table_of(given: files.Labels, label: np.ndarray, truth: files.Labels, true: np.ndarray) -> Table:
+    """Set labels against the truth, over the classes of both."""
+    classes = list(dict.fromkeys([*truth.classes, *given.classes]))
+    return Table(align(label, given.classes, classes), align(true, truth.classes, classes), classes)
+
+
+def choose_sides(
+    table: Table,
+    test: list[str] | None,
+    train: list[str] | None = None,
+    validation: list[str] | None = None,
+    path: str | os.PathLike = "the file",
+) -> Table:
+    """Return the table with its sides chosen by splits: default of `test` all, of `train` all others, or all.
+
+    Clips of the validation train nothing. Raises SoundsslError for a split that none has.
+    """
+    tested = files.in_splits(table.split, test, path)
+    trained = files.in_splits(table.split, train, path) if train else tested if tested.all() else ~tested
+    held = files.in_splits(table.split, validation, path) if validation else None
+    return table.sides(tested, trained & ~held if held is not None else trained, held)

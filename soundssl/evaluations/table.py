@@ -1,0 +1,122 @@
+"""Table: what every evaluation scores, values of windows and the labels of their clips."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from soundssl.ops.groups import group_means
+
+STORED = 2e-3  # by how much the length of a vector may be off where float16 stores it
+
+
+class Table:
+    """Hold values of windows, and what is known of the clips that they lie in.
+
+    Where windows have labels of their own, or a clip has one value, each is a clip of one window: leave `clip` out.
+
+    Shape: `value` `[windows]` or `[windows, size]`: embeddings, scores of classes, clusters (-1: none) or the labels
+    given, as the evaluation wants; `clip` `[windows]` rows; `label` `[clips, classes]` in {1, 0, -1}; `recording`
+    `[clips]`, numbers or strings, default: each clip its own; `split` `[clips]`, default: none. `test`, `train` and
+    `validation`, bool `[clips]`, say which clips are scored, which they are set against (to learn from, or as
+    neighbours) and which decide when to stop. Default of `test`: all; of `train`: all others, or all; of `validation`:
+    none. Raises ValueError where these do not fit.
+    """
+
+    def __init__(
+        self,
+        value: np.ndarray,
+        label: np.ndarray,
+        classes: list[str],
+        *,
+        clip: np.ndarray | None = None,
+        recording: np.ndarray | None = None,
+        split: np.ndarray | None = None,
+        test: np.ndarray | None = None,
+        train: np.ndarray | None = None,
+        validation: np.ndarray | None = None,
+    ) -> None:
+        clips = len(label)
+        self.value, self.label, self.classes = value, np.asarray(label), list(classes)
+        self.clip = np.arange(len(value)) if clip is None else np.asarray(clip)
+        self.recording = np.arange(clips) if recording is None else np.asarray(recording)
+        self.split = np.full(clips, "") if split is None else np.asarray(split)
+        self.test = np.ones(clips, bool) if test is None else test
+        self.train = train if train is not None else self.test if self.test.all() else ~self.test
+        self.validation = validation
+        self._check()
+
+    def _check(self) -> None:
+        clips = len(self.label)
+        if self.label.ndim != 2 or self.label.shape[1] != len(self.classes):
+            raise ValueError(f"labels {list(self.label.shape)} do not fit {len(self.classes)} classes")
+        if self.clip.shape != (len(self.value),):
+            raise ValueError(f"values {list(self.value.shape)} need a clip number each, not {list(self.clip.shape)}")
+        if len(self.clip) and not 0 <= self.clip.min() <= self.clip.max() < clips:
+            raise ValueError(f"values of clips {self.clip.min()} to {self.clip.max()} need as many labels, not {clips}")
+        columns = {"recordings": self.recording, "splits": self.split, "test": self.test, "train": self.train}
+        for name, column in {**columns, "validation": self.validation}.items():
+            if column is not None and column.shape != (clips,):
+                raise ValueError(f"{name} {list(column.shape)} do not fit {clips} clips")
+
+    def sides(
+        self, test: np.ndarray | None = None, train: np.ndarray | None = None, validation: np.ndarray | None = None
+    ) -> Table:
+        """Return the table with other clips to score, to learn from and to stop by; defaults as in the table."""
+        columns: dict[str, Any] = {"clip": self.clip, "recording": self.recording, "split": self.split}
+        return Table(self.value, self.label, self.classes, **columns, test=test, train=train, validation=validation)
+
+    @property
+    def windows(self) -> np.ndarray:
+        """Number of windows of each clip. Shape: `[clips]`."""
+        return np.bincount(self.clip, minlength=len(self.label))
+
+    @property
+    def of_clips(self) -> bool:
+        """Whether every clip has one value, in order."""
+        return np.array_equal(self.clip, np.arange(len(self.label)))
+
+    @property
+    def of_length_one(self) -> bool:
+        """Whether all values are vectors scaled to length one, within what float16 stores of them."""
+        self.require_vectors()
+        length = np.linalg.norm(self.value.astype(np.float32), axis=1)
+        return bool(len(length)) and bool((np.abs(length - 1.0) < STORED).all())
+
+    def clip_means(self) -> np.ndarray:
+        """Average the windows of each clip; a clip without windows gets zeros. Shape: `[clips, size]`."""
+        self.require_vectors()
+        if self.of_clips:
+            return self.value
+        return group_means(self.value, self.clip, len(self.label))
+
+    def scored(self) -> Table:
+        """Return the table of the clips to test alone."""
+        if self.test.all():
+            return self
+        kept, number = self.test[self.clip], np.cumsum(self.test) - 1
+        columns = {"recording": self.recording[self.test], "split": self.split[self.test]}
+        label = self.label[self.test]
+        return Table(self.value[kept], label, self.classes, clip=number[self.clip[kept]], **columns)
+
+    def parts(self) -> list[tuple[str, np.ndarray]]:
+        """Return what there is of train, test and validation, by name; raise ValueError where two share a clip."""
+        named = {"train": self.train, "test": self.test, "validation": self.validation}
+        parts = [(name, part) for name, part in named.items() if part is not None]
+        taken = np.zeros(len(self.label), bool)
+        for name, part in parts:
+            if (part & taken).any():
+                raise ValueError(f"{int((part & taken).sum())} {name} clips are in another part too")
+            taken |= part
+        return parts
+
+    def require_vectors(self) -> None:
+        """Raise ValueError unless the values are vectors."""
+        if self.value.ndim != 2:
+            raise ValueError(f"values {list(self.value.shape)} are no vectors; [windows, size] is needed")
+
+    def require_one_window(self) -> None:
+        """Raise ValueError unless every clip has one value."""
+        if not self.of_clips:
+            raise ValueError(f"{len(self.value)} values and {len(self.label)} labels do not fit: one a clip is needed")

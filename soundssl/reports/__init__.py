@@ -1,0 +1,4 @@
+"""Reports: what was found, for people.
+
+pictures  figures as PNG: spectrograms, maps, curves, bars, clusters
+"""

@@ -1,0 +1,216 @@
+"""From files to a model file: what a training reads, the net it begins with, and what the model file says."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from soundssl import device, files, models, objectives
+from soundssl.curriculum import Curriculum, Refused, Stage, settle
+from soundssl.device import Accelerator
+from soundssl.objectives import Inputs
+from soundssl.progress import SILENT, Progress
+from soundssl.training.checkpoint import Checkpoint
+from soundssl.training.loop import Heads, heads_of, loader_workers, tensors_of, train
+
+LEAST_DEVIATION = 1e-3  # of a band, so that one that never changes divides nothing by zero
+EVERY = 60.0  # seconds between saved states
+
+
+class Job:
+    """Say what is trained on what: `made_from` stands for all of it.
+
+    `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
+    `init` to start from are files. `splits` chooses clips by their split, all by default. Raises Missing or FormatError
+    for files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
+    """
+
+    def __init__(
+        self,
+        plan: Curriculum,
+        features: str | os.PathLike,
+        accelerator: Accelerator,
+        *,
+        triplets: str | os.PathLike | None = None,
+        labels: str | os.PathLike | None = None,
+        init: str | os.PathLike | None = None,
+        splits: Sequence[str] | None = None,
+        seed: int = 0,
+    ) -> None:
+        _refuse_unused(plan, {"triplets": triplets, "labels": labels})
+        self.accelerator, self.seed, self.splits = accelerator, seed, splits
+        self.source = files.Features(features)
+        self.triplets = files.Triplets(triplets) if triplets else None
+        self.labels = files.Labels(labels) if labels else None
+        self.start = files.read_model(init) if init else None
+        read = {"features": self.source, "triplets": self.triplets, "labels": self.labels, "init": self.start}
+        self.inputs = [files.identity(role, each.path, each.attributes) for role, each in read.items() if each]
+        self.plan = settle(plan, accelerator.device.type == "cuda", self.start.config if self.start else None)
+        chosen = ",".join(splits) if splits else None
+        settings = self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size
+        self.made_from = files.digest("model", self.inputs, *settings)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of all stages."""
+        return sum(stage.steps for stage in self.plan.stage)
+
+    def stands(self, output: Path, kept: Mapping[int, Path]) -> bool:
+        """Return whether a model file, and those of the kept steps, are what this job would write."""
+        made = files.model_made_from(output) == self.made_from
+        return made and all(files.model_made_from(path) == self._made_from(step) for step, path in kept.items())
+
+    def checkpoint(self, output: Path, every: float = EVERY) -> Checkpoint:
+        """Return what keeps the state of this job beside an output, saved every so many seconds."""
+        return Checkpoint(output, self.made_from, every)
+
+    def run(
+        self,
+        output: str | os.PathLike,
+        *,
+        kept: Mapping[int, Path] | None = None,
+        afresh: bool = False,
+        every: float = EVERY,
+        stop: Callable[[], bool] = lambda: False,
+        progress: Progress = SILENT,
+        command: str | None = None,
+    ) -> bool:
+        """Train, write the model file and return True; False where `stop` said yes and the state was saved.
+
+        Beside OUTPUT is written OUTPUT.metrics.jsonl. `kept` are files for models after so many steps. The state of an
+        interrupted run is taken over, unless `afresh`; it is saved every so many seconds. `command` is the command line
+        that the files carry. Raises SoundsslError while another run writes the same output, and where the loss is not
+        finite.
+        """
+        output, kept = Path(output), kept or {}
+        accelerator, main = self.accelerator, self.accelerator.main
+        with files.alone(output, main):
+            device.seed(self.seed)
+            network = self._network()
+            clips = self.source.clips.in_splits(self.splits, self.source.path)
+            inputs = Inputs(self.source, clips, self.triplets, self.labels)
+            facts = self._facts(inputs)
+            config = self._config(facts)
+            checkpoint = self.checkpoint(output, every)
+            if afresh and main:
+                checkpoint.remove()
+            accelerator.barrier()
+
+            def write(path: Path, heads: Heads, made_from: str, **more: int) -> None:
+                tensors, said = tensors_of(network, heads), {**config, **more}
+                files.write_model(path, tensors, said, inputs=self.inputs, made_from=made_from, command=command)
+
+            heads = self._heads(facts, progress)
+            with progress.track("train", self.steps, "steps") as advance:
+                trained = train(
+                    self.plan,
+                    accelerator.place(network),
+                    inputs,
+                    accelerator,
+                    seed=self.seed,
+                    workers=loader_workers(accelerator),
+                    checkpoint=checkpoint,
+                    log=files.Log(output.with_name(output.name + ".metrics.jsonl") if main else None),
+                    heads=heads,
+                    advance=advance,
+                    say=progress.say,
+                    stop=stop,
+                    keep_at=kept,
+                    keep=lambda step, heads: write(kept[step], heads, self._made_from(step), step=step),
+                )
+            if trained.finished and main:
+                write(output, trained.heads, self.made_from)
+                checkpoint.remove()
+        return trained.finished
+
+    def _made_from(self, step: int) -> str:
+        return files.digest(self.made_from, step)
+
+    def _network(self) -> nn.Module:
+        """Build the net: an encoder with the statistics of the features, or a separator; or take over another model's.
+
+        Raises FormatError for features of another front end, ValueError for another net than the model's.
+        """
+        plan, source, start = self.plan, self.source, self.start
+        separating = plan.encoder in models.SEPARATORS
+        source.require(*("waveform", "a separator takes") if separating else ("logmel", "an encoder takes"))
+        if start is not None:
+            self._check_start(start, ("tracks", "consistency") if separating else ("size", "norm"))
+            return (models.restore_separator if separating else models.restore)(start.config, start.tensors)
+        if separating:
+            return models.build_separator(plan.encoder, plan.tracks, plan.consistency, **plan.net)
+        network = models.build(plan.encoder, plan.size, source.bands, source.window, norm=plan.norm, **plan.net)
+        network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(LEAST_DEVIATION))
+        return network
+
+    def _check_start(self, start: files.Model, own: tuple[str, ...]) -> None:
+        plan, source, config = self.plan, self.source, start.config
+        source.check_front_end(config["front_end"], start.path)
+        for name in ("encoder", *own):
+            if getattr(plan, name) != config[name]:
+                raise ValueError(
+                    f"{start.path} has {name} {config[name]}, not {getattr(plan, name)}; give --{name} {config[name]}"
+                )
+        if plan.net != config.get("net", {}):
+            raise ValueError(f"{start.path} has the options {config.get('net', {})} of its net, not {plan.net}")
+        if "size" in own and config["frames"] != source.window:
+            raise ValueError(
+                f"{start.path} was trained on windows of {config['frames']} frames, "
+                f"{files.text(source.path)} has {source.window}; start from another model"
+            )
+
+    def _config(self, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+        source, last = self.source, self.plan.stage[-1]
+        return {
+            **self.plan.as_dict(),
+            "bands": source.bands,
+            "frames": source.window,
+            "front_end": source.front_end(),
+            "seed": self.seed,
+            "unit_length": any(objectives.load(name).UNIT_LENGTH for name in last.objective),
+            "heads": facts,
+        }
+
+    def _facts(self, inputs: Inputs) -> dict[str, dict[str, Any]]:
+        """Return what the model file says of its heads, those of the model that it starts from among them."""
+        found = dict(self.start.config.get("heads", {})) if self.start else {}
+        for name, options in _objectives_of(self.plan.stage):
+            head = objectives.load(name).HEAD
+            if head is not None:
+                found[name] = head.facts(inputs, options)
+        return found
+
+    def _heads(self, facts: dict[str, dict[str, Any]], progress: Progress) -> Heads:
+        """Return the heads to go on from: one of other classes, or of another shape, begins afresh."""
+        if self.start is None:
+            return {}
+        heads, before = heads_of(self.start.tensors), self.start.config.get("heads", {})
+        for name in [name for name in heads if name in before]:
+            different = objectives.differences(name, before[name], facts[name])
+            if different:
+                where = files.text(self.start.path)
+                progress.say(f"the head of {name} in {where} has other {' and '.join(different)}; it begins afresh")
+                del heads[name]
+        return heads
+
+
+def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
+    """Refuse an input that no objective of a plan would read."""
+    names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
+    for role, path in given.items():
+        if path and not any(objectives.uses(name, role) for name in names):
+            raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
+
+
+def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:
+    """Return the name and the options of every objective of every stage."""
+    return [
+        (name, objectives.load(name).Options(**{key: value for key, value in given.items() if key != "weight"}))
+        for stage in stages
+        for name, given in stage.objective.items()
+    ]
