@@ -20,7 +20,8 @@ from test_contrastive import write_separated
 from test_training import CLASSES, CLIPS, write_features, write_triplets
 from torch.func import functional_call
 
-from soundssl import files, models, objectives, ops
+from soundssl import files, models, objectives, ops, triplets
+from soundssl.objectives import triplet
 from soundssl.ops import assignment, augment, entropy, generators, losses, optimisers, pairs, separation
 
 ON = pytest.mark.parametrize("where", DEVICES, ids=str)
@@ -87,13 +88,34 @@ def test_what_waits_for_the_device_is_found(fake, where):
 # ---------------------------------------------------------------- nets
 
 
+def words(kind: type) -> list[dict]:
+    """List no options, and every word but the default that one of the options of a dataclass may be."""
+    chosen = [{}]
+    for option, hint in get_type_hints(kind).items():
+        chosen += [{option: word} for word in get_args(hint) if get_origin(hint) is Literal]
+    return [each for each in chosen if all(word != getattr(kind, option) for option, word in each.items())]
+
+
+def named(part) -> str:
+    """Return how a test case is called."""
+    return part if isinstance(part, str) else "-".join(map(str, part.values())) or "default"
+
+
 @ON
 @pytest.mark.parametrize(
-    ("name", "norm"), [*product(models.ENCODERS, ["batch"]), *product(models.CHOICE_OF_NORM, ["group"])]
+    ("name", "options"),
+    [(name, each) for name in models.ENCODERS for each in words(models.options_type(name))],
+    ids=named,
 )
-def test_every_encoder(monkeypatch, where, name, norm):
+def test_every_encoder(monkeypatch, where, name, options):
+    """Each with its defaults and with every word that one of its options may be."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda weight, **_: weight)  # seconds, for values of no matter
-    check_net(monkeypatch, models.build(name, SIZE, norm=norm), where, torch.randn(BATCH, 96, 64), (BATCH, SIZE))
+    try:
+        net = models.build(name, SIZE, **options)
+    except ValueError as error:
+        assert options and "has no" in str(error)  # a family shares its options; not every net of it has them all
+        return
+    check_net(monkeypatch, net, where, torch.randn(BATCH, 96, 64), (BATCH, SIZE))
 
 
 @ON
@@ -159,14 +181,10 @@ def cases() -> list[tuple[str, dict]]:
     """List each objective with its defaults, with every other word that an option may be, and with those of MORE."""
     found = []
     for name in objectives.OBJECTIVES:
-        found.append((name, {}))
-        options = objectives.load(name).Options
-        for option, kind in get_type_hints(options).items():
-            words = get_args(kind) if get_origin(kind) is Literal and option not in ELSEWHERE else ()
-            found += [
-                (name, {**BESIDE.get(option, {}), option: word}) for word in words if word != getattr(options, option)
-            ]
-        found += [(name, each) for each in MORE.get(name, [])]
+        for options in [*words(objectives.load(name).Options), *MORE.get(name, [])]:
+            beside = [BESIDE.get(option, {}) for option in options]
+            if not set(ELSEWHERE) & set(options):
+                found.append((name, {option: word for each in (*beside, options) for option, word in each.items()}))
     return found
 
 
@@ -204,9 +222,7 @@ def kind_of_inputs(name: str, options: dict) -> str:
 
 
 @ON
-@pytest.mark.parametrize(
-    ("name", "options"), cases(), ids=lambda part: part if isinstance(part, str) else "-".join(map(str, part.values()))
-)
+@pytest.mark.parametrize(("name", "options"), cases(), ids=named)
 def test_every_objective(inputs, monkeypatch, where, name, options):
     """The loss in the precision of a GPU, and on `meta` its gradients, meet no other device and wait for nothing."""
     module, given = objectives.load(name), inputs[kind_of_inputs(name, options)]
@@ -304,11 +320,14 @@ def optimised(where):
 
 
 KERNELS = {
-    "augment.energies": lambda where: augment.energies(windows(where)),
+    "augment.LogScale": lambda where: [
+        scale.of_energies(scale.energies(windows(where)))
+        for scale in (augment.VGGISH, augment.LogScale(logarithm="10", spectrum="power"))
+    ],
     "augment.add_noise": lambda where: augment.add_noise(windows(where), share(where), numbers(where)),
     "augment.translate": lambda where: augment.translate(windows(where), numbers(where), numbers(where)),
     "augment.mix": lambda where: augment.mix(windows(where), windows(where), share(where)),
-    "augment.scale": lambda where: augment.scale(windows(where), share(where)),
+    "augment.amplify": lambda where: augment.amplify(windows(where), share(where)),
     "augment.mix_back": lambda where: [
         augment.mix_back(windows(where), windows(where), share(where), adjust) for adjust in (True, False)
     ],
@@ -427,12 +446,25 @@ def test_every_kernel_has_its_line():
 def test_in_debug_mode_values_on_a_gpu_are_checked(fake, monkeypatch):
     _, waits = fake
     where = DEVICES[0]
-    augment.scale(windows(where), share(where))
+    augment.amplify(windows(where), share(where))
     assert not waits.found
     monkeypatch.setenv("SOUNDSSL_DEBUG", "1")
     with pytest.raises(ValueError, match="the gain is"):  # every value that is read is 1 here: there is a bad one
-        augment.scale(windows(where), share(where))
+        augment.amplify(windows(where), share(where))
     assert waits.found
+
+
+@pytest.mark.parametrize("sampler", triplets.JOINT)
+def test_recipes_come_to_the_same_where_all_rows_are_computed(tmp_path, monkeypatch, sampler):
+    """As on a GPU, which nobody asks which rows a recipe changes."""
+    features = write_features(tmp_path / "f.h5")
+    drawn = files.Triplets(write_triplets(tmp_path / "t.h5", features, sampler, 16))
+    given = objectives.Inputs(files.Features(features), np.ones(CLIPS, bool), triplets=drawn)
+    batch = triplet.Examples(given, triplet.Options(), 0).__getitems__([(0, row) for row in range(16)])
+    few = triplet.apply_recipe(batch)
+    monkeypatch.setattr(triplet, "_among_few", triplet._among_all)
+    for one, other in zip(few, triplet.apply_recipe(batch), strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_the_device_is_cuda_where_torch_is_built_for_it():
