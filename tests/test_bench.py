@@ -4,9 +4,11 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 BENCH = Path(__file__).parent.parent / "examples" / "bench"
 
@@ -24,6 +26,31 @@ def test_every_bench_runs_and_states_a_ratio(tmp_path):
         assert row["ratio"] == pytest.approx(row["peer_ms"] / row["ours_ms"])
         if "floor" in row:
             assert row["share_of_floor"] == pytest.approx(row["floor_ms"] / row["ours_ms"])
+
+
+def test_waits_for_a_gpu_are_counted_and_the_mode_is_as_before(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import timing
+
+    def step() -> None:
+        for message in (
+            "called a synchronizing CUDA operation",
+            "of no matter",
+            "called a synchronizing CUDA operation",
+        ):
+            warnings.warn(message, stacklevel=1)
+
+    assert timing.waits(step) == {}, "on a processor nobody waits"
+    modes = []
+    monkeypatch.setattr(timing, "DEVICE", torch.device("cuda"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", modes.append)
+    with pytest.warns(UserWarning):  # of the first call, which is not counted
+        assert timing.waits(step, rounds=3) == {"waits": 2.0}
+    assert modes == ["warn", 0]
+    row = timing.row("a step", [1.0], "a peer", [2.0]) | {"waits": 2.0}
+    assert timing.line(row).endswith("2.00 times   waits for the GPU: 2")
 
 
 def test_one_file_in_a_thousand_is_broken_and_the_others_are_not(tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 Run with one thread: OMP_NUM_THREADS=1 python examples/bench/changes.py
 """
 
+from functools import partial
+
 import timing
 import torch
 from training import bare_step
@@ -30,16 +32,13 @@ def measure(small: bool) -> list[dict]:
         encoder = accelerator.place(models.build("plain", 128)).train()
         windows, share = torch.randn(2, count, 96, 64), torch.full((count,), 0.05)
         windows, share = windows.to(accelerator.device), share.to(accelerator.device)
+        peer = partial(bare_step, accelerator, encoder, windows[0])
         for names in COMPOSITIONS:
-            found = timing.interleave(
-                {
-                    "ours": lambda names=names: change(windows[0], windows[1], share, names),
-                    "peer": lambda: bare_step(accelerator, encoder, windows[0]),
-                },
-                repeats,
-            )
+            ours = partial(change, windows[0], windows[1], share, names)
+            found = timing.interleave({"ours": ours, "peer": peer}, repeats)
             claim = f"mix-back, {names.replace(',', ', ')}; {count} windows"
-            rows.append(timing.row(claim, found["ours"], "forward + backward of plain", found["peer"]))
+            row = timing.row(claim, found["ours"], "forward + backward of plain", found["peer"])
+            rows.append(row | timing.waits(ours))
     return rows
 
 

@@ -40,12 +40,12 @@ def streamed(name: str) -> Callable:
     return lambda embedding, weight: entropy.entropies(embedding, weight, SCALE, GAMMA, STREAMED[name]).loss
 
 
-def step(loss: Callable, embedding: torch.Tensor, weight: torch.Tensor) -> float:
+def step(loss: Callable, embedding: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
     """Take a loss and its gradients; return the loss."""
     embedding.grad = weight.grad = None
     value = loss(embedding, weight)
     value.backward()
-    return float(value.detach())
+    return value.detach()
 
 
 def data(batch: int, clusters: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -96,7 +96,7 @@ def measure_loss(small: bool) -> list[dict]:
     batch, clusters, repeats = (32, 640, 1) if small else (1024, 100_000, 5)
     embedding, weight = data(batch, clusters)
     losses = {"direct": direct, **{name: streamed(name) for name in STREAMED}}
-    values = {name: step(loss, embedding, weight) for name, loss in losses.items()}
+    values = {name: float(step(loss, embedding, weight)) for name, loss in losses.items()}
     if max(abs(value - values["direct"]) for value in values.values()) > 0.02:
         raise ValueError(f"the losses differ: {values}")
     functions = {name: partial(step, loss, embedding, weight) for name, loss in losses.items()}
@@ -109,6 +109,7 @@ def measure_loss(small: bool) -> list[dict]:
             f"clustering loss, {batch} x {clusters}, {name} ({memory[name]:.0f} MB, not {memory['direct']:.0f})",
             *(times[name], peer, times["direct"], floor, times[f"floor {name}"]),
         )
+        | timing.waits(functions[name])
         for name in STREAMED
     ]
 
@@ -133,7 +134,8 @@ def measure_card(small: bool) -> list[dict]:
     )
     claim = f"clustering loss, {batch} x {clusters}, {name}"
     peer = f"five matrix products, {rate:,.0f} TFLOP/s; memory copies {bandwidth:,.0f} GB/s"
-    return [timing.row(claim, found["ours"], peer, found["products"])]
+    waits = timing.waits(partial(step, streamed(name), embedding, weight))
+    return [timing.row(claim, found["ours"], peer, found["products"]) | waits]
 
 
 def measure_assignment(small: bool, source: Path | None = None) -> list[dict]:

@@ -3,6 +3,8 @@
 Run with one thread: OMP_NUM_THREADS=1 python examples/bench/separation.py
 """
 
+from functools import partial
+
 import timing
 import torch
 
@@ -34,20 +36,26 @@ def mixtures_and_tracks(batch: int, count: int, seconds: float) -> tuple[torch.T
     return mixtures, (sources + 0.3 * torch.randn_like(sources)).requires_grad_()
 
 
+def quick(mixtures: torch.Tensor, tracks: torch.Tensor) -> torch.Tensor:
+    """Take the gradient of the loss as it is computed."""
+    return learn(separation.mixit(mixtures, tracks)[0], tracks)
+
+
+def slow(mixtures: torch.Tensor, tracks: torch.Tensor) -> torch.Tensor:
+    """Take the gradient of the loss as it is written."""
+    return learn(loop(mixtures, tracks), tracks)
+
+
 def losses(small: bool) -> list[dict]:
     """Measure the loss and its gradient against the loop over assignments."""
     seconds, repeats, rows = (0.1, 1, []) if small else (10.0, 3, [])
     for count in (2, 3) if small else (4, 8):
-        mixtures, tracks = mixtures_and_tracks(4, count, seconds)
-        found = timing.interleave(
-            {
-                "ours": lambda: learn(separation.mixit(mixtures, tracks)[0], tracks),  # noqa: B023 - called at once
-                "peer": lambda: learn(loop(mixtures, tracks), tracks),  # noqa: B023
-            },
-            repeats,
-        )
+        given = mixtures_and_tracks(4, count, seconds)
+        ours, peer = partial(quick, *given), partial(slow, *given)
+        found = timing.interleave({"ours": ours, "peer": peer}, repeats)
         claim = f"MixIT and its gradient, {count} tracks, 4 x {seconds:g} s"
-        rows.append(timing.row(claim, found["ours"], f"all {2**count} assignments in turn", found["peer"]))
+        row = timing.row(claim, found["ours"], f"all {2**count} assignments in turn", found["peer"])
+        rows.append(row | timing.waits(ours))
     return rows
 
 

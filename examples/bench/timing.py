@@ -1,11 +1,13 @@
 """Timing: functions in turn, on a processor or a GPU, to a row of the table.
 
 DEVICE=cuda in the environment puts on the GPU what can be put there; the default is cpu. Of a processor the CPU time of
-this process is taken, of a GPU the clock's, once it has done all that it was given.
+this process is taken, of a GPU the clock's, once it has done all that it was given; and of a step it is said how often
+the processor waits for the GPU in it.
 """
 
 import os
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median, quantiles
@@ -13,6 +15,7 @@ from statistics import median, quantiles
 import torch
 
 CLAIM = 60  # characters of a claim in the table, at least
+WAIT = "synchronizing CUDA operation"  # what torch says of one
 DEVICE = torch.device(os.environ.get("DEVICE", "cpu"))
 
 
@@ -35,6 +38,24 @@ def interleave(functions: dict[str, Callable], repeats: int, rounds: int = 1) ->
             if repeat:
                 times[name].append(1e3 * (now() - start) / rounds)
     return times
+
+
+def waits(function: Callable, rounds: int = 1) -> dict[str, float]:
+    """Return under `waits` how often a call waits for the GPU, for a row of the table; nothing where there is none."""
+    if DEVICE.type != "cuda":
+        return {}
+    function()  # the first call loads kernels, and waits for them
+    now()
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            for _ in range(rounds):
+                function()
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+    return {"waits": sum(WAIT in str(each.message) for each in found) / rounds}
 
 
 def row(
@@ -96,6 +117,8 @@ def line(row: dict) -> str:
         words.append(f"{row['share_of_floor']:.0%} of the speed of {row['floor']}")
     if "memory_ratio" in row:
         words.append(f"{row['ours_added_mb']:.0f} MB, not {row['peer_added_mb']:.0f}")
+    if "waits" in row:
+        words.append(f"waits for the GPU: {row['waits']:g}")
     return "   ".join(words)
 
 

@@ -60,9 +60,10 @@ def steps(name: str, batch: int, repeats: int) -> list[dict]:
         step = whole_steps(accelerator, encoder, inputs, stage)
         bare = partial(bare_step, accelerator, encoder, windows)
         found = timing.interleave({"ours": step, "peer": bare}, repeats, ROUNDS)
+        waits = timing.waits(step, ROUNDS)
     speed = f"{3e3 * batch / median(found['ours']):,.0f} windows/s"
     claim = f"training step of {name}, {batch} triplets ({speed})"
-    return [timing.row(claim, found["ours"], "bare forward + backward", found["peer"])]
+    return [timing.row(claim, found["ours"], "bare forward + backward", found["peer"]) | waits]
 
 
 def precision(name: str, batch: int, repeats: int) -> list[dict]:
