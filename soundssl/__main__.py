@@ -36,8 +36,11 @@ def main() -> None:
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115 (until the process ends)
     from soundssl.commands import main as run
 
-    signal.signal(signal.SIGINT, before)
-    run()
+    try:
+        signal.signal(signal.SIGINT, before)
+        run()
+    except KeyboardInterrupt:  # between the two, or where no command says more of it
+        raise SystemExit(INTERRUPTED) from None
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import torch
 from soundssl import SoundsslError, curriculum, device, files, models, objectives, training
 from soundssl.commands.train import train
 
-CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 240, 64
+CLASSES, CLIPS, FRAMES, BANDS = 4, 24, 160, 64
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
@@ -51,7 +51,8 @@ def write_features(path: Path, seed: int = 0, **attributes) -> Path:
 
 
 def write_triplets(path: Path, features: Path, sampler: str = "proximity", count: int = 400) -> Path:
-    command(["sample-triplets", features, "--sampler", sampler, "--count", count, "-o", path, "-q"])
+    words = ["sample-triplets", features, "--sampler", sampler, "--count", count, "--min-distance", 0]
+    command([*words, "-o", path, "-q"])  # the clips are short of two windows, one behind the other
     return path
 
 

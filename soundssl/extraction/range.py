@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from soundssl import media
 from soundssl.datasets import Clip
+from soundssl.extraction import pool
 from soundssl.media import encoding
 from soundssl.ops.spectrogram import FrontEnd
 
 FILES = 24  # looked at, evenly spaced
 SECONDS = 10.0  # of each
 MUCH = 0.1  # share of a file's energy above the bands from which it is said
+TIMEOUT = 60.0  # seconds that one may take
 FRAME = 4096  # samples of a spectrum
 
 
@@ -25,20 +28,29 @@ def beyond(clips: Sequence[Clip], front_end: FrontEnd) -> str:
     """
     chosen = [clips[i] for i in np.unique(np.linspace(0, len(clips) - 1, min(FILES, len(clips))).astype(int))]
     above, whole, much, heard = 0.0, 0.0, 0, 0
-    for clip in chosen:
-        try:
-            energy = _energy(clip.path, clip.start, clip.end, front_end)
-        except (media.DecodeError, OSError):  # named where it is decoded
-            continue
-        heard += 1
-        much += energy[0] >= MUCH * energy[1] > 0
-        above, whole = above + energy[0], whole + energy[1]
+    for _, energy in pool.run(partial(_prepare, front_end), chosen, 1, TIMEOUT):
+        if isinstance(energy, tuple):  # else it is named where it is decoded
+            heard += 1
+            much += energy[0] >= MUCH * energy[1] > 0
+            above, whole = above + energy[0], whole + energy[1]
     if not much:
         return ""
     return (
         f"{above / whole:.0%} of the energy of {heard} files looked at is above {front_end.fmax / 1000:g} kHz, where "
         f"the bands end; {much} of them have more than {MUCH:.0%} there; --fmax and --sample-rate reach higher"
     )
+
+
+def _prepare(front_end: FrontEnd, number: int) -> Callable[[Clip], tuple[float, float] | None]:
+    """Return what listens to a clip: in a process of its own, as every codec that may crash."""
+    return partial(_listen, front_end)
+
+
+def _listen(front_end: FrontEnd, clip: Clip) -> tuple[float, float] | None:
+    try:
+        return _energy(clip.path, clip.start, clip.end, front_end)
+    except (media.DecodeError, OSError):
+        return None
 
 
 def _energy(path: Path, start: float, end: float | None, front_end: FrontEnd) -> tuple[float, float]:

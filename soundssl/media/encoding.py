@@ -21,7 +21,7 @@ JPEG_QUANTISER = 5  # of FFmpeg's 1 (best) to 31 (smallest)
 def sound_rate(path: str | os.PathLike) -> int:
     """Return the samples a second of a file's sound, as it is stored; raise DecodeError where it has none."""
     try:
-        return int(soundfile.info(os.fspath(path)).samplerate)
+        return int(soundfile.info(os.fsencode(path)).samplerate)
     except soundfile.SoundFileError:
         with open_container(path) as container:
             streams = container.streams.audio
@@ -70,7 +70,7 @@ def sound_length(path: str | os.PathLike) -> tuple[float, int, int]:
     What its header leaves open is 0.
     """
     try:
-        about = soundfile.info(os.fspath(path))
+        about = soundfile.info(os.fsencode(path))
         return about.frames / about.samplerate, int(about.samplerate), int(about.channels)
     except soundfile.SoundFileError:
         with open_container(path) as container:
