@@ -85,11 +85,11 @@ def test_noise_depends_on_the_seed_alone(windows):
     together = add_noise(windows, full(0.5), seeds)
     for i in (0, 3, 5):
         alone = add_noise(windows[i : i + 1], torch.tensor([0.5]), seeds[i : i + 1])
-        assert torch.equal(alone[0], together[i])
-    assert torch.equal(half_normal(seeds, 99)[0], half_normal(seeds, 99)[5])
+        torch.testing.assert_close(alone[0], together[i])
+    torch.testing.assert_close(half_normal(seeds, 99)[0], half_normal(seeds, 99)[5])
     # Many examples cross the inner blocks; longer rows begin like shorter ones.
     many = torch.arange(100)
-    assert torch.equal(half_normal(many, 64)[70], half_normal(many[70:71], 80)[0, :64])
+    torch.testing.assert_close(half_normal(many, 64)[70], half_normal(many[70:71], 80)[0, :64])
 
 
 def test_numbers_by_seed_are_half_normal_and_unrelated():

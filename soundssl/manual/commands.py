@@ -17,7 +17,8 @@ from soundssl.manual.parameters import Parameter, Text, is_argument, parameters_
 from soundssl.manual.roff import bold, entry, escape, italic, page, paragraphs, prose, section, verbatim
 
 ENVIRONMENT = {
-    "SOUNDSSL_DEBUG": "Set to anything, an error shows its traceback instead of one line.",
+    "SOUNDSSL_DEBUG": "Set to anything, an error shows its traceback instead of one line, and values on a GPU are "
+    "checked too, for which it waits at every step.",
     "NO_COLOR": "Set to anything, help is plain text also on a terminal.",
     "OMP_NUM_THREADS": "Compute threads, where --threads does not say.",
     "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train and cluster then work on all its processes together.",
