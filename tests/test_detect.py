@@ -83,7 +83,7 @@ def test_a_folder_takes_a_file_for_each_recording(name, recogniser, recordings, 
     assert done.status == 0, done.stderr
     events = []
     for recording in BURSTS:
-        (path,) = tmp_path.glob(f"out/**/{os.path.basename(recording)}{formats.FORMATS[name].suffix}")
+        path = tmp_path / "out" / f"{recording}{formats.FORMATS[name].suffix}"
         events += formats.read(path.read_bytes(), path, name, str(recordings / recording))
     check(events)
 
@@ -167,6 +167,7 @@ def test_broken_and_short_files_cost_nothing_else(recogniser, recordings, tmp_pa
         (("-o", "x.doc"), 1, "names no format; give --format"),
         (("-o", "x.txt", "--format", "audacity"), 2, "a label track holds one recording"),
         (("-o", "-", "--format", "parquet"), 2, "cannot be sent through a pipe"),
+        (("--threshold", "nan"), 2, "is no number; give one"),
         (("--threshold", "missing.csv"), 2, "missing.csv does not exist"),
         (("--threshold", "0.5", "--release", "0.6"), 2, "would end before it begins"),
         (("--calibrate", "l.h5", "--format", "csv"), 2, "thresholds are one table"),
@@ -220,3 +221,21 @@ def test_json_lines_hold_what_tables_hold(recogniser, recordings, tmp_path):
         rows[name] = detect(recordings, "-m", recogniser, "-o", "-", "--format", name, cwd=tmp_path).stdout
     parsed = [json.loads(line) for line in rows["jsonl"].splitlines()]
     assert [row["class"] for row in parsed] == [row["class"] for row in csv.DictReader(rows["csv"].splitlines())]
+
+
+def test_a_device_takes_the_table_and_nothing_stands_beside_it(recogniser, recordings, tmp_path):
+    before = set(os.listdir("/dev"))
+    done = detect(recordings, "-m", recogniser, "-o", "/dev/null", "--format", "csv", cwd=tmp_path)
+    assert done.status == 0 and os.listdir(tmp_path) == [], done.stderr
+    assert not {name for name in set(os.listdir("/dev")) - before if name.startswith("null")}
+
+
+def test_recordings_that_are_gone_are_named_where_examples_are_wanted(recogniser, recordings, tmp_path):
+    sound, rate = soundfile.read(recordings / "a.wav")
+    (tmp_path / "in").mkdir()
+    soundfile.write(tmp_path / "in" / "a.wav", sound, rate)
+    assert run("featurize", tmp_path / "in", "-o", tmp_path / "f.h5", "-j", 1).status == 0
+    (tmp_path / "in" / "a.wav").unlink()
+    done = detect(tmp_path / "f.h5", "-m", recogniser, "-o", tmp_path / "d.csv", "--clips", tmp_path / "listen")
+    assert done.status == 0 and "a.wav" in done.stderr and "its examples are left out" in done.stderr
+    assert "0 WAV files" in done.stderr

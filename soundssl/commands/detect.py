@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -138,13 +139,15 @@ def detect(
 
     soundssl detect recordings/ -m recogniser.safetensors --threshold thresholds.csv -o tables/ --format raven
     """
+    from soundssl import device as hardware
+
     shard = part_of(part)
     ending = ".thresholds.csv" if calibrate else ".detections.csv"
     inputs = [path for path in (*recordings, model, calibrate) if path]
     target, folder = _target(recordings, output, ending, inputs, shard, force, no_clobber, quiet)
     name = _format(target, folder, format_, bool(calibrate))
     rule, table = _rule(threshold, release, gap, min_length, top)
-    with _listening(target, device, precision, threads) as accelerator:
+    with hardware.start(device, precision, threads) as accelerator, resumable(target.terminal):
         trained = _recogniser(model, accelerator)
         heard = _heard(
             target, recordings, trained, null=null, hop=hop, batch_size=batch_size, shard=shard, force=force,
@@ -213,6 +216,8 @@ def _rule(threshold: str, release: float | None, gap: float, least: float, top: 
 
     try:
         number = float(threshold)
+        if math.isnan(number):
+            raise typer.BadParameter("is no number; give one, as 0.5, or a table", param_hint="--threshold")
     except ValueError:
         if release is not None:
             raise typer.BadParameter("goes with one threshold, not with a table", param_hint="--release") from None
@@ -222,21 +227,6 @@ def _rule(threshold: str, release: float | None, gap: float, least: float, top: 
         return Rule(number, release, gap, least, top), None
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--release") from None
-
-
-def _listening(target: Target, device: str, precision: str, threads: int):
-    from contextlib import ExitStack, contextmanager
-
-    from soundssl import device as hardware
-
-    @contextmanager
-    def listening():
-        with ExitStack() as stack:
-            accelerator = stack.enter_context(hardware.start(device, precision, threads))
-            stack.enter_context(resumable(target.terminal))
-            yield accelerator
-
-    return listening()
 
 
 def _recogniser(path: Path, accelerator) -> Model:
@@ -250,10 +240,12 @@ def _recogniser(path: Path, accelerator) -> Model:
 
 
 def _place(target: Target) -> Path:
-    """Return the folder for what is not finished: beside the output, or where that is a pipe, in the folder here."""
+    """Return the folder for what is not finished: beside the output, or where that is a pipe or a device, here."""
+    from soundssl import files
     from soundssl.detection import job
 
-    return job.folder_of(Path("detections") if target.piped else target.path)
+    nowhere = target.piped or files.is_special(target.path)
+    return job.folder_of(Path("detections") if nowhere else target.path)
 
 
 def _heard(target: Target, recordings: list[Path], model: Model, *, null: bool, **options) -> Heard:
@@ -318,5 +310,7 @@ def _export(
     from soundssl import files
     from soundssl.detection import job, output
 
-    made = output.export(job.events(heard, rule, table), folder, examples, margin)
+    made, missing = output.export(job.events(heard, rule, table), folder, examples, margin)
+    for path, reason in missing.items():
+        target.terminal.warn(f"{path}: {reason}; its examples are left out")
     target.terminal.say(f"{made} WAV files in {files.text(folder)}")

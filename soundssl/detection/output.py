@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -43,8 +44,10 @@ def write(
         own: dict[str, list[Event]] = {recording.path: [] for recording in recordings}
         for event in events:
             own[event.path].append(event)
+        places = {recording.path: os.path.abspath(recording.path) for recording in recordings}
+        above = os.path.commonpath(list(map(os.path.dirname, places.values()))) if places else ""
         for recording in recordings:
-            path = place / formats.beside(recording.path, name)
+            path = place / formats.beside(os.path.relpath(places[recording.path], above), name)
             path.parent.mkdir(parents=True, exist_ok=True)
             _put(formats.write(path, own[recording.path], [recording], name))
     else:
@@ -79,12 +82,14 @@ def write_labels(path: Path, events: Sequence[Event], heard: Heard, inputs: list
         sink.write("origin", np.full(len(events), DETECTED, np.uint8))
 
 
-def export(events: Iterable[Event], folder: Path, examples: int, margin: float) -> int:
-    """Write the best events of each class as WAV files with a margin of seconds, at their own rate; return how many.
+def export(events: Iterable[Event], folder: Path, examples: int, margin: float) -> tuple[int, dict[str, str]]:
+    """Write the best events of each class as WAV files with a margin of seconds, at their own rate.
 
-    A recording that cannot be read any more is passed over. Files are named by rank, score and recording.
+    Files are named by rank, score and recording. Returns how many were written, and the recordings that cannot be read
+    any more, each with the reason.
     """
     best: dict[str, list[Event]] = {}
+    missing: dict[str, str] = {}
     for event in events:
         best.setdefault(event.name, []).append(event)
     made = 0
@@ -95,7 +100,8 @@ def export(events: Iterable[Event], folder: Path, examples: int, margin: float) 
             try:
                 rate = encoding.sound_rate(event.path)
                 blocks = list(media.read_audio(event.path, rate, begin, event.end + margin, keep_truncated=True))
-            except (media.DecodeError, OSError):
+            except (media.DecodeError, OSError) as error:
+                missing[event.path] = getattr(error, "reason", str(error))
                 continue
             below = folder / (UNSAFE.sub("_", name).strip(". ") or "class")
             below.mkdir(parents=True, exist_ok=True)
@@ -104,4 +110,4 @@ def export(events: Iterable[Event], folder: Path, examples: int, margin: float) 
             with files.replace(place) as partial:
                 encoding.write_wav(partial, np.concatenate([np.empty(0, np.float32), *blocks]), rate)
             made += 1
-    return made
+    return made, missing

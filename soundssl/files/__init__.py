@@ -21,7 +21,7 @@ from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
-from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, replace, text
+from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, is_special, replace, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -73,6 +73,7 @@ __all__ = [
     "identity",
     "in_splits",
     "inspect",
+    "is_special",
     "join",
     "kind_of",
     "made_from",
