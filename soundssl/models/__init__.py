@@ -38,6 +38,11 @@ _ENCODERS = {
         "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 1.96G multiply-adds",
     ),
     "vggish": Net("vggish", "VGGish with its fully connected layers, no batch norm: 72.1M weights, 864M multiply-adds"),
+    "vgg-l3": Net(
+        "vgg_l3",
+        "four VGG blocks with batch norm to 512 channels, the sound net of Arandjelovic and Zisserman 2017: 4.8M "
+        "weights, 1.25G multiply-adds",
+    ),
     "plain": Net(
         "plain",
         "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 313M multiply-adds",
