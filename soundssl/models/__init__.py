@@ -63,11 +63,11 @@ _IMAGE_TOWERS = {
 }
 _SEPARATORS = {  # multiply-adds for a second of sound and four tracks
     "tdcn-stft-small": Net(
-        "tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights, 154M multiply-adds a second"
+        "tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights, 156M multiply-adds a second"
     ),
     "tdcn-stft": Net(
         "tdcn",
-        "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 8.8M weights, 1.1G multiply-adds a "
+        "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 9.2M weights, 1.2G multiply-adds a "
         "second",
     ),
     "tdcn-small": Net(
@@ -75,7 +75,7 @@ _SEPARATORS = {  # multiply-adds for a second of sound and four tracks
     ),
     "tdcn": Net(
         "tdcn",
-        "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 8.8M weights, 7.1G multiply-adds "
+        "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 9.2M weights, 7.4G multiply-adds "
         "a second",
     ),
     "conv-tasnet-small": Net(
@@ -109,6 +109,21 @@ def options_type(name: str) -> type:
     if name not in rows:
         raise ValueError(f"no net {name!r}; there are {', '.join(rows)}")
     return _module(rows[name]).Options
+
+
+def stated(name: str) -> dict[str, Any]:
+    """Return the options of a net that its model files state whatever was chosen: those that files of before lack.
+
+    >>> stated("tdcn"), stated("plain")
+    ({'revision': 2, 'skips': True}, {})
+    """
+    usual = options_type(name)()
+    return {option: getattr(usual, option) for option in _former(name)}
+
+
+def _former(name: str) -> dict[str, Any]:
+    """Return what the options of a net were before its model files stated them."""
+    return getattr(_module(_SEPARATORS[name]), "UNSTATED", {}) if name in _SEPARATORS else {}
 
 
 def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, **options: Any) -> Encoder:
@@ -185,7 +200,7 @@ def restore_separator(config: dict, tensors: dict) -> Separator:
     """Build the separator that a model's `config` describes and fill it; raise ValueError where it holds none."""
     if config["encoder"] not in SEPARATORS:
         raise ValueError("the model is an encoder, not a separator; train one with --objective mixit")
-    options = config.get("net", {})
+    options = _former(config["encoder"]) | config.get("net", {})
     return _fill(build_separator(config["encoder"], config["tracks"], config["consistency"], **options), tensors)
 
 
