@@ -44,7 +44,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
 
 
 class Headed(typer.core.TyperGroup):
-    """List commands under their headings also where help is plain text."""
+    """List commands under their headings."""
 
     def format_commands(self, ctx, formatter) -> None:
         """Write one section a heading."""
@@ -53,16 +53,12 @@ class Headed(typer.core.TyperGroup):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(100)) for name in commands])
 
 
-def _plain() -> bool:
-    return not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
-
-
 app = typer.Typer(
     name="soundssl",
     cls=Headed,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None if _plain() else "rich",
+    rich_markup_mode=None,  # rich keeps the line ends of docstrings, and gives half the width to the types of options
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -116,12 +112,12 @@ def root(
     """
 
 
-for _heading, _commands in COMMANDS.items():
+for _commands in COMMANDS.values():
     for _name, _command in _commands.items():
         if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, rich_help_panel=_heading)
+            app.add_typer(_command, name=_name)
         else:
-            app.command(_name, rich_help_panel=_heading)(_command)
+            app.command(_name)(_command)
 
 
 def _terminate(number, frame) -> None:
