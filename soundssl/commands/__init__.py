@@ -26,6 +26,7 @@ from soundssl.commands import (
     info,
     label_clusters,
     sample_triplets,
+    search,
     separate,
     train,
 )
@@ -37,7 +38,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Mixtures to tracks": {"separate": separate.separate},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
-    "Recordings to events": {"detect": detect.detect},
+    "Recordings to events": {"detect": detect.detect, "search": search.search},
     "Measure": {"evaluate": evaluate.app},
     "Look": {"info": info.info},
 }
