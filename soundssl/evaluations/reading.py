@@ -63,7 +63,9 @@ def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, spli
         )
     split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
     rows = files.in_splits(split, splits, known.path)
-    value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    with np.errstate(over="ignore"):
+        value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    _require_finite(name, value)
     return Table(value, known.label[rows], known.classes, recording=key, split=split[rows])
 
 
@@ -99,9 +101,16 @@ def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: 
     found = False
     for rows, clip in blocks:
         found = True
+        _require_finite(source.path, rows)
         yield rows, clip
     if not found:
         raise files.FormatError(f"{files.text(source.path)} has no window of the chosen clips")
+
+
+def _require_finite(name: str | os.PathLike, rows: np.ndarray) -> None:
+    """Raise FormatError for values that are not finite: what is computed of them would not be either."""
+    if not np.isfinite(rows).all():
+        raise files.FormatError(f"{files.text(name)} is damaged: it holds numbers that are not finite; make it again")
 
 
 def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:

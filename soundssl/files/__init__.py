@@ -1,6 +1,7 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
 schema      the five kinds of file as tables
+checking    what the head of a file says is what its schema has
 outputs     whole under their final name or not at all
 writing     files with provenance inside
 reading     checked readers of every kind

@@ -23,6 +23,8 @@ from soundssl.files.spooling import Store, column, order, read_entries
 from soundssl.files.statistics import merge_summaries
 from soundssl.files.writing import Sink, create, digest
 
+BLOCK = 1 << 16  # rows looked at at a time
+
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {
     "features": (*FRONT_END, "image_rate", "processors"),
@@ -84,6 +86,8 @@ class Join:
                     raise FormatError(f"{text(path)} is joined itself; name its parts, or make it with --copy")
                 attributes = {name: value for name, value in file.attrs.items() if name not in SHARED_ATTRIBUTES}
                 columns = {name: column(file, name) for name in _tables(kind, file)}
+                if kind == "embeddings":
+                    _require_finite(path, file["embedding"])
                 rows = {name: Rows(file[name].shape, file[name].dtype) for name in ROWS[kind] if name in file}
                 parts.append((path, identity(kind, path, file.attrs), attributes, columns, rows))
         parts.sort(key=lambda part: [order(key) for key in part[3]["clip/key"][:1]])
@@ -246,6 +250,13 @@ class Join:
                 else:
                     sink.write(name, np.array([values[i][row] for i, row in parts], values[0].dtype))
         return len(parts)
+
+
+def _require_finite(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise FormatError for rows that are not finite; of features the mean says so, which is looked at anyway."""
+    for first in range(0, len(dataset), BLOCK):
+        if not np.isfinite(dataset[first : first + BLOCK]).all():
+            raise FormatError(f"{text(path)} is damaged: its embeddings are not all finite; make it again")
 
 
 def _windows_of(columns: dict[str, np.ndarray]) -> list[np.ndarray]:

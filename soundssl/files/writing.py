@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -14,11 +15,12 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from soundssl import __version__
+from soundssl import SoundsslError, __version__
 from soundssl.files.outputs import replace
-from soundssl.files.schema import KINDS, check, type_name
+from soundssl.files.schema import ENDLESS, KINDS, check, type_name
 
 STRING = h5py.string_dtype("utf-8")
+SUMMARISED = {"frames"}  # columns whose mean says whether they are finite, which takes nothing
 
 
 def digest(*parts: object) -> str:
@@ -41,6 +43,22 @@ def provenance(kind: str, inputs: list[dict], made_from: str, command: str | Non
     return attributes
 
 
+def require_finite(name: str, values: np.ndarray, first: int = 0) -> None:
+    """Raise SoundsslError where a column of numbers, of which `first` is the first row, is not finite.
+
+    NaN is nowhere a number of ours; infinity stands for the end of a clip alone.
+    """
+    if values.dtype.kind != "f":
+        return
+    fine = ~np.isnan(values) if name in ENDLESS else np.isfinite(values)
+    if not fine.all():
+        row = first + int(np.flatnonzero(~fine.reshape(len(values), -1).all(1))[0])
+        raise SoundsslError(
+            f"{name} would hold numbers that are not finite, first in row {row}, and is not written; "
+            f"soundssl info --verify says which input is damaged"
+        )
+
+
 class Sink:
     """Write the datasets of one file in turn; `content` digests them, for files without provenance, or is None."""
 
@@ -51,13 +69,14 @@ class Sink:
         self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
-        """Write a whole column: an array, or a list of strings."""
+        """Write a whole column: an array, or a list of strings; raise SoundsslError for numbers that are not finite."""
         if isinstance(values, list) or getattr(values, "dtype", np.dtype("f4")).kind in "OSU":
             strings = [str(value) for value in values]
             self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
             self.count(name, "\0".join(strings).encode())
             return
         array = np.ascontiguousarray(values)
+        require_finite(name, array)
         self.file.create_dataset(name, data=array)
         self.count(name, array)
 
@@ -75,8 +94,13 @@ class Sink:
         self.count(name, "\0".join(identities).encode())
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
-        """Write `values` into rows from `row` on; return the next row. Raises OSError with the file's name."""
+        """Write `values` into rows from `row` on; return the next row.
+
+        Raises OSError with the file's name, and SoundsslError for numbers that are not finite.
+        """
         dataset = self.reserved[name]
+        if name not in SUMMARISED:
+            require_finite(name, np.asarray(values), row)
         try:
             dataset[row : row + len(values)] = values
         except OSError as error:  # HDF5 says at length what, but not in which file
@@ -168,10 +192,14 @@ class Log:
             partial.write_text("".join(kept), "utf-8")
 
     def write(self, line: dict) -> None:
-        """Append one line; a log without a path takes none."""
+        """Append one line; a log without a path takes none. A figure that is not finite is null, as JSON has it."""
         if self.path is not None:
+            line = {
+                name: None if isinstance(each, float) and not math.isfinite(each) else each
+                for name, each in line.items()
+            }
             with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
 
 
 def _knows(known: Callable[[dict], bool], line: str) -> bool:

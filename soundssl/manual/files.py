@@ -44,7 +44,7 @@ SCORES = [
 
 def files_page() -> str:
     """Return the page of the file formats."""
-    shared = [line for name, meaning in SHARED_ATTRIBUTES.items() for line in entry(bold(name), meaning)]
+    shared = [line for name, what in SHARED_ATTRIBUTES.items() for line in entry(bold(name), what.meaning)]
     sizes = [line for name, meaning in SIZES.items() for line in entry(italic(name), meaning)]
     body = [
         *section("NAME", "soundssl\\-files \\- the files that soundssl reads and writes"),
@@ -66,5 +66,5 @@ def kind_section(name: str, kind: Kind) -> list[str]:
         types, shape = (each.replace("|", " or ") for each in (what.types, what.shape))
         term = f"{bold(column)}  {escape(types)} {italic(shape)}" + ("  (optional)" if what.optional else "")
         lines += entry(term, what.meaning)
-    attributes = [line for key, meaning in kind.attributes.items() for line in entry(bold(key), meaning)]
+    attributes = [line for key, what in kind.attributes.items() for line in entry(bold(key), what.meaning)]
     return section(name, *lines, *(['.SS "Attributes"', *attributes] if attributes else []))
