@@ -315,6 +315,9 @@ def separation(
     model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
     labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
     split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    sources: Annotated[
+        str, typer.Option(metavar="N or N-N", help="Sources of a mixture; 1-4: as many mixtures of one to four each.")
+    ] = "2",
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
@@ -330,10 +333,10 @@ def separation(
     output: Scores = None,
     classes: Classes = False,
 ) -> None:
-    """Mixtures of two known sources: how much of each do the tracks give back?
+    """Mixtures of known sources: how much of each do the tracks give back?
 
-    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
-    goes in alone: a good separator leaves it whole.
+    Recordings are mixed, two or as many as --sources says, at equal energy, and separated; ratios are scale-invariant,
+    in dB. Every source also goes in alone: a good separator leaves it whole.
 
     Example:
 
@@ -352,6 +355,7 @@ def separation(
         model,
         labels=labels,
         splits=words(split),
+        sources=_numbers(sources, "--sources"),
         count=count,
         seconds=seconds,
         batch_size=batch_size,
@@ -364,6 +368,18 @@ def separation(
     if picture:
         separation.plot(picture, scored.examples)
     scoring.show(scored.rows, report)
+
+
+def _numbers(text: str, option: str) -> range:
+    """Return the numbers of `3` or `1-4`; raise BadParameter for others."""
+    low, dash, high = text.partition("-")
+    if low.isdecimal() and (high.isdecimal() if dash else True):
+        found = range(int(low), int(high or low) + 1)
+        if found and found[0] >= 1:
+            return found
+    raise typer.BadParameter(
+        f"{text!r} is neither a number from 1 nor a range of them; give 2 or 1-4", param_hint=option
+    )
 
 
 @app.command("labels")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -18,7 +19,7 @@ from soundssl.files.features import FRONT_END
 from soundssl.files.outputs import replace, text
 from soundssl.files.reading import TORN, FormatError, require
 from soundssl.files.schema import KINDS, MANY, SHARED_ATTRIBUTES, Attribute
-from soundssl.files.writing import digest, provenance
+from soundssl.files.writing import provenance
 
 SCHEMA = 1
 
@@ -62,11 +63,20 @@ def write_model(
     if wrong := not_finite(tensors):
         raise SoundsslError(f"the weights {wrong[0]} are not finite and are not written; lower --learning-rate")
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    content = digest(config, {name: digest(tensor.tobytes().hex()) for name, tensor in tensors.items()})
-    shared.setdefault("uuid", str(uuid.UUID(content)))
+    if command is None:
+        shared["uuid"] = str(uuid.UUID(_content(tensors, config)))
     metadata = {name: str(value) for name, value in shared.items()}
     with replace(path) as partial:
         safetensors.numpy.save_file(tensors, partial, {**metadata, "config": json.dumps(config, sort_keys=True)})
+
+
+def _content(tensors: dict[str, np.ndarray], config: dict) -> str:
+    """Return 32 hexadecimal digits that stand for a model; its tensors are read where they lie, not copied."""
+    found = hashlib.sha256(json.dumps(config, sort_keys=True, default=str).encode())
+    for name, tensor in tensors.items():
+        found.update(f"\0{name}\0{tensor.dtype.str}{tensor.shape}\0".encode())
+        found.update(tensor.reshape(-1).view(np.uint8).data)
+    return found.hexdigest()[:32]
 
 
 def model_attributes(path: str | os.PathLike) -> dict[str, str]:
