@@ -171,8 +171,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         words = [f"## {options.title}", "", *sections.circumstances(options.command)]
         words += [
             f"Thresholds were chosen on fold {options.calibrate}, its clips as they are or strung into recordings with",
-            f"noise between; found on fold {options.test}, strung so. Means of classes and {len(options.models)} seeds;",
-            "intervals are over recordings drawn with replacement. A window counts by the clip that holds its middle,",
+            f"noise between; found on {options.test}, strung so. Means of classes and {len(options.models)} seeds.",
+            "Intervals are over recordings drawn with replacement. A window counts by the clip that holds its middle,",
             "silence within a clip too.",
         ]
         sections.put(options.results, options.section, "\n".join(words) + "\n\n" + table)
