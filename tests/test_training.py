@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import builder
 import numpy as np
 import program
 import pytest
@@ -348,6 +349,21 @@ def test_an_input_that_the_objective_does_not_use_is_refused(toy, tmp_path, caps
         main(list(map(str, words)))
     assert ended.value.code == 2 and said in " ".join(capsys.readouterr().err.split())
     assert not list(tmp_path.iterdir())
+
+
+def test_labels_are_refused_where_no_triplet_is_supervised(toy, tmp_path):
+    keys = [f"clip-{clip:02}" for clip in range(CLIPS)]
+    label = np.eye(CLASSES, dtype="i1")[np.arange(CLIPS) % CLASSES]
+    labels = builder.labels(tmp_path / "l.h5", builder.whole(keys), list("abcd"), label)
+    plan = {"steps": 1, "batch_size": 2, "objective": {"triplet": {}}}
+    said = r"toy\.triplets\.h5 is supervised, so none would read labels; leave out --labels"
+    with device.start("cpu", "float32", 1) as accelerator:
+        with pytest.raises(curriculum.Refused, match=said) as refused:
+            training.Job(curriculum.from_data({"stage": [plan]}), *toy[:1], accelerator, triplets=toy[1], labels=labels)
+        assert refused.value.status == 2
+        both = {**plan, "objective": {"triplet": {}, "classification": {}}}
+        data = curriculum.from_data({"stage": [both]})
+        assert training.Job(data, toy[0], accelerator, triplets=toy[1], labels=labels).labels, "another reads them"
 
 
 def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):

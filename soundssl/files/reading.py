@@ -372,6 +372,11 @@ class Triplets:
         """Names of the classes that supervised triplets refer to."""
         return json.loads(self.attributes["classes"])
 
+    @property
+    def supervised(self) -> bool:
+        """Whether any triplet is one of a class."""
+        return bool((self.columns["class"] >= 0).any())
+
     def require_features(self, features) -> None:
         """Raise FormatError unless these recipes were drawn for exactly this features file."""
         if self.attributes["features"] != features.attributes["uuid"]:

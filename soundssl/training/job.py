@@ -47,6 +47,7 @@ class Job:
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
         self.labels = files.Labels(labels) if labels else None
+        _refuse_labels(plan, self.triplets, self.labels)
         self.start = files.read_model(init) if init else None
         read = {"features": self.source, "triplets": self.triplets, "labels": self.labels, "init": self.start}
         self.inputs = [files.identity(role, each.path, each.attributes) for role, each in read.items() if each]
@@ -205,6 +206,16 @@ def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
     for role, path in given.items():
         if path and not any(objectives.uses(name, role) for name in names):
             raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
+
+
+def _refuse_labels(plan: Curriculum, triplets: files.Triplets | None, labels: files.Labels | None) -> None:
+    """Refuse labels that only triplets would read, where none of them is supervised."""
+    readers = {name for stage in plan.stage for name in stage.objective if objectives.uses(name, "labels")}
+    if labels and triplets and readers == {"triplet"} and not triplets.supervised:
+        raise Refused(
+            f"no triplet of {files.text(triplets.path)} is supervised, so none would read labels; leave out --labels, "
+            "or draw triplets with --sampler supervised"
+        )
 
 
 def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:
