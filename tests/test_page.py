@@ -228,3 +228,12 @@ def test_events_are_reviewed_yes_or_no(browser, recordings, tmp_path):
     path = wait_for(lambda: next(iter(page.downloads.glob("*.csv")), None))
     assert review.read_answers(path, events) == {0: (HOSTILE,), 1: (), 2: None, 3: ("cat", "dog"), 4: ("owl",)}
     quiet(page)
+
+
+def test_four_hundred_questions_fit_in_sixty_megabytes(tmp_path):
+    """Noise at 44.1 kHz packs worst."""
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 10 * 44100), 44100)
+    asked = [Question(1, str(tmp_path / "noise.wav"), "noise.wav", start, start + 0.96) for start in (4.0, 2.0, 7.0)]
+    one, empty = (len(build([group], ["dog"]).html) for group in (Group(asked[0], asked[1:]), Group(asked[0])))
+    assert 400 * one < 60e6 + 400 * len(build([], ["dog"]).html)
+    assert one - empty < empty  # those beside it cost less than the question itself

@@ -82,8 +82,6 @@ def search(
     soundssl search embeddings.h5 --like recordings/a.wav@3.2
 
     soundssl search embeddings.h5 --like call.wav@0.5 -m model.safetensors --class curlew -o found.csv --page found.html
-
-    soundssl label-clusters found.csv --answers found.answers.csv -o labels.h5
     """
     from soundssl import device as hardware
     from soundssl import search as library

@@ -126,7 +126,8 @@ def _shown(question: Question, context: float, missing: dict[str, str]) -> dict[
     slowed = SLOWED if rate > ULTRASONIC else 1
     about |= {"seconds": len(sound) / rate, "nyquist": rate / 2, "slowed": slowed}
     about["sound"] = _base64(encoding.mp3(_levelled(sound, rate, question, begin), rate // slowed))
-    about["spectrogram"] = _base64(encoding.jpeg(spectrogram(sound, rate)))
+    fine = 1 if context == CONTEXT else 2  # what stands beside the question is shown half as large
+    about["spectrogram"] = _base64(encoding.jpeg(spectrogram(sound, rate, COLUMNS_SHOWN // fine, BINS // fine)))
     return about if picture is None else {**about, "picture": _base64(encoding.jpeg(picture))}
 
 
@@ -142,10 +143,10 @@ def _levelled(sound: np.ndarray, rate: int, question: Question, begin: float) ->
     return np.clip(sound * np.float32(gain), -1, 1)
 
 
-def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
+def spectrogram(sound: np.ndarray, rate: int, columns: int = COLUMNS_SHOWN, bins: int = BINS) -> np.ndarray:
     """Return decibels as grey, the highest frequency on top. Shape: `[samples]` to `[bins, columns]` uint8.
 
-    Bins and columns are a power of two and what fits a page; 255 is the loudest cell, 0 lies RANGE dB below it. The
+    Bins and columns are so many at most; 255 is the loudest cell, 0 lies RANGE dB below it. The
     power of several analysis windows is averaged where a column stands for more than one.
     """
     length = max(64, 1 << round(np.log2(ANALYSIS * rate)))
@@ -153,7 +154,7 @@ def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
     hop = max(1, length // 4)
     frames = np.lib.stride_tricks.sliding_window_view(sound, length)[::hop]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(length).astype(np.float32), axis=1)[:, 1:]))
-    power = _fewer(_fewer(power, COLUMNS_SHOWN).T, BINS)
+    power = _fewer(_fewer(power, columns).T, bins)
     decibel = 10 * np.log10(np.maximum(power, 1e-12))
     grey = np.clip((decibel - decibel.max()) / RANGE + 1, 0, 1) * 255
     return np.ascontiguousarray(np.round(grey[::-1]).astype(np.uint8))
