@@ -253,6 +253,8 @@ def draw(path: Path, lines: list[dict[str, Any]], budgets: Sequence[int], metric
         curves.append((TITLES[way], given, [mean(lines, way, each, metric) for each in given]))
     complete = next(line["budget"] for line in lines if line["way"] == "complete")
     top = (f"all {complete} windows labelled", mean(lines, "complete", complete, metric)[0])
+    runs = sum(line["way"] == "complete" for line in lines)
+    title = f"{title}\n(means of {runs} runs and their 95 % intervals)" if runs > 1 else title
     pictures.curves(path, curves, title, "questions answered", f"clip {metric}", top)
 
 

@@ -100,7 +100,7 @@ def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
 
 
 def test_too_small_a_gain_is_one_line_and_a_failure(quick_start, capsys, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda folder: None)
+    monkeypatch.setattr(report, "draw", lambda folder, found: None)
     assert report.main([str(quick_start[0]), "--least", "1.5"]) == 1
     assert "at least +1.50 is expected" in capsys.readouterr().err.strip().splitlines()[-1]
     assert report.main([str(quick_start[0]), "--least", "-1"]) == 0
