@@ -169,6 +169,8 @@ def cluster(
         if target.stands(job.made_from):
             for run in runs if accelerator.main else ():
                 run.clear_finished()
+            if picture and accelerator.main:
+                clustering.plot(picture, target.path, clustering.largest(target.path))
             return
         told.say(accelerator.reason)
         for run in runs if force and accelerator.main else ():

@@ -62,11 +62,12 @@ def write_model(
     if wrong := not_finite(tensors):
         raise SoundsslError(f"the weights {wrong[0]} are not finite and are not written; lower --learning-rate")
     tensors = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
-    content = digest(config, {name: digest(tensor.tobytes().hex()) for name, tensor in tensors.items()})
-    shared.setdefault("uuid", str(uuid.UUID(content)))
+    identity = digest(config, {name: digest(tensor.tobytes().hex()) for name, tensor in tensors.items()})
+    shared.setdefault("uuid", str(uuid.UUID(identity)))
     metadata = {name: str(value) for name, value in shared.items()}
     with replace(path) as partial:
-        safetensors.numpy.save_file(tensors, partial, {**metadata, "config": json.dumps(config, sort_keys=True)})
+        content = safetensors.numpy.save(tensors, {**metadata, "config": json.dumps(config, sort_keys=True)})
+        partial.write_bytes(content)  # whose errors say what is wrong with the disk
 
 
 def model_attributes(path: str | os.PathLike) -> dict[str, str]:
