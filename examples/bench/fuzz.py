@@ -185,8 +185,10 @@ def _read_model(path: Path, output: Path) -> None:
 
 
 def _read_table(path: Path, output: Path) -> None:
-    sheets.read(path.read_bytes(), path.name)
-    extraction.collect([path], "csv")
+    if path.name == "table.csv":
+        extraction.collect([path], "csv")
+    else:
+        sheets.read(path.read_bytes(), path.name)
 
 
 READERS: dict[str, Callable[[Path, Path], None]] = {
@@ -230,26 +232,30 @@ def fault(path: Path, output: Path) -> str:
     after = {each.name for each in path.parent.iterdir() if before.get(each.name) != each.stat().st_mtime_ns}
     if elsewhere := {name for name in after if not name.startswith(output.name)}:
         return f"wrote {', '.join(sorted(elsewhere))}"
-    return said or _not_finite(output)
+    return said
 
 
 def _child(path: Path, output: Path, writing: int) -> None:
     """Read a file, say what nobody expects through a pipe, and end."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
-    said = ""
+    with open(os.devnull, "wb") as null:
+        os.dup2(null.fileno(), 2)
+    os.write(writing, attempt(path, output).encode()[-4000:])
+    os._exit(0)
+
+
+def attempt(path: Path, output: Path) -> str:
+    """Read a file and return what nobody expects of it: a traceback, or numbers that are not finite; else nothing."""
+    silent = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
     try:
-        with open(os.devnull, "wb") as null:
-            os.dup2(null.fileno(), 2)
-        warnings.simplefilter("ignore")
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        with silent[0], silent[1], warnings.catch_warnings(action="ignore"):
             read(path, output)
     except EXPECTED:
-        pass
+        return ""
     except BaseException:
-        said = traceback.format_exc()
-    os.write(writing, said.encode()[-4000:])
-    os._exit(0)
+        return traceback.format_exc()
+    return _not_finite(output)
 
 
 def _not_finite(output: Path) -> str:
