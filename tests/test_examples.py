@@ -25,8 +25,9 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "SMALL", "WORK"}
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    program = f"{sys.executable} -m soundssl" if "-n" in words else for_makefiles()
     return subprocess.run(
-        ["make", "-C", str(folder), f"SOUNDSSL={for_makefiles()}", f"PYTHON={sys.executable}", *words],
+        ["make", "-C", str(folder), f"SOUNDSSL={program}", f"PYTHON={sys.executable}", *words],
         env=environment,
         capture_output=True,
         text=True,

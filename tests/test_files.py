@@ -64,6 +64,7 @@ def test_writing_a_model_takes_little_memory_beside_its_tensors(tmp_path, comman
 
 def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
     def identity(tensors, config, command=None):
+        config = {**CONFIG, **config}
         files.write_model(tmp_path / "m", tensors, config, inputs=[], made_from="test", command=command)
         return files.read_model(tmp_path / "m").attributes["uuid"]
 

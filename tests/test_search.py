@@ -3,6 +3,7 @@
 import json
 
 import builder
+import h5py
 import numpy as np
 import pytest
 from cluster_world import run
@@ -74,9 +75,9 @@ def test_of_several_examples_the_nearest_counts(space):
 
 
 def test_numbers_that_are_not_finite_are_said(tmp_path):
-    vectors = np.ones((4, 3), "f4")
-    vectors[2, 1] = np.nan
-    path = builder.embeddings(tmp_path / "n.h5", vectors)
+    path = builder.embeddings(tmp_path / "n.h5", np.ones((4, 3), "f4"))
+    with h5py.File(path, "a") as file:
+        file["embedding"][2, 1] = np.nan
     done = run("search", path, "--like", "clip-00", "-q")
     assert done.status == 1 and "n.h5: 1 rows of vectors are not finite; embed the features again" in done.err
 

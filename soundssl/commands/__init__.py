@@ -141,13 +141,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(getattr(error, "status", 1)) from None
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more, or no more of one file
 EXPECTED = (SoundsslError, ValueError, OSError, MemoryError, RuntimeError, ImportError)
 
 
 def _fact(error: Exception) -> str:
     """Return what an error says, in one line, with what to do about it."""
     fact = " ".join((str(error) or type(error).__name__).splitlines())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
         return f"{where}{error.strerror}; make room, and give the same command again"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(fact)):

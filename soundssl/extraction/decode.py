@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
@@ -109,7 +108,7 @@ def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
             spool.abandon()
             return {"reason": str(error)}
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
+            if error.errno in files.FULL:  # no fault of this file's: the run ends, and can go on
                 raise
             spool.abandon()
             return {"reason": str(error), "passing": True}

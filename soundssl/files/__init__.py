@@ -22,7 +22,7 @@ from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.model import Model, model_made_from, read_model, write_model
-from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, is_special, replace, text
+from soundssl.files.outputs import FULL, Lock, Unusable, alone, guard, guard_inputs, is_special, replace, telling, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -45,6 +45,7 @@ from soundssl.files.writing import Log, create, digest, write_embeddings, write_
 
 __all__ = [
     "ENDINGS",
+    "FULL",
     "Clips",
     "Clusters",
     "Embeddings",
@@ -87,6 +88,7 @@ __all__ = [
     "require",
     "require_parquet",
     "skipped",
+    "telling",
     "text",
     "verify",
     "write_embeddings",

@@ -167,14 +167,13 @@ class Join:
         first = next((rows for rows in have if rows is not None), None)
         if first is None:
             return
-        layout = h5py.VirtualLayout((sum(rows.shape[0] for rows in have if rows), *first.shape[1:]), first.dtype)
-        at = 0
-        for source, rows in zip(sources, have, strict=True):
-            if rows and rows.shape[0]:
-                escaped = source.replace("%", "%%")  # HDF5 would put block numbers there
-                layout[at : at + rows.shape[0]] = h5py.VirtualSource(escaped, name, rows.shape, rows.dtype)
-                at += rows.shape[0]
-        sink.refer(name, layout, [each["uuid"] for each in self.identities])
+        shape = (sum(rows.shape[0] for rows in have if rows), *first.shape[1:])
+        escaped = [source.replace("%", "%%") for source in sources]  # HDF5 would put block numbers there
+        lengths = [
+            (source, rows.shape[0]) for source, rows in zip(escaped, have, strict=True) if rows and rows.shape[0]
+        ]
+        sink.refer(name, shape, first.dtype, lengths)
+        sink.count(name, "\0".join(each["uuid"] for each in self.identities).encode())
 
     def _write_columns(self, sink: Sink) -> None:
         clips = np.array([len(columns["clip/key"]) for columns in self.columns])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import NamedTuple
@@ -24,14 +25,15 @@ from soundssl.files.writing import provenance
 SCHEMA = 1
 
 # What is known of every configuration; heads and options of nets are checked where they are restored.
-CONFIG = {
-    "encoder": Attribute("name of the net", needed=True),
+CONFIG = {"encoder": Attribute("name of the net", needed=True), "norm": Attribute("how the net normalises")}
+ENCODER = {
     "size": Attribute("numbers in an embedding", "integer", 1, MANY, needed=True),
     "bands": Attribute("bands of a window", "integer", 1, MANY, needed=True),
     "frames": Attribute("frames of a window", "integer", 1, MANY, needed=True),
-    "norm": Attribute("how the net normalises"),
-    "tracks": Attribute("tracks of a separator", "integer", 1, MANY),
-    "consistency": Attribute("how tracks are made to sum to their mixture"),
+}
+SEPARATOR = {
+    "tracks": Attribute("tracks of a separator", "integer", 1, MANY, needed=True),
+    "consistency": Attribute("how tracks are made to sum to their mixture", needed=True),
 }
 OBJECTS = ("front_end", "heads", "net")  # of a configuration: by name, what the front end, heads and options are
 
@@ -67,7 +69,12 @@ def write_model(
         shared["uuid"] = str(uuid.UUID(_content(tensors, config)))
     metadata = {name: str(value) for name, value in shared.items()}
     with replace(path) as partial:
-        safetensors.numpy.save_file(tensors, partial, {**metadata, "config": json.dumps(config, sort_keys=True)})
+        try:
+            safetensors.numpy.save_file(tensors, partial, {**metadata, "config": json.dumps(config, sort_keys=True)})
+        except safetensors.SafetensorError as error:  # says in words what is wrong with the disk
+            if number := re.search(r"os error (\d+)", str(error)):
+                raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(partial)) from error
+            raise
 
 
 def _content(tensors: dict[str, np.ndarray], config: dict) -> str:
@@ -127,7 +134,7 @@ def check_config(config: object) -> None:
     for name in OBJECTS:
         if not isinstance(config.get(name, {}), dict):
             raise ValueError(f"{name} in config is no JSON object")
-    check_attributes(CONFIG, config)
+    check_attributes(CONFIG | (SEPARATOR if "tracks" in config else ENCODER), config)
     if not isinstance(config.get("unit_length", False), bool):
         raise ValueError(f"unit_length in config is {config['unit_length']!r}, not true or false")
     if "front_end" in config:

@@ -409,7 +409,8 @@ def read_matrix(path: str | os.PathLike | io.BytesIO) -> np.ndarray:
     path = path if isinstance(path, io.BytesIO) else require(path)
     name = "standard input" if isinstance(path, io.BytesIO) else text(path)
     try:
-        matrix = np.load(path, mmap_mode=None if isinstance(path, io.BytesIO) else "r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # of a shape that no file has
+            matrix = np.load(path, mmap_mode=None if isinstance(path, io.BytesIO) else "r", allow_pickle=False)
     except (*TORN, EOFError, SyntaxError, tokenize.TokenError) as error:  # the header is a literal of Python
         raise FormatError(f"{name} is not an NPY matrix: {error}; write one with soundssl embed -o X.npy") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":

@@ -217,7 +217,7 @@ TRIPLETS = Kind(
             "seconds by which anchor and positive by proximity start apart at least", "number", 0
         ),
         "grid": Attribute("seconds from one possible start of a window to the next, 0: any frame", "number", 0),
-        "seed": Attribute("seed of the draw", "integer"),
+        "seed": Attribute("seed of the draw", "integer", 0),
         "samplers": Attribute("JSON list of the samplers' names", "names"),
         "classes": Attribute("JSON list of class names for supervised triplets", "names", needed=True),
     },

@@ -82,10 +82,11 @@ class Order(torch.utils.data.Sampler):
 
 
 class Outcome(NamedTuple):
-    """Hold what a training has, the heads by objective, and whether it was finished or was stopped."""
+    """Hold what a training has, the heads by objective, whether it was finished, and where it was stopped."""
 
     heads: Heads
     finished: bool
+    steps: int = 0  # of all stages, that were done when it was stopped
 
 
 LESS = "fewer steps or smaller batches take less"  # said on a CPU
@@ -258,7 +259,7 @@ def train(
             ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
             if ask and device.any_process(stop()):
                 save(number, step + 1, objective, optimizer)
-                return Outcome(_grown(known, objective.heads()), finished=False)
+                return Outcome(_grown(known, objective.heads()), finished=False, steps=before_it + step + 1)
             if checkpoint.due():
                 save(number, step + 1, objective, optimizer)
 
