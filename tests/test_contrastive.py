@@ -213,12 +213,13 @@ def test_crops_that_can_only_be_the_same_window_are_counted(tmp_path):
     assert pairs_of(path, views="same").notes == [] == pairs_of(path, np.arange(MIXTURES) > 1).notes
 
 
-def test_a_preset_has_the_last_word():
-    scenes = contrastive.settle(contrastive.Options(preset="sound-scenes", views="crops", augment="blur", hidden=7))
-    assert (scenes.views, composition(scenes), scenes.hidden) == ("separated", ["masks"], 7)
+def test_a_preset_fills_in_what_is_not_given():
+    scenes = contrastive.settle(contrastive.Options(preset="sound-scenes", views="crops", hidden=7))
+    assert (scenes.views, composition(scenes), scenes.hidden) == ("crops", ["masks"], 7)
     masks = contrastive.settle(contrastive.Options(preset="sound-events-masks", temperature=3.0))
-    assert composition(masks) == ["crop", "masks"] and masks.temperature == 0.2
+    assert composition(masks) == ["crop", "masks"] and masks.temperature == 3.0
     assert contrastive.settle(contrastive.Options(preset="sound-events")) == contrastive.Options(preset="sound-events")
+    assert contrastive.settle(scenes) == scenes
 
 
 # ---------------------------------------------------------------- views on the device

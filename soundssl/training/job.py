@@ -205,14 +205,6 @@ class Job:
         return heads
 
 
-def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
-    """Refuse an input that no objective of a plan would read."""
-    names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
-    for role, path in given.items():
-        if path and not any(objectives.uses(name, role) for name in names):
-            raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
-
-
 def _refuse_labels(plan: Curriculum, triplets: files.Triplets | None, labels: files.Labels | None) -> None:
     """Refuse labels that only triplets would read, where none of them is supervised."""
     readers = {name for stage in plan.stage for name in stage.objective if objectives.uses(name, "labels")}
@@ -221,6 +213,14 @@ def _refuse_labels(plan: Curriculum, triplets: files.Triplets | None, labels: fi
             f"no triplet of {files.text(triplets.path)} is supervised, so none would read labels; leave out --labels, "
             "or draw triplets with --sampler supervised"
         )
+
+
+def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
+    """Refuse an input that no objective of a plan would read."""
+    names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
+    for role, path in given.items():
+        if path and not any(objectives.uses(name, role) for name in names):
+            raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
 
 
 def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:
