@@ -313,6 +313,7 @@ def clusters(
             axes.yaxis.grid(color=PALE, linewidth=0.8)
             axes.set_axisbelow(True)
         ranks.loglog(np.arange(1, len(sizes) + 1), sizes, color=PALETTE[0], marker="o", markersize=3, linewidth=1)
+        _plain_ticks(ranks, len(sizes), float(sizes[-1]), float(sizes[0]))
         ranks.set_title(f"{len(sizes)} active clusters by size", loc="left", weight="bold")
         confidences.bar(edges[:-1], share, np.diff(edges), align="edge", color=PALETTE[0], edgecolor="white")
         confidences.set_title("how sure windows are", loc="left", weight="bold")
@@ -333,6 +334,15 @@ def clusters(
                     axes, frames, title if len(title) <= MOST_OF_A_TITLE else f"…{title[1 - MOST_OF_A_TITLE :]}", GREY
                 )
                 axes.title.set_fontsize(6.5)
+
+
+def _plain_ticks(axes: "Axes", ranks: int, low: float, high: float) -> None:
+    """Write 1, 2, 5 and their tens along logarithmic axes, in digits."""
+    marks = np.array([digit * 10.0**power for power in range(10) for digit in (1, 2, 5)])
+    for place, least, most in ((axes.set_xticks, 1.0, float(ranks)), (axes.set_yticks, low, high)):
+        shown = marks[(marks >= least) & (marks <= most)] if most > 2 * least else np.array([most])
+        place(shown, [f"{mark:,.0f}" for mark in shown])
+    axes.minorticks_off()
 
 
 def _says(largest: Sequence[Category], scale: Scale | None) -> str:
