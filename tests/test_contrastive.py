@@ -10,6 +10,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import torch
 import torch.nn.functional as F
@@ -416,8 +417,7 @@ def test_tracks_are_not_heard_beside_their_mixture(separated, delta):
 def test_triplets_are_drawn_from_mixtures_alone(separated, tmp_path):
     drawn = tmp_path / "triplets.h5"
     words = ["sample-triplets", separated, "--sampler", "proximity", "--count", 300, "-q", "-o", drawn]
-    done = subprocess.run([sys.executable, "-m", "soundssl", *map(str, words)], env=ENVIRONMENT)
-    assert done.returncode == 0
+    assert program.run(*words).status == 0
     source, columns = files.Features(separated), files.Triplets(drawn).columns
     frames = np.concatenate([columns[name] for name in ("anchor", "positive", "negative")])
     assert all(source.recorded[clip_of(source, frame)] for frame in frames)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from program import for_makefiles
 
 from soundssl import curriculum
 
@@ -18,8 +19,6 @@ import budgets  # noqa: E402
 import report  # noqa: E402
 import table  # noqa: E402
 
-PROGRAMS = (f"SOUNDSSL={sys.executable} -m soundssl", f"PYTHON={sys.executable}")
-
 
 def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     """Run make with this interpreter and this soundssl, apart from any make that runs the tests."""
@@ -27,7 +26,10 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.run(
-        ["make", "-C", str(folder), *PROGRAMS, *words], env=environment, capture_output=True, text=True
+        ["make", "-C", str(folder), f"SOUNDSSL={for_makefiles()}", f"PYTHON={sys.executable}", *words],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import torch
 
@@ -57,10 +58,9 @@ def write_triplets(path: Path, features: Path, sampler: str = "proximity", count
     return path
 
 
-def command(arguments: list, check: bool = True, **options) -> subprocess.CompletedProcess:
-    words = [sys.executable, "-m", "soundssl", *map(str, arguments)]
-    done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, **options)
-    assert not check or done.returncode == 0, done.stderr
+def command(arguments: list, check: bool = True) -> program.Outcome:
+    done = program.run(*arguments, CUDA_VISIBLE_DEVICES="")
+    assert not check or done.status == 0, done.stderr
     return done
 
 
@@ -270,16 +270,15 @@ def test_options_of_a_net_are_its_own(toy, tmp_path):
         (["--encoder", "vggish", "--net", "norm=group"], "the net vggish has the key 'norm', which is not known"),
     ):
         done = command([*words, *more, "--force"], check=False)
-        assert done.returncode == 2 and fact in " ".join(done.stderr.replace("│", " ").split()), done.stderr
+        assert done.status == 2 and fact in " ".join(done.stderr.replace("│", " ").split()), done.stderr
 
 
 def test_a_second_run_on_the_same_output_is_refused(toy, tmp_path):
     output = tmp_path / "m.safetensors"
     with files.alone(output):
-        words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, output, steps=2))]
-        second = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True)
+        second = command(train_command(toy, output, steps=2), check=False)
     line = f"soundssl train: another run is writing {output}; let it end, or end it, first\n"
-    assert (second.returncode, second.stderr.splitlines(keepends=True)[-1]) == (1, line)
+    assert (second.status, second.stderr.splitlines(keepends=True)[-1]) == (1, line)
     (tmp_path / "m.safetensors.lock").touch()  # as a killed run leaves it
     command(train_command(toy, output, steps=2))
     assert sorted(os.listdir(tmp_path)) == ["m.safetensors", "m.safetensors.metrics.jsonl"]
