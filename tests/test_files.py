@@ -11,8 +11,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from builder import CONFIG, columns, write
 from builder import FRONT_END as ATTRIBUTES
-from builder import columns, write
 
 from soundssl import SoundsslError, files
 from soundssl.commands import main
@@ -64,6 +64,7 @@ def test_writing_a_model_takes_little_memory_beside_its_tensors(tmp_path, comman
 
 def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
     def identity(tensors, config, command=None):
+        config = {**CONFIG, **config}
         files.write_model(tmp_path / "m", tensors, config, inputs=[], made_from="test", command=command)
         return files.read_model(tmp_path / "m").attributes["uuid"]
 
@@ -83,9 +84,9 @@ def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
 
 def test_models_come_back_and_run_no_code(tmp_path):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3), "head.b": np.zeros(0, "f4")}
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    files.write_model(tmp_path / "m.safetensors", tensors, CONFIG, inputs=[], made_from="digest")
     model = files.read_model(tmp_path / "m.safetensors")
-    assert model.config == {"size": 3} and files.model_made_from(tmp_path / "m.safetensors") == "digest"
+    assert model.config == CONFIG and files.model_made_from(tmp_path / "m.safetensors") == "digest"
     assert all(np.array_equal(model.tensors[name], tensors[name]) for name in tensors)
     (tmp_path / "bad.safetensors").write_bytes(pickle.dumps(print))
     with pytest.raises(files.FormatError, match="is not a safetensors file; make a model with soundssl train"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -97,6 +98,7 @@ def show(rows: list[dict], report: Report) -> None:
 
     if report.baseline and report.topline:
         rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
+    rows = [{name: None if _unknown(value) else value for name, value in row.items()} for row in rows]
     lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
     if report.output:
         with files.replace(report.output, through=True) as partial:
@@ -109,6 +111,11 @@ def show(rows: list[dict], report: Report) -> None:
     optional = [name for name in ("split", "recovery") if any(name in line for line in shown)]
     columns = ["metric", *(["class"] if report.classes else []), *optional, "value", "95 % interval", "chance", "count"]
     terminal.print_table(columns, [_cells(line, columns) for line in shown])
+
+
+def _unknown(value: object) -> bool:
+    """Return whether a figure is NaN or infinite, which JSON has no word for."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _cells(line: dict, columns: list[str]) -> list[str]:

@@ -77,7 +77,9 @@ def _read_matrix(
     other = align(taught.label, taught.classes, known.classes) if taught else None
     split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
     rows = files.in_splits(split, splits, known.path)
-    value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    with np.errstate(over="ignore"):
+        value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    _require_finite(name, value)
     columns = {"recording": key, "split": split[rows], "taught": None if other is None else other[rows]}
     return Table(value, known.label[rows], known.classes, **columns)
 
@@ -114,9 +116,16 @@ def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: 
     found = False
     for rows, clip in blocks:
         found = True
+        _require_finite(source.path, rows)
         yield rows, clip
     if not found:
         raise files.FormatError(f"{files.text(source.path)} has no window of the chosen clips")
+
+
+def _require_finite(name: str | os.PathLike, rows: np.ndarray) -> None:
+    """Raise FormatError for values that are not finite: what is computed of them would not be either."""
+    if not np.isfinite(rows).all():
+        raise files.FormatError(f"{files.text(name)} is damaged: it holds numbers that are not finite; make it again")
 
 
 def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:

@@ -47,6 +47,9 @@ _ENCODERS = {
         "plain",
         "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 313M multiply-adds",
     ),
+    "draft": Net(
+        "plain", "plain with a first convolution of stride 2, for drafts, ours: 1.2M weights, 78M multiply-adds"
+    ),
 }
 _IMAGE_TOWERS = {
     "space-to-depth": Net(

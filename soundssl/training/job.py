@@ -127,6 +127,11 @@ class Job:
             if trained.finished and main:
                 write(output, trained.heads, self.made_from)
                 checkpoint.remove()
+            if not trained.finished:
+                progress.warn(
+                    f"stopped after step {trained.steps} of {self.steps}; the state is saved in "
+                    f"{files.text(checkpoint.path)}, and the same command goes on from there"
+                )
         return trained.finished
 
     def _made_from(self, step: int) -> str:
