@@ -117,7 +117,8 @@ def replace(path: str | os.PathLike, through: bool = False) -> Iterator[Path]:
 
     It lies beside the output, its name ending in .partial; no other run writes the same output meanwhile. Where a
     device or a pipe stands at `path` the content is written to it at the end, if that may be gone `through`, and
-    nothing is created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the output.
+    nothing is created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the
+    output.
     """
     final = Path(path)
     if is_special(final):
