@@ -169,7 +169,7 @@ def test_what_is_found_is_marked_in_a_page_and_becomes_labels(world, tmp_path):
         (("--like", "clicks-1.flac@1", "--page", "x.csv"), 2, "would be HTML"),
         (("--like", "clicks-1.flac@1", "--hop", "0.5"), 2, "is of features; embeddings have theirs"),
         (("--like", "clicks-1.flac@1", "--top", "0"), 2, "'--top'"),
-        ((), 2, "--like"),
+        ((), 2, "Missing option '--like'"),
     ],
 )
 def test_bad_options_have_their_line(world, words, status, said, tmp_path, monkeypatch):
