@@ -115,16 +115,9 @@ def telling(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def replace(path: str | os.PathLike, through: bool = False) -> Iterator[Path]:
     """Yield a fresh file to write, and rename it to `path` when the body succeeds; remove it when it fails.
 
-    <<<<<<< HEAD
-        It lies beside the output, its name ending in .partial; no other run writes the output meanwhile. Where a device
-        or a pipe stands at `path` the content is written to it at the end, if that may be gone `through`, and nothing is
-        created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the output.
-    =======
-        It lies beside the output, its name ending in .partial; no other run writes the same output meanwhile. Where a
-        device or a pipe stands at `path` the content is written to it at the end, if that may be gone `through`, and
-        nothing is created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the
-        output.
-    >>>>>>> x-torn
+    It lies beside the output, its name ending in .partial; no other run writes the output meanwhile. Where a device
+    or a pipe stands at `path` the content is written to it at the end, if that may be gone `through`, and nothing is
+    created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the output.
     """
     final = Path(path)
     if is_special(final):
