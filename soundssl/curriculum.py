@@ -85,6 +85,15 @@ def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum
     return plan
 
 
+def untrained(data: dict[str, Any], where: str = "the curriculum") -> Curriculum:
+    """Return a curriculum without a stage: the net as it starts, for weights that others trained.
+
+    >>> untrained({"encoder": "vggish"}).stage
+    ()
+    """
+    return Curriculum(**{**_checked(Curriculum, data, where), "stage": ()})
+
+
 def _usual_net(stages: tuple[Stage, ...], where: str) -> str:
     """Return the net where none is named: an encoder or a separator, as the objectives have it."""
     kinds = {name: objectives.separates(name) for stage in stages for name in stage.objective}
@@ -98,9 +107,10 @@ def _check_net(plan: Curriculum, where: str) -> None:
     """Refuse a net that does not exist, or is not of the kind that the objectives train."""
     separating = objectives.separates(next(iter(plan.stage[0].objective)))
     kind, known = ("separator", models.SEPARATORS) if separating else ("encoder", models.ENCODERS)
-    if plan.encoder not in known and (separating or plan.encoder != AUTO):
+    named = plan.encoder in known or (not separating and (plan.encoder == AUTO or models.is_encoder(plan.encoder)))
+    if not named:
         article = "an" if kind == "encoder" else "a"
-        if plan.encoder in models.ENCODERS or plan.encoder in models.SEPARATORS:
+        if models.is_encoder(plan.encoder) or plan.encoder in models.SEPARATORS:
             raise Refused(
                 f"{where} trains {article} {kind}, which {plan.encoder!r} is not; there are {', '.join(known)}"
             )

@@ -71,6 +71,16 @@ def embed(
             "it those of every objective but classification are scaled to length one.",
         ),
     ] = False,
+    whiten: Annotated[
+        Path | None,
+        typer.Option(
+            help="PCA parameters released with VGGish (.npz, .safetensors or .pth): whiten embeddings by them, between "
+            "-2 and 2."
+        ),
+    ] = None,
+    quantise: Annotated[
+        bool, typer.Option("--quantise", help="With --whiten, the 8-bit form: whole numbers from 0 to 255.")
+    ] = False,
     hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
@@ -101,7 +111,7 @@ def embed(
     soundssl embed part-*.embeddings.h5 -o embeddings.h5
     """
     from soundssl import device as hardware
-    from soundssl import files
+    from soundssl import files, weights
     from soundssl.embedding import Job
     from soundssl.model import Model
 
@@ -114,9 +124,18 @@ def embed(
         raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
     if raw and layer != "embedding":
         raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
+    if quantise and not whiten:
+        raise typer.BadParameter("the 8-bit form is of whitened embeddings; give --whiten", param_hint="--quantise")
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], *FORMATS, **flags)
+    target = aim(
+        "embed",
+        output,
+        beside(path, "embeddings", part=shard),
+        [path, model, *([whiten] if whiten else [])],
+        *FORMATS,
+        **flags,
+    )
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
@@ -130,6 +149,8 @@ def embed(
             shard=shard,
             batch_size=batch_size,
             raw=raw,
+            whitening=weights.read(whiten, "whitening") if whiten else None,
+            quantise=quantise,
         )
         if target.stands(job.made_from):
             return

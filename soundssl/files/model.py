@@ -72,6 +72,15 @@ def read_model(path: str | os.PathLike) -> Model:
     return Model(Path(path), safetensors.numpy.load_file(path), json.loads(metadata["config"]), metadata)
 
 
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the tensors of any safetensors file by name; raise Missing, and FormatError for a file that is none."""
+    path = require(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        raise FormatError(f"{text(path)} is not a safetensors file that numpy can hold ({error})") from error
+
+
 def model_made_from(path: str | os.PathLike) -> str | None:
     """Return the digest that a finished model was made from, None where there is no model."""
     try:
