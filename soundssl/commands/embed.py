@@ -120,12 +120,7 @@ def embed(
             raise typer.BadParameter("Missing option '-m' / '--model': only embeddings files are joined without one")
         join("embeddings", features, output, copy, force, no_clobber, no_provenance, quiet)
         return
-    if len(features) > 1:
-        raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
-    if raw and layer != "embedding":
-        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
-    if quantise and not whiten:
-        raise typer.BadParameter("the 8-bit form is of whitened embeddings; give --whiten", param_hint="--quantise")
+    _check(features, layer, raw, whiten, quantise)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim(
@@ -139,19 +134,9 @@ def embed(
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
-        job = Job(
-            source,
-            Model(trained, accelerator),
-            layer=layer,
-            hop=hop,
-            store=store,
-            clips=clips,
-            shard=shard,
-            batch_size=batch_size,
-            raw=raw,
-            whitening=weights.read(whiten, "whitening") if whiten else None,
-            quantise=quantise,
-        )
+        options = {"layer": layer, "hop": hop, "store": store, "batch_size": batch_size, "raw": raw}
+        options |= {"whitening": weights.read(whiten, "whitening") if whiten else None, "quantise": quantise}
+        job = Job(source, Model(trained, accelerator), clips=clips, shard=shard, **options)
         if target.stands(job.made_from):
             return
         target.terminal.say(accelerator.reason)
@@ -159,6 +144,18 @@ def embed(
             place = sys.stdout.buffer if target.piped else target.path
             count = job.run(place, afresh=force, progress=target.terminal, command=target.provenance)
     target.finish(f"{count} windows of {int(clips.sum())} clips")
+
+
+def _check(features: list[Path], layer: str, raw: bool, whiten: Path | None, quantise: bool) -> None:
+    """Raise BadParameter for options that do not go together."""
+    if len(features) > 1:
+        raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
+    if raw and layer != "embedding":
+        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
+    if quantise and not whiten:
+        raise typer.BadParameter("the 8-bit form is of whitened embeddings; give --whiten", param_hint="--quantise")
+    if whiten and layer != "embedding":
+        raise typer.BadParameter(f"embeddings are whitened, {layer} is none; leave out --whiten", param_hint="--whiten")
 
 
 def _clips(source, split: str | None, shard: tuple[int, int] | None):
