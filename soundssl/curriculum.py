@@ -136,7 +136,8 @@ def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> 
             options |= {key: net for key, net in nets.items() if key in known and options.get(key, AUTO) == AUTO}
         stages.append(dataclasses.replace(stage, objective=chosen))
     encoder = nets["encoder"] if plan.encoder == AUTO else plan.encoder
-    net = plan.net or (start.get("net", {}) if start and start["encoder"] == encoder else {})
+    before = start.get("net", {}) if start and start["encoder"] == encoder else models.stated(encoder)
+    net = before | plan.net
     net = _checked(models.options_type(encoder), net, f"the net {encoder}")
     norm = net.pop("norm", plan.norm)
     return dataclasses.replace(plan, encoder=encoder, norm=norm, net=net, stage=tuple(stages))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -134,7 +134,7 @@ def embed(
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
-        options = {"layer": layer, "hop": hop, "store": store, "batch_size": batch_size, "raw": raw}
+        options: dict[str, Any] = {"layer": layer, "hop": hop, "store": store, "batch_size": batch_size, "raw": raw}
         options |= {"whitening": weights.read(whiten, "whitening") if whiten else None, "quantise": quantise}
         job = Job(source, Model(trained, accelerator), clips=clips, shard=shard, **options)
         if target.stands(job.made_from):
