@@ -73,7 +73,10 @@ ROOMS = {
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "weights": Room("models* files", "torch numpy"),
-    "training": Room("training* curriculum weights objectives* models* ops* files* device progress", "torch numpy"),
+    "training": Room(
+        "training* curriculum weights evaluations* labels objectives* models* ops* files* device progress",
+        "torch numpy",
+    ),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),

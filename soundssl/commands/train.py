@@ -152,6 +152,19 @@ def train(
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="Largest rate of Adam. Default: 0.001 (inferred).")
     ] = None,
+    stage_: Annotated[
+        list[str],
+        typer.Option(
+            "--stage",
+            metavar="NAME=VALUE",
+            help="Further key of the stage, see CURRICULUM: as optimiser=sgd, schedule=multistep, milestones=[80,160], "
+            "validate=mAP, every=50, patience=5, clip=1, average=0.999.",
+        ),
+    ] = [],  # noqa: B006 (typer needs the value)
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Splits to measure on and not to train on, separated by commas; see --stage validate."),
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(help="Numbers of steps, separated by commas, after which OUTPUT's STEM.step-N is kept beside it."),
@@ -220,9 +233,10 @@ def train(
     nets = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
     if encoder and separator:
         raise typer.BadParameter("a model has one net; leave out --encoder", param_hint="--separator")
-    single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    single = {**_settings(stage_, "--stage"), **{name: value for name, value in named.items() if value is not None}}
     plan = _plan(curriculum, objective, set_, single, {**nets, "net": _settings(net_, "--net") or None})
-    given = {"triplets": triplets, "labels": labels, "init": init, "released_weights": weights}
+    given: dict[str, Any] = {"triplets": triplets, "labels": labels, "init": init, "released_weights": weights}
     if not plan.stage and not (init or weights):
         raise typer.BadParameter("0 writes a net as it is; give its --weights, or --init", param_hint="--steps")
     read = [path for path in (features, *given.values(), curriculum) if path]
@@ -231,7 +245,8 @@ def train(
     kept = _kept(keep, target.path, plan)
     with hardware.start(device, precision, threads) as accelerator:
         target = target.of_process(accelerator.main)
-        job = Job(plan, features, accelerator, **given, splits=words(split), seed=seed)
+        given |= {"splits": words(split), "validation": words(validation)}
+        job = Job(plan, features, accelerator, **given, seed=seed)
         if not force and job.stands(target.path, kept):
             if accelerator.main:
                 job.checkpoint(target.path).clear_finished()
@@ -258,22 +273,21 @@ def _plan(path: Path | None, objective: str | None, settings: list[str], single:
     from soundssl import curriculum, files
 
     given = {name: value for name, value in net.items() if value is not None}
-    stage = {name: value for name, value in single.items() if value is not None}
     if path:
         given_too = ["--set"] * bool(settings) + ["--objective"] * bool(objective)
-        given_too += [f"--{name.replace('_', '-')}" for name in stage]
+        given_too += [f"--{name.replace('_', '-')}" for name in single]
         if given_too:
             raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(given_too)}")
         return curriculum.replace(curriculum.from_toml(files.require(path)), given)
     options = _settings(settings, "--set")
-    if single["steps"] == 0:
+    if single.get("steps") == 0:
         if objective or settings:
             raise typer.BadParameter(
                 "nothing is learnt in 0 steps; leave out --objective and --set", param_hint="--steps"
             )
         return curriculum.untrained(given, "the command line")
     return curriculum.from_data(
-        {**given, "stage": [{**stage, "objective": {objective or "triplet": options}}]}, "the command line"
+        {**given, "stage": [{**single, "objective": {objective or "triplet": options}}]}, "the command line"
     )
 
 
@@ -297,6 +311,8 @@ def _kept(keep: str | None, output: Path, plan: Curriculum) -> dict[int, Path]:
         steps = sorted({int(word) for word in words(keep) or []})
     except ValueError:
         raise typer.BadParameter(f"{keep!r} is not a list of numbers", param_hint="--keep") from None
+    if steps and any(stage.patience for stage in plan.stage):
+        raise typer.BadParameter("with patience a stage may end before such a step; leave it out", param_hint="--keep")
     for step in steps:
         if not 1 <= step <= last:
             raise typer.BadParameter(f"step {step} is none of 1 to {last}", param_hint="--keep")

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from soundssl import device, files, models, objectives, weights
-from soundssl.curriculum import Curriculum, Refused, Stage, settle
+from soundssl.curriculum import LABELLED, Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
 from soundssl.models import released
 from soundssl.objectives import Inputs
@@ -29,8 +29,8 @@ class Job:
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
     `init` to start from are files, so are `released_weights`, which fill the backbone. `splits` chooses clips by their
-    split, all by default. Raises Missing or FormatError for files that are none, ValueError for a plan that cannot be
-    meant or leaves an input unread.
+    split, all by default; `validation` those that are measured, and not trained on. Raises Missing or FormatError for
+    files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
     """
 
     def __init__(
@@ -44,10 +44,12 @@ class Job:
         init: str | os.PathLike | None = None,
         released_weights: str | os.PathLike | None = None,
         splits: Sequence[str] | None = None,
+        validation: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         _refuse_unused(plan, {"triplets": triplets, "labels": labels})
-        self.accelerator, self.seed, self.splits = accelerator, seed, splits
+        _check_validation(plan, validation, labels)
+        self.accelerator, self.seed, self.splits, self.validation = accelerator, seed, splits, validation
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
         self.labels = files.Labels(labels) if labels else None
@@ -60,8 +62,8 @@ class Job:
             raise Refused("a model to start from has weights of its own; leave out --weights, or --init")
         self.plan = settle(plan, accelerator.device.type == "cuda", self.start.config if self.start else None)
         chosen = ",".join(splits) if splits else None
-        settings = self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size
-        self.made_from = files.digest("model", self.inputs, *settings)
+        settings = [self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size]
+        self.made_from = files.digest("model", self.inputs, *settings, *([list(validation)] if validation else []))
 
     @property
     def steps(self) -> int:
@@ -101,6 +103,9 @@ class Job:
             device.seed(self.seed)
             network = self._network(progress)
             clips = self.source.clips.in_splits(self.splits, self.source.path)
+            unseen = self._unseen()
+            if unseen is not None:
+                clips = clips & ~unseen.clips
             inputs = Inputs(self.source, clips, self.triplets, self.labels)
             facts = self._facts(inputs)
             config = self._config(facts)
@@ -129,12 +134,20 @@ class Job:
                     say=progress.say,
                     stop=stop,
                     keep_at=kept,
+                    unseen=unseen,
                     keep=lambda step, heads: write(kept[step], heads, self._made_from(step), step=step),
                 )
             if trained.finished and main:
                 write(output, trained.heads, self.made_from)
                 checkpoint.remove()
         return trained.finished
+
+    def _unseen(self) -> Inputs | None:
+        """Return the clips to validate on, None where there are none."""
+        if not self.validation:
+            return None
+        clips = self.source.clips.in_splits(list(self.validation), self.source.path)
+        return Inputs(self.source, clips, self.triplets, self.labels)
 
     def _made_from(self, step: int) -> str:
         return files.digest(self.made_from, step)
@@ -241,9 +254,26 @@ class Job:
 def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
     """Refuse an input that no objective of a plan would read."""
     names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
+    measured = any(stage.validate in LABELLED for stage in plan.stage)
     for role, path in given.items():
+        if role == "labels" and measured:
+            continue
         if path and not any(objectives.uses(name, role) for name in names):
             raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
+
+
+def _check_validation(plan: Curriculum, validation: Sequence[str] | None, labels: Any) -> None:
+    """Refuse splits that nothing is measured on, a measure without splits, and one of labels without any."""
+    measures = [stage.validate for stage in plan.stage if stage.validate != "none"]
+    if validation and not measures:
+        raise Refused("nothing is measured on --validation; name a measure, as --stage validate=loss, or leave it out")
+    if measures and not validation:
+        raise Refused(
+            f"{measures[0]} is measured on clips that are not trained on; name their splits with --validation"
+        )
+    asking = [measure for measure in measures if measure in LABELLED]
+    if asking and not labels:
+        raise Refused(f"{asking[0]} is measured by labels; give --labels")
 
 
 def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:
