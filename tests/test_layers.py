@@ -78,6 +78,7 @@ ROOMS = {
         "torch numpy",
     ),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),
+    "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6

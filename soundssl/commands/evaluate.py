@@ -9,6 +9,7 @@ import typer
 
 from soundssl import presets
 from soundssl.commands import scoring
+from soundssl.commands.consistency import consistency
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
@@ -395,6 +396,9 @@ def labels(
     report = scoring.begin(scoring.Report("labels", labels, output, None, None, classes), truth)
     table = reading.read_labels(files.Labels(labels), files.Labels(truth), windows, Terminal("evaluate"))
     scoring.show(task.evaluate(table), report)
+
+
+app.command("consistency")(consistency)
 
 
 def _check_sides(folds: bool, train: str | None, test: str | None, validation: str | None) -> None:

@@ -8,6 +8,7 @@ periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -391,3 +392,12 @@ def log_mel(waveform: np.ndarray, front_end: FrontEnd = PRESETS["vggish"], dtype
         blocks = levelled(blocks, level_of(blocks))
     frames = list(LogMel(front_end, dtype)(blocks))
     return np.concatenate(frames) if frames else np.empty((0, front_end.bands), dtype)
+
+
+def silence(floor: float, logarithm: str) -> float:
+    """Return the log-mel value of no sound at all.
+
+    >>> silence(0.01, "natural"), silence(1e-10, DECIBELS)
+    (-4.605170185988091, -100.0)
+    """
+    return {"natural": math.log, "10": math.log10, DECIBELS: lambda energy: 10 * math.log10(energy)}[logarithm](floor)
