@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -153,8 +153,24 @@ def shallow(
         int, typer.Option(min=0, help="Training clips drawn for each class; 0: all (20: lightly supervised).")
     ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of training clips to average over.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of Adam (inferred). Default: 0.001.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
+    pool: Annotated[
+        Literal["none", "mean", "concat"] | None,
+        typer.Option(help="One example a clip: the mean of its windows, or all side by side. Default: none, a window."),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="Share dropped before the last layer, in training. Default: 0."),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="L2 penalty of Adam. Default: 0.")] = None,
+    preset: Annotated[
+        Literal["none", "esc50"],
+        typer.Option(
+            help="esc50: the transfer of MM-Videos, as far as nothing else is given: --folds, --pool concat, "
+            "--dropout 0.3, --learning-rate 0.0002, batches of 128, --weight-decay 0.00001 (inferred)."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     hop: Hop = None,
     seed: Seed = 0,
@@ -170,19 +186,27 @@ def shallow(
     Example:
 
     soundssl evaluate shallow embeddings.h5 --labels labels.h5 --test 5
+
+    soundssl evaluate shallow embeddings.h5 --labels labels.h5 --preset esc50
     """
     from soundssl.evaluations import shallow as task
 
     report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    folds = folds or (preset != "none" and not test)
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
-    options = task.Options(
-        hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
-    )
-    table = scoring.load(embeddings, labels, hop=hop)
+    given: dict[str, Any] = {
+        "learning_rate": learning_rate,
+        "pool": pool,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
+    }
+    given |= {"hidden": layers, "per_class": per_class, "draws": draws, "epochs": epochs, "bootstrap": bootstrap}
+    options = task.Options(**presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
