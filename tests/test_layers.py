@@ -79,6 +79,8 @@ ROOMS = {
     ),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
+    "hear": Room("model progress files* media ops*", "torch numpy"),
+    "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6
@@ -87,7 +89,7 @@ ROOMS = {
 FACE = "__init__"  # `import soundssl` costs nothing: what it gives is imported when it is asked for
 ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the library, or before it
 # Packages imported where they are used: extras, and what only some nets need.
-OPTIONAL = {"faiss", "matplotlib", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
+OPTIONAL = {"faiss", "matplotlib", "onnx", "onnxscript", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
 # Rooms whose processes are their own, to end and to speak for.
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.

@@ -29,11 +29,11 @@ def test_windows_lie_side_by_side_in_their_order_and_short_clips_end_in_zeros():
 def test_a_classifier_of_clips_learns(pool):
     data = clips(4.0)
     table = data.table(train=data.part(0), test=data.part(1))
-    options = shallow.Options(hidden=(16,), pool=pool, dropout=0.3, weight_decay=1e-4, epochs=60, learning_rate=1e-2)
-    assert overall(shallow.evaluate(table, options))["mAP"]["value"] > 0.85
-    again = shallow.evaluate(table, options)
+    options = shallow.Options(hidden=(16,), pool=pool, dropout=0.3, weight_decay=1e-4, epochs=30, learning_rate=2e-2)
+    first = shallow.evaluate(table, options)
+    assert overall(first)["mAP"]["value"] > 0.85
     torch.rand(3)
-    assert again == shallow.evaluate(table, options)  # dropout draws from a generator of its own
+    assert first == shallow.evaluate(table, options)  # dropout draws from a generator of its own
 
 
 def test_dropout_is_of_training_alone_and_keeps_the_mean():

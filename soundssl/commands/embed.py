@@ -45,7 +45,13 @@ def embed(
         list[Path], typer.Argument(help="Features file written by featurize; or embeddings files, to join them.")
     ],
     model: Annotated[
-        Path | None, typer.Option("-m", "--model", help="Model file written by train; must be given but to join.")
+        Path | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Model file written by train; must be given but to join. Or hear:MODULE: an installed module of the "
+            "common API of HEAR, for features of waveforms.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -81,6 +87,9 @@ def embed(
     quantise: Annotated[
         bool, typer.Option("--quantise", help="With --whiten, the 8-bit form: whole numbers from 0 to 255.")
     ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="With hear:MODULE, the file of weights that its load_model takes.")
+    ] = None,
     hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
@@ -111,9 +120,10 @@ def embed(
     soundssl embed part-*.embeddings.h5 -o embeddings.h5
     """
     from soundssl import device as hardware
-    from soundssl import files, weights
+    from soundssl import files
     from soundssl.embedding import Job
     from soundssl.model import Model
+    from soundssl.weights import read
 
     if model is None:
         if not all(path.is_file() and files.kind_of(path) == "embeddings" for path in features):
@@ -123,6 +133,15 @@ def embed(
     _check(features, layer, raw, whiten, quantise)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    if str(model).startswith("hear:"):
+        if layer != "embedding" or raw or whiten or part or hop is not None:
+            raise typer.BadParameter(
+                "a module of HEAR embeds as it does; leave out --layer, --raw, --whiten, --part, --hop"
+            )
+        _hear(path, str(model), output, weights, split, flags)
+        return
+    if weights:
+        raise typer.BadParameter("a model file has its own; make one with train --weights", param_hint="--weights")
     target = aim(
         "embed",
         output,
@@ -135,7 +154,7 @@ def embed(
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
         options: dict[str, Any] = {"layer": layer, "hop": hop, "store": store, "batch_size": batch_size, "raw": raw}
-        options |= {"whitening": weights.read(whiten, "whitening") if whiten else None, "quantise": quantise}
+        options |= {"whitening": read(whiten, "whitening") if whiten else None, "quantise": quantise}
         job = Job(source, Model(trained, accelerator), clips=clips, shard=shard, **options)
         if target.stands(job.made_from):
             return
@@ -144,6 +163,21 @@ def embed(
             place = sys.stdout.buffer if target.piped else target.path
             count = job.run(place, afresh=force, progress=target.terminal, command=target.provenance)
     target.finish(f"{count} windows of {int(clips.sum())} clips")
+
+
+def _hear(
+    path: Path, module: str, output: Path | None, weights: Path | None, split: str | None, flags: dict[str, bool]
+) -> None:
+    """Embed waveforms by an installed module of HEAR's common API."""
+    from soundssl import files, hear
+
+    target = aim("embed", output, beside(path, "embeddings"), [path, *([weights] if weights else [])], "HDF5", **flags)
+    source = files.Features(path)
+    clips = _clips(source, split, None)
+    done = hear.embed(
+        module, source, target.path, weights=weights, clips=clips, progress=target.terminal, command=target.provenance
+    )
+    target.finish(f"{done.vectors} vectors of {done.clips} clips")
 
 
 def _check(features: list[Path], layer: str, raw: bool, whiten: Path | None, quantise: bool) -> None:

@@ -9,9 +9,11 @@ reported). Inputs are standardised by mean and deviation of the training windows
 the known labels. The score of a clip is the mean probability of its windows. The papers leave the optimiser open: the
 defaults of learning rate, batch, epochs and patience are inferred. With validation clips the weights of the epoch of
 best validation mAP are kept. All draws score the same test clips; values are means over draws. With `pool` a clip is
-one example, the mean of its windows or all of them side by side. The preset `esc50` is the transfer of MM-Videos (2019):
-windows side by side (5 x 128 = 640 inputs), dropout 0.3, Adam 2e-4, batches of 128, every fold in turn, top1 and mAP;
-inferred are the hidden layer, the place of the dropout (before the last layer) and the weight decay.
+one example, the mean of its windows or all of them side by side.
+
+The preset `esc50` is the transfer of MM-Videos (2019): windows side by side (5 x 128 = 640 inputs), dropout 0.3, Adam
+2e-4, batches of 128, every fold in turn, top1 and mAP. Inferred are the hidden layer, the place of the dropout (before
+the last layer) and the weight decay.
 
 Metrics
 -------
