@@ -130,18 +130,13 @@ def embed(
             raise typer.BadParameter("Missing option '-m' / '--model': only embeddings files are joined without one")
         join("embeddings", features, output, copy, force, no_clobber, no_provenance, quiet)
         return
-    _check(features, layer, raw, whiten, quantise)
+    _check(features, model, layer, raw, whiten, quantise, weights)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     if str(model).startswith("hear:"):
-        if layer != "embedding" or raw or whiten or part or hop is not None:
-            raise typer.BadParameter(
-                "a module of HEAR embeds as it does; leave out --layer, --raw, --whiten, --part, --hop"
-            )
+        _refuse(layer != "embedding" or raw or bool(whiten) or bool(part) or hop is not None)
         _hear(path, str(model), output, weights, split, flags)
         return
-    if weights:
-        raise typer.BadParameter("a model file has its own; make one with train --weights", param_hint="--weights")
     target = aim(
         "embed",
         output,
@@ -180,8 +175,26 @@ def _hear(
     target.finish(f"{done.vectors} vectors of {done.clips} clips")
 
 
-def _check(features: list[Path], layer: str, raw: bool, whiten: Path | None, quantise: bool) -> None:
+def _refuse(given: bool) -> None:
+    """Raise BadParameter where options are given that no module of HEAR knows."""
+    if given:
+        raise typer.BadParameter(
+            "a module of HEAR embeds as it does; leave out --layer, --raw, --whiten, --part, --hop"
+        )
+
+
+def _check(
+    features: list[Path],
+    model: Path,
+    layer: str,
+    raw: bool,
+    whiten: Path | None,
+    quantise: bool,
+    weights: Path | None,
+) -> None:
     """Raise BadParameter for options that do not go together."""
+    if weights and not str(model).startswith("hear:"):
+        raise typer.BadParameter("a model file has its own; make one with train --weights", param_hint="--weights")
     if len(features) > 1:
         raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
     if raw and layer != "embedding":
