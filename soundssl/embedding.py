@@ -12,7 +12,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import torch
 
-from soundssl import files
+from soundssl import SoundsslError, files
 from soundssl.files import Features
 from soundssl.files.features import Windows
 from soundssl.model import BATCH, Model
@@ -123,7 +123,7 @@ class Job:
         for windows in self.source.windows(self.length, self.step, self.batch_size, self.clips):
             vectors = kept.take() if kept else None
             if vectors is None:
-                vectors = self._whitened(output(windows.frames)).astype(self.store)
+                vectors = self._stored(self._whitened(output(windows.frames)), windows)
                 if kept:
                     kept.add(vectors)
             yield vectors, windows
@@ -137,6 +137,18 @@ class Job:
             return released.whiten(torch.from_numpy(vectors), self.whitening.tensors, self.quantise).numpy()
         except ValueError as error:
             raise files.FormatError(f"{files.text(self.whitening.path)} whitens no such embeddings: {error}") from error
+
+    def _stored(self, vectors: np.ndarray, windows: Windows) -> np.ndarray:
+        """Return vectors in the type they are stored in; raise SoundsslError where one does not fit into it."""
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(self.store)
+        if not (fine := np.isfinite(stored).all(1)).all():
+            row = int(np.flatnonzero(~fine)[0])
+            raise SoundsslError(
+                f"the vector of {self.source.clips.key[windows.clip[row]]} at {windows.start[row]:g} s has numbers "
+                f"beyond {self.store}; --store float32 holds them"
+            )
+        return stored
 
     def _write(
         self, path: Path, batches: Iterator[tuple[np.ndarray, Windows]], width: int, command: str | None

@@ -288,10 +288,10 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
     assert any(name.startswith("audio_scorer") for name in heads[1])
 
 
-def test_a_preset_has_the_last_word():
+def test_a_preset_fills_in_what_is_not_given():
     settled = coincidence.settle(coincidence.Options(preset="correspondence", modality="both", hidden=7))
-    assert (settled.modality, settled.negatives, settled.delta, settled.tower) == ("image", "random", 0.48, "vgg")
-    assert settled.hidden == 7
+    assert (settled.modality, settled.negatives, settled.delta, settled.tower) == ("both", "random", 0.48, "vgg")
+    assert settled.hidden == 7 and coincidence.settle(settled) == settled
     assert coincidence.settle(coincidence.Options(preset="correspondence-small")).tower == "vgg-small"
 
 

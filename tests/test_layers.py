@@ -61,6 +61,7 @@ ROOMS = {
         "torch numpy",
     ),
     "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),
+    "labelling.review": Room("labelling* detection.events detection.formats* files tables", "numpy"),
     "separation": Room(
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
@@ -81,6 +82,7 @@ ROOMS = {
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     "hear": Room("model progress files* media ops*", "torch numpy"),
     "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
+    "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6

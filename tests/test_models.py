@@ -65,6 +65,18 @@ def test_the_sound_net_of_look_listen_and_learn_has_its_four_blocks():
     assert build("vgg-l3", size=8).backbone.projection.in_features == 512
 
 
+def test_the_draft_has_the_weights_of_plain_and_maps_of_half_the_sides():
+    plain, draft = build("plain").eval(), build("draft").eval()
+    assert [each.shape for each in draft.parameters()] == [each.shape for each in plain.parameters()]
+    maps = []
+    for encoder in (plain, draft):
+        encoder.backbone.features.register_forward_hook(lambda module, given, made: maps.append(tuple(made.shape[2:])))
+        with torch.no_grad():
+            encoder(torch.zeros(1, 96, 64))
+    assert maps == [(12, 8), (6, 4)]
+    assert build("draft", bands=16, frames=16).eval()(torch.zeros(1, 16, 16)).shape == (1, 128)
+
+
 def test_half_net_has_half_the_widths_everywhere():
     half = [parameter.shape for parameter in build("resnet18-half").backbone.parameters()]
     full = [parameter.shape for parameter in build("resnet18").backbone.parameters()]

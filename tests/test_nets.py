@@ -35,6 +35,7 @@ PUBLISHED = {
     "resnet18-half": (None, 217e6, 0, 0.002, (6, 4)),
     "plain": (None, 313e6, 0, 0.001, (12, 8)),
     "vggish-bn": (None, None, 0, 0, (6, 4)),
+    "draft": (None, None, 0, 0, (6, 4)),
     "vgg-l3": (None, None, 0, 0, (12, 8)),
 }
 

@@ -10,8 +10,9 @@ import typer
 from soundssl import presets
 from soundssl.commands import scoring
 from soundssl.commands.consistency import consistency
-from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
-from soundssl.commands.target import check_ending
+from soundssl.commands.evaluate_separation import separation
+from soundssl.commands.options import Hop, Seed, words
+from soundssl.commands.scoring import Bootstrap, Classes, Scores
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -24,11 +25,15 @@ Input = Annotated[
     ),
 ]
 LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
-Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
+TrainLabels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels file of the clips that are learnt from, stopped by or taken as neighbours; those that are scored "
+        "keep --labels. Default: --labels for all."
+    ),
+]
 Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
 Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
-Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 
@@ -72,6 +77,7 @@ def knn(
     base: Annotated[
         str | None, typer.Option(help="Splits whose clips are the neighbours. Default: all others, or all.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     k: Annotated[int | None, typer.Option(min=1, help="Neighbours that vote. Default: 5 (inferred).")] = None,
     level: Annotated[
@@ -128,12 +134,13 @@ def knn(
     """
     from soundssl.evaluations import knn as task
 
-    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels, train_labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
     given = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, level=options.level, hop=hop, taught=train_labels)
     sides = None if folds else (words(query), words(base), None)
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -145,6 +152,7 @@ def shallow(
     train: Annotated[str | None, typer.Option(help="Splits to train on. Default: all others than --test.")] = None,
     test: Annotated[str | None, typer.Option(help="Splits to score.")] = None,
     validation: Annotated[str | None, typer.Option(help="Splits to stop by: the epoch of best mAP is kept.")] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     hidden: Annotated[
         str, typer.Option(help="Units of the hidden layers, separated by commas; 0: a linear classifier.")
@@ -191,7 +199,9 @@ def shallow(
     """
     from soundssl.evaluations import shallow as task
 
-    report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
     folds = folds or (preset != "none" and not test)
     _check_sides(folds, train, test, validation)
     try:
@@ -206,7 +216,7 @@ def shallow(
     }
     given |= {"hidden": layers, "per_class": per_class, "draws": draws, "epochs": epochs, "bootstrap": bootstrap}
     options = task.Options(**presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop, taught=train_labels)
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -220,6 +230,7 @@ def linear(
     validation: Annotated[
         str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     learning_rate: Annotated[float | None, typer.Option(help="Rate of SGD in the first epochs. Default: 0.1.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips. Default: 200.")] = None,
@@ -258,11 +269,14 @@ def linear(
     """
     from soundssl.evaluations import linear as task
 
-    report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("linear", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
     _check_sides(folds, train, test, validation)
     given = {"learning_rate": learning_rate, "epochs": epochs, "standardise": standardise}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
     if not options.standardise and table.of_length_one:
         Terminal("evaluate").warn(
             "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
@@ -334,63 +348,6 @@ def clusters(
     scoring.show(task.evaluate(table, task.Options(several), seed), report)
 
 
-@app.command("separation")
-def separation(
-    waves: Annotated[Path, typer.Argument(help="Features file of waveforms.")],
-    model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
-    labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
-    count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
-    heard: Annotated[
-        float, typer.Option(max=0, help="Level in dB re the quietest source from which a track is heard (inferred).")
-    ] = -20.0,
-    picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    bootstrap: Bootstrap = 0,
-    seed: Seed = 0,
-    output: Scores = None,
-    classes: Classes = False,
-) -> None:
-    """Mixtures of two known sources: how much of each do the tracks give back?
-
-    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
-    goes in alone: a good separator leaves it whole.
-
-    Example:
-
-    soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
-    """
-    from soundssl import files, separation
-    from soundssl.evaluations.separation import Options
-
-    report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
-    if picture:
-        files.guard(picture, no_clobber=False)
-        files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
-        check_ending(picture, "PNG", option="--picture")
-    scored = separation.score(
-        waves,
-        model,
-        labels=labels,
-        splits=words(split),
-        count=count,
-        seconds=seconds,
-        batch_size=batch_size,
-        options=Options(heard=heard, bootstrap=bootstrap),
-        seed=seed,
-        device=device,
-        precision=precision,
-        threads=threads,
-    )
-    if picture:
-        separation.plot(picture, scored.examples)
-    scoring.show(scored.rows, report)
-
-
 @app.command("labels")
 def labels(
     labels: Annotated[Path, typer.Argument(help="Labels file to score, as label-clusters writes it.")],
@@ -422,6 +379,7 @@ def labels(
     scoring.show(task.evaluate(table), report)
 
 
+app.command("separation")(separation)
 app.command("consistency")(consistency)
 
 

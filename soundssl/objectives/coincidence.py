@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from soundssl import device, models
-from soundssl.objectives import Inputs, option
+from soundssl.objectives import Inputs, option, with_preset
 from soundssl.objectives.clock import WINDOW, Clock, draw
 from soundssl.objectives.pairs import Augmentation, Pairs, PairSampling, Recipe, check
 from soundssl.ops import augment, pairs
@@ -85,7 +85,7 @@ def settle(options: Options) -> Options:
 
     A tower that nobody has chosen by the device is the one for CPUs.
     """
-    options = replace(options, **PRESETS[options.preset])
+    options = with_preset(options, PRESETS[options.preset])
     check(options, "coincidence")
     if options.views != "near" and options.modality != "audio":
         raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")
