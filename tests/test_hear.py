@@ -11,6 +11,7 @@ from test_validation import plan, toy  # noqa: F401 (a fixture)
 
 from soundssl import SoundsslError, device, files, hear, training
 from soundssl.model import load_model
+from soundssl.ops.spectrogram import WAVEFORM
 
 MODULE = """
 import torch
@@ -107,7 +108,7 @@ def test_a_separator_embeds_nothing(tmp_path):
     from soundssl import models
 
     config = {"encoder": "tdcn-stft-small", "tracks": 2, "consistency": "energy", "frames": 16000}
-    config |= {"front_end": {"sample_rate": 16000, "hop_length": 1}, "net": {}, "unit_length": False, "size": 8}
+    config |= {"front_end": WAVEFORM.attributes(), "net": {}, "unit_length": False, "size": 8, "bands": 1}
     net = models.build_separator("tdcn-stft-small", 2, "energy")
     path = tmp_path / "s.safetensors"
     files.write_model(path, training.tensors_of(net, {}), config, inputs=[], made_from="x")
