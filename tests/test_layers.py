@@ -73,8 +73,15 @@ ROOMS = {
     "curriculum": Room("objectives models presets", "numpy"),
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
-    "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),
-    "embedding": Room("model progress files*", "numpy"),
+    "weights": Room("models* files", "torch numpy"),
+    "training": Room(
+        "training* curriculum weights evaluations* labels objectives* models* ops* files* device progress",
+        "torch numpy",
+    ),
+    "embedding": Room("model models.released weights progress files*", "torch numpy"),
+    "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
+    "hear": Room("model progress files* media ops*", "torch numpy"),
+    "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
     "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
@@ -84,7 +91,7 @@ ROOMS = {
 FACE = "__init__"  # `import soundssl` costs nothing: what it gives is imported when it is asked for
 ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the library, or before it
 # Packages imported where they are used: extras, and what only some nets need.
-OPTIONAL = {"faiss", "matplotlib", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
+OPTIONAL = {"faiss", "matplotlib", "onnx", "onnxscript", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
 # Rooms whose processes are their own, to end and to speak for.
 SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
 OWN_PROCESSES = {"extraction.pool"}

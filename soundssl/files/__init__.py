@@ -21,7 +21,7 @@ from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
-from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.model import Model, model_made_from, read_model, read_tensors, write_model
 from soundssl.files.outputs import FULL, Lock, Unusable, alone, guard, guard_inputs, is_special, replace, telling, text
 from soundssl.files.reading import (
     Clips,
@@ -84,6 +84,7 @@ __all__ = [
     "read_matrix",
     "read_model",
     "read_scores",
+    "read_tensors",
     "replace",
     "require",
     "require_parquet",
