@@ -9,7 +9,8 @@ from pathlib import Path
 
 from soundssl import SoundsslError, tables
 
-BETWEEN = re.compile(r"[\s_,]+|\band\b")  # what names of one class differ by: "Chicken, rooster", "Chicken_and_rooster"
+# What names of one class differ by: "Chicken, rooster", "Chicken_and_rooster".
+BETWEEN = re.compile(r"[\s_,]+(?:and[\s_,]+)*")
 
 
 class OntologyError(SoundsslError):
@@ -135,4 +136,4 @@ def read_parents(path: Path, ontology: Ontology) -> dict[str, list[str]]:
 
 
 def _plain(name: str) -> str:
-    return " ".join(BETWEEN.sub(" ", name.casefold()).split())
+    return BETWEEN.sub(" ", name.casefold()).strip()
