@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import scoring
+from soundssl.commands import comparison, scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
@@ -152,8 +152,15 @@ def shallow(
         int, typer.Option(min=0, help="Training clips drawn for each class; 0: all (20: lightly supervised).")
     ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of training clips to average over.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of Adam (inferred). Default: 0.001.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
+    preset: Annotated[
+        Literal["none", "tut18", "audioset"],
+        typer.Option(
+            help="Protocols of MM-Videos, as far as nothing else is given: a rate of 0.0002, batches of 128; tut18: "
+            "--train train --test test; audioset: --train balanced_train --test eval. Windows are not concatenated."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     hop: Hop = None,
     seed: Seed = 0,
@@ -173,13 +180,16 @@ def shallow(
     from soundssl.evaluations import shallow as task
 
     report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    sides_ = {"train": train, "test": test}
+    train, test = (presets.in_force({} if folds else task.SPLITS[preset], sides_).get(name) for name in sides_)
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
+    chosen = presets.in_force(task.PRESETS[preset], {"learning_rate": learning_rate})
     options = task.Options(
-        hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
+        hidden=layers, per_class=per_class, draws=draws, epochs=epochs, bootstrap=bootstrap, **chosen
     )
     table = scoring.load(embeddings, labels, hop=hop)
     sides = None if folds else (words(test), words(train), words(validation))
@@ -251,6 +261,20 @@ def tagging(
     embeddings: Annotated[Path, typer.Argument(help="Embeddings file written by embed --layer probabilities.")],
     labels: LabelsFile,
     split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    mean: Annotated[
+        Literal["arithmetic", "geometric"] | None,
+        typer.Option(
+            help="Mean of the windows' probabilities that is the score of a clip. Default: arithmetic; with --preset "
+            "fsdnoisy18k geometric."
+        ),
+    ] = None,
+    preset: Annotated[
+        Literal["none", "fsd50k", "fsdnoisy18k", "dcase2018", "dcase2019", "audioset"],
+        typer.Option(
+            help="What is given: fsd50k mAP, d', lwlrap; fsdnoisy18k accuracy and balanced accuracy (Fonseca et al. "
+            "2019); dcase2018 MAP@3; dcase2019 lwlrap, of classes too; audioset mAP, AUC, d', lwlrap, top 1 and 5."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     seed: Seed = 0,
     output: Scores = None,
@@ -260,19 +284,25 @@ def tagging(
 ) -> None:
     """Clip scores of a classifier: do they rank clips within classes, and classes within clips?
 
-    The score of a clip is the mean of its windows' probabilities.
+    The score of a clip is the mean of its windows' probabilities; each clip counts once, however long it is.
 
-    Example:
+    Examples:
 
     soundssl evaluate tagging probabilities.h5 --labels labels.h5
+
+    soundssl evaluate tagging probabilities.h5 --labels fsd50k.labels.h5 --split eval --preset fsd50k
     """
     from soundssl import files
     from soundssl.evaluations import reading
     from soundssl.evaluations import tagging as task
 
     report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
-    table = reading.read_scores(embeddings, files.Labels(labels), words(split))
-    scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
+    mean = mean or ("geometric" if preset in task.GEOMETRIC else "arithmetic")
+    table = reading.read_scores(embeddings, files.Labels(labels), words(split), mean)
+    scoring.show(task.evaluate(table, task.Options(bootstrap, task.PRESETS[preset]), seed), report)
+
+
+app.command("compare")(comparison.compare)
 
 
 @app.command("clusters")
