@@ -82,17 +82,19 @@ def scores(probabilities: Path, labels: Path, split: str) -> tuple[np.ndarray, n
     return table.clip_means(), table.label
 
 
-def interval(values: Callable[[np.ndarray], float], clips: int) -> str:
-    """Return a value over all clips, and its interval over replicates of them."""
-    generator = np.random.default_rng([0])
-    drawn = np.array([values(generator.integers(0, clips, clips)) for _ in range(REPLICATES)])
-    low, high = np.nanquantile(drawn, [0.025, 0.975])
-    return f"{values(np.arange(clips)):.3f} ({low:.3f} … {high:.3f})"
-
-
 def mean_of(found: Sequence[tuple[np.ndarray, np.ndarray]], metric: Callable[[np.ndarray, np.ndarray], float]) -> str:
-    """Return the mean over seeds of a metric of (score, label), with its interval."""
-    return interval(lambda rows: float(np.mean([metric(s[rows], y[rows]) for s, y in found])), len(found[0][1]))
+    """Return the mean over seeds of a metric of (score, label), with its interval.
+
+    In a replicate a clip is there several times; for mAP it weighs so, for ties would flatter it.
+    """
+    weight = metrics.multiplicities(len(found[0][1]), REPLICATES, np.random.default_rng([0]))
+    if metric is mean_average_precision:
+        drawn = np.array([metrics.mean_average_precision_replicates(*one, weight) for one in found])
+    else:
+        rows = [np.repeat(np.arange(len(one)), one) for one in weight]
+        drawn = np.array([[metric(score[some], label[some]) for some in rows] for score, label in found])
+    low, high = np.nanquantile(drawn.mean(axis=0), [0.025, 0.975])
+    return f"{np.mean([metric(*one) for one in found]):.3f} ({low:.3f} … {high:.3f})"
 
 
 def accuracy(score: np.ndarray, label: np.ndarray) -> float:
@@ -172,7 +174,8 @@ def missing(setting: Setting) -> Iterator[list[str]]:
                               "-q", "-o", flagged)  # fmt: skip
                 out = train(setting, folder / str(share), flagged, seed, setting.steps, "--set", "loss=bce")
                 known = files.Labels(flagged)
-                right[share].append(float((known.truth[known.label == -1] == 1).mean()))
+                unknown = known.label == -1
+                right[share] += [float((known.truth[unknown] == 1).mean())] if unknown.any() else []
             found[share].append(scores(out, setting.labels, setting.held))
     for share, some in found.items():
         precise = f"{np.mean(right[share]):.3f}" if right[share] else ""
