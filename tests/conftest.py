@@ -23,6 +23,7 @@ import av  # noqa: E402
 import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import soundfile  # noqa: E402
+from program import Outcome, run  # noqa: E402
 
 from soundssl.dependencies import DependencyError  # noqa: E402
 
@@ -53,14 +54,6 @@ class Toy(NamedTuple):
     table: Path
     features: Path
     labels: Path
-
-
-class Outcome(NamedTuple):
-    """Hold what a run of the command line gave."""
-
-    status: int
-    stdout: str
-    stderr: str
 
 
 def synthesise(name: str, generator: np.random.Generator, seconds: float = SECONDS) -> np.ndarray:
@@ -116,19 +109,6 @@ def write_video(
                 for shaped in form.resample(frame):
                     container.mux(audio.encode(shaped))
             container.mux(audio.encode())
-
-
-def run(*arguments: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str) -> Outcome:
-    """Run the command line in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "soundssl", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **environment},
-        timeout=120,
-    )  # fmt: skip
-    return Outcome(done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace"))
 
 
 @pytest.fixture(scope="session")

@@ -170,7 +170,7 @@ def test_the_command_line_trains_embeds_probabilities_and_goes_on_from_a_model(t
     assert json.loads(found.attributes["class"]) == NAMES and found.attributes["layer"] == "probabilities"
     assert np.allclose(found.embedding[:].sum(1), 1, atol=1e-5)
     plain = command(["train", toy[0], *net, "--triplets", toy[1], "-o", tmp_path / "x.safetensors"], check=False)
-    assert plain.returncode == 4 and "holds labels, not triplets" in plain.stderr
+    assert plain.status == 4 and "holds labels, not triplets" in plain.stderr
 
 
 def test_a_head_of_other_classes_begins_afresh(toy, tmp_path):

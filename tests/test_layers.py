@@ -63,6 +63,7 @@ ROOMS = {
         "torch numpy",
     ),
     "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),
+    "labelling.review": Room("labelling* detection.events detection.formats* files tables", "numpy"),
     "separation": Room(
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
@@ -76,6 +77,7 @@ ROOMS = {
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "training": Room("training* curriculum labels* objectives* models* ops* files* device progress", "torch numpy"),
     "embedding": Room("model progress files*", "numpy"),
+    "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import soundfile
 from conftest import RATE, Outcome, run, synthesise, write_video
+from program import for_makefiles
 
 from soundssl import files
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-PROGRAM = f"{sys.executable} -m soundssl"
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def media(tmp_path_factory):
 
 
 def shell(*words: object, **environment: str) -> Outcome:
-    surroundings = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "SOUNDSSL": PROGRAM, **environment}
+    surroundings = {**os.environ, "PYTHONPATH": str(EXAMPLES.parent), "SOUNDSSL": for_makefiles(), **environment}
     done = subprocess.run(list(map(str, words)), env=surroundings, capture_output=True, text=True)
     return Outcome(done.returncode, done.stdout, done.stderr)
 
@@ -52,7 +52,7 @@ def test_an_array_of_jobs(media, tmp_path):
 
 
 def test_make_at_once(media, tmp_path):
-    words = ("make", "-C", EXAMPLES / "parts", f"MEDIA={media / 'media'}", f"WORK={tmp_path}", "PARTS=2", f"SOUNDSSL={PROGRAM}")  # fmt: skip  # noqa: E501
+    words = ("make", "-C", EXAMPLES / "parts", f"MEDIA={media / 'media'}", f"WORK={tmp_path}", "PARTS=2", f"SOUNDSSL={for_makefiles()}")  # fmt: skip  # noqa: E501
     done = shell(*words, "-j2", MAKEFLAGS="")
     assert done.status == 0, done.stderr
     assert rows(tmp_path / "features.h5") == rows(media / "whole.h5")

@@ -1,0 +1,198 @@
+"""The command line in processes of its own, each forked from one that has loaded the package: loading takes seconds.
+
+A run that is given variables which libraries read while they are loaded gets a process of its own from the start.
+Makefiles take `python program.py SOCKET` as the program: it hands its words, folder, variables and streams over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple, NoReturn
+
+ROOT = Path(__file__).parents[1]
+READ_LATE = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTEST_CURRENT_TEST")  # what a forked process still takes up
+SECONDS = 120  # a run that takes longer is ended
+
+
+class Outcome(NamedTuple):
+    """Hold what a run of the command line gave."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str) -> Outcome:
+    """Run the command line in a process of its own."""
+    wanted = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    arguments = [str(word) for word in words]
+    if _early(wanted) == _early(os.environ) and hasattr(os, "fork"):
+        status, out, err = _run(arguments, stdin, str(cwd or os.getcwd()), wanted)
+    else:
+        done = subprocess.run(
+            [sys.executable, "-m", "soundssl", *arguments], input=stdin, capture_output=True, cwd=cwd, env=wanted,
+            timeout=SECONDS,
+        )  # fmt: skip
+        status, out, err = done.returncode, done.stdout, done.stderr
+    return Outcome(status, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def for_makefiles() -> str:
+    """Return the program as a Makefile takes it, for rules that give it no variables of their own."""
+    return f"{sys.executable} -S {__file__} {loaded()}" if hasattr(os, "fork") else f"{sys.executable} -m soundssl"
+
+
+@functools.cache
+def loaded() -> str:
+    """Start the process that has loaded the package, in the environment of now; return the path of its socket."""
+    path = os.path.join(tempfile.mkdtemp(), "soundssl")
+    there = socket.socket(socket.AF_UNIX)
+    there.bind(path)
+    there.listen(16)
+    alive, held = os.pipe()  # closed when this process ends, however it ends
+    code = (
+        f"import sys; sys.path[:0] = {[str(ROOT), str(Path(__file__).parent)]!r}; import program; program.serve({{}})"
+    )
+    numbers = [there.fileno(), alive]
+    words = [sys.executable, "-c", code.format(f"*{numbers}")]
+    subprocess.Popen(words, pass_fds=numbers, start_new_session=True)
+    there.close(), os.close(alive)
+    _HELD.append(held)
+    return path
+
+
+_HELD: list[int] = []
+
+
+def _early(environment: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environment.items() if name not in READ_LATE}
+
+
+def _run(words: list[str], stdin: bytes, cwd: str, environment: dict[str, str]) -> tuple[int, bytes, bytes]:
+    (given, writer), (out, written), (err, told) = os.pipe(), os.pipe(), os.pipe()
+    with _asked(loaded(), words, cwd, environment, [given, written, told]) as there:
+        for descriptor in (given, written, told):
+            os.close(descriptor)
+        child = int(there.recv(20))
+        overdue = threading.Timer(SECONDS, os.kill, (child, signal.SIGKILL))
+        feeder = threading.Thread(target=_feed, args=(writer, stdin))
+        errors: list[bytes] = []
+        listener = threading.Thread(target=lambda: errors.append(_drain(err)))
+        for thread in (overdue, feeder, listener):
+            thread.start()
+        output = _drain(out)
+        feeder.join(), listener.join()
+        status = int(there.recv(20))
+        overdue.cancel()
+    return status, output, errors[0]
+
+
+def _asked(path: str, words: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> socket.socket:
+    there = socket.socket(socket.AF_UNIX)
+    there.connect(path)
+    request = json.dumps([words, cwd, environment]).encode()
+    socket.send_fds(there, [len(request).to_bytes(8, "little")], streams)
+    there.sendall(request)
+    return there
+
+
+def _feed(descriptor: int, data: bytes) -> None:
+    with contextlib.suppress(BrokenPipeError), open(descriptor, "wb") as stream:
+        stream.write(data)
+
+
+def _drain(descriptor: int) -> bytes:
+    with open(descriptor, "rb") as stream:
+        return stream.read()
+
+
+def serve(number: int, alive: int) -> None:
+    """Load the package, then fork a run for every request at a socket, until the process that asked for this ends."""
+    import soundssl
+
+    for module in pkgutil.walk_packages(soundssl.__path__, "soundssl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    gc.collect(), gc.freeze()  # no forked process walks, and so copies, what was loaded
+    threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
+    there = socket.socket(fileno=number)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while True:
+        connection, _ = there.accept()
+        if not os.fork():
+            break
+        connection.close()
+    there.close(), os.close(alive)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+    request, length = b"", int.from_bytes(head, "little")
+    while len(request) < length:
+        request += connection.recv(length - len(request))
+    child = os.fork()
+    if not child:
+        connection.close()
+        _become(*json.loads(request), streams)
+    for stream in streams:
+        os.close(stream)
+    connection.send(str(child).encode())
+    _, ended = os.waitpid(child, 0)
+    connection.send(str(os.waitstatus_to_exitcode(ended)).encode())
+    os._exit(0)
+
+
+def _end_with(alive: int) -> None:
+    os.read(alive, 1)
+    os._exit(0)
+
+
+def _become(words: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> NoReturn:
+    """Run the command line in this process, as if it had been started with these words, streams and surroundings."""
+    os.chdir(cwd)
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 (until the process ends)
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
+    sys.argv = [str(ROOT / "soundssl" / "__main__.py"), *words]
+    from soundssl.__main__ import main
+
+    status: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if not isinstance(status, int):
+        print(status, file=sys.stderr)
+        status = 1
+    threading._shutdown(), atexit._run_exitfuncs()  # all that Python does at an end, but for taking modules apart
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    with _asked(sys.argv[1], sys.argv[2:], os.getcwd(), dict(os.environ), [0, 1, 2]) as server:
+        server.recv(20)
+        ended_with = int(server.recv(20))
+    sys.exit(ended_with if ended_with >= 0 else 128 - ended_with)
