@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import comparison, scoring, tagging
+from soundssl.commands import comparison, scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 from soundssl.commands.scoring import (
     Baseline,
@@ -21,6 +21,7 @@ from soundssl.commands.scoring import (
     Topline,
     TrainLabels,
 )
+from soundssl.commands.tagging import tagging
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
 
@@ -261,7 +262,7 @@ def linear(
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
-app.command("tagging")(tagging.tagging)
+app.command("tagging")(tagging)
 app.command("compare")(comparison.compare)
 
 
