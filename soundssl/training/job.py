@@ -13,6 +13,7 @@ from torch import nn
 from soundssl import device, files, models, objectives, weights
 from soundssl.curriculum import LABELLED, Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
+from soundssl.labels import clips_in_splits
 from soundssl.models import released
 from soundssl.objectives import Inputs
 from soundssl.ops.spectrogram import PRESETS
@@ -103,7 +104,7 @@ class Job:
         with files.alone(output, main):
             device.seed(self.seed)
             network = self._network(progress)
-            clips = self.source.clips.in_splits(self.splits, self.source.path)
+            clips = clips_in_splits(self.labels, self.source.clips, self.splits, self.source.path)
             unseen = self._unseen()
             if unseen is not None:
                 clips = clips & ~unseen.clips
