@@ -35,7 +35,7 @@ def lacks(text: str) -> list[str]:
     """Return the lines of a help that are too long, break a paragraph before its width, or give a flag a type."""
     lines = text.splitlines()
     found = [line for line in lines if len(line) > WIDTH or re.search(r"<bool>|BOOLEAN", line)]
-    prose = lines[: lines.index("Options:")]
+    prose = lines[: min(lines.index(heading) for heading in ("Arguments:", "Options:") if heading in lines)]
     for line, following in itertools.pairwise(prose):
         indent = len(following) - len(following.lstrip())
         together = line.strip() and following.strip() and indent == len(line) - len(line.lstrip())
@@ -79,7 +79,7 @@ def test_help_on_a_terminal_is_that_of_a_pipe(capsys):
 def test_help_of_train_names_where_nets_are_described(capsys):
     text = help_of(["train"], capsys)
     assert "--list" in text and "--describe" in text and "resnet18" not in text
-    assert len(text.splitlines()) < 100
+    assert len(text.splitlines()) < 110
 
 
 def test_measuring_comes_before_looking(capsys):

@@ -9,12 +9,14 @@ import typer
 
 from soundssl import clustering, extraction, labelling, objectives, training
 from soundssl.commands import app, cluster, main, scoring
+from soundssl.evaluations import shallow
 from soundssl.ops import spectrogram
 
 # Values of the options on which presets have a say: other than theirs, mostly the defaults.
 GIVEN = {
     "knn": {"level": "clip", "k": 5, "vote": "share", "leave_out": "recording", "ties": "nearer", "hop": 0.25},
     "linear": {"standardise": True, "learning_rate": 0.25, "epochs": 7, "hop": 0.25},
+    "shallow": {"learning_rate": 0.25, "pool": "mean", "dropout": 0.125, "weight_decay": 0.5, "hop": 0.25},
     "cluster": {"scale": 33.0, "context": 1.5, "gamma": 1.25},
     "label-clusters": {"order": "random", "ask": "confident", "spread": 0.75},
 }
@@ -71,6 +73,7 @@ def places(tmp_path, monkeypatch):
     return {
         "knn": ["evaluate", "knn", "e.h5", "--labels", "l.h5"],
         "linear": ["evaluate", "linear", "e.h5", "--labels", "l.h5", "--test", "5"],
+        "shallow": ["evaluate", "shallow", "e.h5", "--labels", "l.h5", "--train", "1", "--test", "2"],
         "cluster": ["cluster", "m.npy", "--k", 4, *quiet],
         "featurize": ["featurize", "sound.wav", "-q"],
         "label-clusters": ["label-clusters", "c.h5", "--budget", 4, "-q"],
@@ -87,7 +90,7 @@ def commands_with_presets(group) -> Iterator[str]:
 
 
 def test_every_command_with_presets_is_asked_here():
-    asked = {*GIVEN, "featurize"}
+    asked = {*GIVEN, "featurize", "tagging"}  # and the mean of tagging in test_protocols
     assert set(commands_with_presets(typer.main.get_group(app))) == asked
 
 
@@ -96,6 +99,7 @@ def test_every_command_with_presets_is_asked_here():
     [
         ("knn", "sound-events"),
         ("linear", "sound-events"),
+        *(("shallow", preset) for preset in shallow.PRESETS if preset != "none"),
         *(("cluster", preset) for preset in clustering.PRESETS),
         *(("label-clusters", preset) for preset in labelling.PRESETS),
     ],

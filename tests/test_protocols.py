@@ -137,7 +137,7 @@ def test_shallow_presets_bring_splits_rate_and_batch(world):
     done = run(*words, "--preset", "audioset")
     assert done.status == 1 and "no split 'eval'" in done.err
     assert run(*words, "--preset", "audioset", "--train", "train", "--test", "test").status == 0
-    assert shallow.PRESETS["tut18"] == {"learning_rate": 2e-4, "batch_size": 128}
+    assert shallow.PRESETS["tut18"].items() >= {"learning_rate": 2e-4, "batch_size": 128}.items()
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -42,10 +42,6 @@ Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn agains
 Splits: TypeAlias = "list[str] | None"
 Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
 
-Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
-Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
-
 
 class Report(NamedTuple):
     """Say where scores go and what they are set against."""

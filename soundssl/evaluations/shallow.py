@@ -37,7 +37,7 @@ from soundssl.evaluations.table import Table
 from soundssl.ops import losses, metrics
 from soundssl.ops.groups import group_means
 
-# The transfer of MM-Videos (2019): the windows of a clip side by side, 640 numbers of ESC-50, 1,280 (inferred) of others.
+# The transfer of MM-Videos (2019): windows of a clip side by side, 640 numbers of ESC-50, 1,280 (inferred) of others.
 _TRANSFER = {"pool": "concat", "dropout": 0.3, "weight_decay": 1e-5, "learning_rate": 2e-4, "batch_size": 128}
 PRESETS: dict[str, dict[str, Any]] = {"none": {}, "esc50": _TRANSFER, "tut18": _TRANSFER, "audioset": _TRANSFER}
 HOPS = {name: 1.0 if values else None for name, values in PRESETS.items()}  # seconds; None: as the front end has it
