@@ -25,6 +25,7 @@ from soundssl.ops import metrics
 
 REPLICATES = 1000  # of the bootstrap
 WRONG = 0.4  # share of training labels that are wrong, or missing
+KINDS = {"in the vocabulary": 0.0, "half from outside": 0.5}  # share of the wrong ones that come from outside
 INSIDE = 6  # classes of the vocabulary where half of the noise comes from outside
 SHARES = (0, 1, 2, 5, 10)  # percent of the implicit negatives that are flagged
 EXPONENTS = (0.0, 0.5, 1.0)  # of the balanced sampler
@@ -110,12 +111,9 @@ def mean_average_precision(score: np.ndarray, label: np.ndarray) -> float:
 def noisy(setting: Setting) -> Iterator[list[str]]:
     """Compare methods of robust training on wrong labels of both kinds."""
     classes = files.Labels(setting.labels).classes
-    kinds = {
-        "in the vocabulary": [],
-        "half from outside": ["--outside", 0.5, "--vocabulary", ",".join(classes[:INSIDE])],
-    }
     yield ["noise", "method", "clip accuracy", "chance"]
-    for kind, words in kinds.items():
+    for kind, outside in KINDS.items():
+        words = ["--outside", outside, "--vocabulary", ",".join(classes[:INSIDE])] if outside else []
         found: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {name: [] for name in METHODS}
         for seed in setting.seeds:
             folder = setting.work / kind.replace(" ", "-") / str(seed)

@@ -32,12 +32,13 @@ def world(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "held", "lines"), [("noisy", "5", 2), ("missing", "5", 3), ("balance", "4,5", 2)]
+    ("experiment", "held", "lines"), [("noisy", "5", 1), ("missing", "5", 3), ("balance", "4,5", 2)]
 )
 def test_an_experiment_writes_its_table_and_its_section(experiment, held, lines, world, monkeypatch, capsys):
     monkeypatch.setattr(label_errors, "METHODS", {"prune": label_errors.PUBLISHED})
     monkeypatch.setattr(label_errors, "SHARES", (0, 10))
     monkeypatch.setattr(label_errors, "EXPONENTS", (1.0,))
+    monkeypatch.setattr(label_errors, "KINDS", {"half from outside": 0.5})
     monkeypatch.setattr(label_errors, "INSIDE", 3)
     monkeypatch.setattr(label_errors, "WRONG", 0.25)
     monkeypatch.setattr(label_errors, "REPLICATES", 20)
