@@ -43,7 +43,7 @@ def write_world(folder: Path) -> dict[str, tuple]:
         "e.h5": ("embed", features, "-m", folder / "m.safetensors", "--hop", 0.1, "--batch-size", 16, *LEARNT),
         "e.npy": ("embed", features, "-m", folder / "m.safetensors", "--hop", 0.1, *LEARNT),
         "c.h5": ("cluster", folder / "e.h5", "--k", 4, "--steps", 40, "--checkpoint-every", 0, *LEARNT),
-        "n.h5": ("label-clusters", folder / "c.h5", "--budget", 4, "--answers", labels),
+        "n.h5": ("label-clusters", folder / "c.h5", "--budget", 4, "--labels", labels),
         "d.csv": ("detect", features, "-m", folder / "r.safetensors", *LEARNT),
     }
     for name, words in made.items():
