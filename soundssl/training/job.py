@@ -224,13 +224,16 @@ class Job:
 
     def _config(self, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         source, last = self.source, self.plan.stage[-1:]
+        unit_length = any(objectives.load(name).UNIT_LENGTH for stage in last for name in stage.objective)
+        if not last and self.start is not None:
+            unit_length = self.start.config["unit_length"]  # nothing is learnt: embeddings are what they were
         return {
             **self.plan.as_dict(),
             "bands": source.bands,
             "frames": source.window,
             "front_end": source.front_end(),
             "seed": self.seed,
-            "unit_length": any(objectives.load(name).UNIT_LENGTH for stage in last for name in stage.objective),
+            "unit_length": unit_length,
             "heads": facts,
         }
 
