@@ -277,6 +277,8 @@ def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
     for role, path in given.items():
         if role == "labels" and measured:
             continue
+        if path and not names:
+            raise Refused(f"nothing is learnt in 0 steps; leave out --{role}")
         if path and not any(objectives.uses(name, role) for name in names):
             raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
 
