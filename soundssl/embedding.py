@@ -15,7 +15,7 @@ import torch
 from soundssl import SoundsslError, files
 from soundssl.files import Features
 from soundssl.files.features import Windows
-from soundssl.model import BATCH, Model
+from soundssl.model import BATCH, Model, fitting
 from soundssl.models import released
 from soundssl.progress import SILENT, Advance, Progress
 from soundssl.weights import Weights
@@ -48,7 +48,8 @@ class Job:
         whitening: Weights | None = None,
         quantise: bool = False,
     ) -> None:
-        source.check_front_end(model.config["front_end"], model.path)
+        with fitting(model.path):
+            source.check_front_end(model.config["front_end"], model.path)
         self.source, self.model, self.layer, self.store, self.batch_size = source, model, layer, store, batch_size
         self.length = model.config["frames"]
         self.step = source.window_hop if hop is None else source.frames_of(hop)

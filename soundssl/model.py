@@ -103,7 +103,8 @@ class Model:
     def front_end(self) -> FrontEnd:
         """How a waveform becomes frames."""
         named, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
-        given = {name: value for name, value in self.config["front_end"].items() if name in named}
+        with fitting(self.path):
+            given = {name: value for name, value in self.config["front_end"].items() if name in named}
         front_end = FrontEnd(preset="", window_frames=length, **given)
         known = (*PRESETS.values(), WAVEFORM)  # a model file does not say how far apart windows usually are
         alike = (each for each in known if replace(each, preset="", window_hop=0) == front_end)

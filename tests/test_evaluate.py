@@ -68,14 +68,15 @@ def world(tmp_path_factory) -> World:
     some = np.flatnonzero(clip % 4 == 0)[:11]
     spread = {"label": label[clip[some]], "segment/key": [KEYS[i] for i in clip[some]], "class": CLASSES}
     spread |= {"segment/start": start[some], "segment/end": start[some] + WINDOW}
+    found = {"method": "entropy", "metric": "cosine", "scale": 1.0, "window": WINDOW}
     bare = {name: column[:12] if len(column) > 3 else column for name, column in groups.items()}
     np.save(folder / "m.npy", np.eye(3, 8, dtype="f4")[of_class])
     return World(
         write(folder / "e.h5", "embeddings", {"embedding": vector, **windows, **more}, about),
         write(folder / "s.h5", "embeddings", {"embedding": score[:, [2, 1, 0]], **windows, **more}, named),
         folder / "m.npy",
-        write(folder / "c.h5", "clusters", {**groups, **windows}, {"window": WINDOW}),
-        write(folder / "b.h5", "clusters", bare),
+        write(folder / "c.h5", "clusters", {**groups, **windows}, found),
+        write(folder / "b.h5", "clusters", bare, found),
         write(folder / "l.h5", "labels", {"label": label, "split": SPLITS, **whole}),
         write(folder / "p.h5", "labels", spread),
         vector, clip, label,

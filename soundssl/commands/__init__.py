@@ -152,7 +152,7 @@ def _fact(error: Exception) -> str:
     fact = " ".join((str(error) or type(error).__name__).splitlines())
     if isinstance(error, OSError) and error.errno in FULL:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room, and give the same command again"
+        return f"{where}{os.strerror(error.errno)}; make room, and give the same command again"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(fact)):
         return f"{fact}; a smaller --batch-size takes less"
     if not isinstance(error, EXPECTED):

@@ -31,7 +31,8 @@ FORMAT = [
 MODEL = [
     "A model is a safetensors file: loading one runs no code. Tensors are named encoder.*, image.* and "
     "head.OBJECTIVE.*. Its metadata hold the attributes above, with kind = model, and config: JSON of the encoder, "
-    "the front end and the stages it was trained by. Made by soundssl train.",
+    "the front end and the stages it was trained by. config.net holds further options of the net; a separator tdcn-* "
+    "without it is revision 1, without skips. Made by soundssl train.",
     "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps with the time (UTC), and one "
     "with validation.MEASURE for every measure on unseen clips; and while it runs OUTPUT.resume, the state from which "
     "the same command goes on, with the best state and averages, and OUTPUT.lock, by which a second run is refused.",
