@@ -32,6 +32,9 @@ _MODULES = {
 }
 
 
+_PUBLIC = ("export", "hear")  # modules that are used by their own names
+
+
 class SoundsslError(Exception):
     """Say in one line what is wrong: the file, the fact, the remedy; `status` is the exit status of the command."""
 
@@ -39,6 +42,8 @@ class SoundsslError(Exception):
 
 
 def __getattr__(name: str) -> object:
+    if name in _PUBLIC:
+        return importlib.import_module(f"soundssl.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'soundssl' has no attribute {name!r}")
     return getattr(importlib.import_module(_MODULES[name]), name)

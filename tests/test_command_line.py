@@ -52,7 +52,7 @@ USAGE = {
     "missing option": (["embed", "a.h5"], "Missing option '-m' / '--model'"),
     "missing argument": (["featurize"], "Missing argument"),
     "value of another type": (["train", "a.h5", "--steps", "many"], "'--steps'"),
-    "value out of range": (["train", "a.h5", "--steps", "0"], "'--steps'"),
+    "value out of range": (["train", "a.h5", "--batch-size", "0"], "'--batch-size'"),
     "unknown sampler": (["sample-triplets", "a.h5", "--sampler", "jiont"], "choose from noise, translation"),
     "unknown list": (["train", "--list", "nets"], "choose from objectives, encoders, separators"),
     "unknown objective to describe": (["train", "--describe", "tripel"], "choose from "),

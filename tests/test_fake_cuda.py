@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from itertools import product
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -18,6 +19,7 @@ from test_training import CLASSES, CLIPS, write_features, write_triplets
 from torch.func import functional_call
 
 from soundssl import files, models, objectives, triplets
+from soundssl.models import pooling
 from soundssl.objectives import triplet
 
 ON = pytest.mark.parametrize("where", DEVICES, ids=str)
@@ -97,12 +99,22 @@ def named(part) -> str:
     return part if isinstance(part, str) else "-".join(map(str, part.values())) or "default"
 
 
+POOLING = {each.name for each in dataclasses.fields(pooling.Options)}  # options that every net that pools has
+QUICK = ("plain", "draft", "resnet18-half", "resnet50", "vgg-l3", "vgg-like", "vgg41", "baseline-cnn", "mobilenetv1")
+UNFAKED = ("crnn",)  # fake tensors have no recurrent layers of cuDNN
+
+
+def encoders() -> list:
+    """List every encoder with its defaults and with every word of its own options; plain with those of pooling, too."""
+    cases = [(name, each) for name in models.ENCODERS for each in words(models.options_type(name))]
+    cases = [(name, each) for name, each in cases if name not in UNFAKED]
+    cases = [(name, each) for name, each in cases if name == "plain" or not POOLING & set(each)]
+    slow = [name not in QUICK or "stem_stride" in each for name, each in cases]
+    return [pytest.param(*case, marks=[pytest.mark.slow] * mark) for case, mark in zip(cases, slow, strict=True)]
+
+
 @ON
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [(name, each) for name in models.ENCODERS for each in words(models.options_type(name))],
-    ids=named,
-)
+@pytest.mark.parametrize(("name", "options"), encoders(), ids=named)
 def test_every_encoder(monkeypatch, where, name, options):
     """Each with its defaults and with every word that one of its options may be."""
     monkeypatch.setattr(torch.nn.init, "trunc_normal_", lambda weight, **_: weight)  # seconds, for values of no matter

@@ -113,7 +113,18 @@ def test_a_step_is_finite_in_both_precisions_and_the_net_is_restored(name, tmp_p
     torch.testing.assert_close(again(windows), encoder.eval()(windows))
 
 
-POOLED = ["plain", "vgg41", "vgg-like", "crnn", "baseline-cnn", "dense-se", "mobilenetv1", "mobilenetv2"]
+POOLED = [
+    "plain",
+    "draft",
+    "vgg-l3",
+    "vgg41",
+    "vgg-like",
+    "crnn",
+    "baseline-cnn",
+    "dense-se",
+    "mobilenetv1",
+    "mobilenetv2",
+]
 POOLED += ["resnet18-half", "resnet18-torchvision"]
 LARGE_POOLED = ["alexnet", "vgg-e", "inceptionv3", "resnet50", "vggish", "vggish-bn-fc", "cnn14"]
 

@@ -221,6 +221,19 @@ def test_what_was_not_chosen_is_not_stated_so_that_files_of_before_are_up_to_dat
     assert chosen["clip"] == 1.0 and "every" not in chosen
 
 
+def test_no_step_at_all_writes_the_model_that_it_starts_from(toy, tmp_path):
+    first, again = tmp_path / "first.safetensors", tmp_path / "again.safetensors"
+    train(toy, plan("plain", {"contrastive": {}}, steps=1, validate="knn"), first)
+    done = run("train", toy[0], "--init", first, "--steps", 0, "--size", 8, "-o", again, "--precision", "float32", "-q")
+    assert done.status == 0, done.err
+    one, two = files.read_model(first), files.read_model(again)
+    assert one.tensors.keys() == two.tensors.keys() and two.config["unit_length"] is one.config["unit_length"] is True
+    assert all(np.array_equal(one.tensors[name], two.tensors[name]) for name in one.tensors)
+    assert run("train", toy[0], "--steps", 0, "-o", again).status == 2
+    done = run("train", toy[0], "--init", first, "--steps", 0, "--size", 8, "--labels", toy[1], "-o", again)
+    assert done.status == 2 and "nothing is learnt in 0 steps; leave out --labels" in done.err
+
+
 def test_refusals_say_what_to_give(toy, tmp_path):
     words = ["train", toy[0], "--labels", toy[1], "--objective", "classification", "-o", tmp_path / "m.safetensors"]
     unseen = ["--validation", "test"]

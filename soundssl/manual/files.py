@@ -33,9 +33,9 @@ MODEL = [
     "head.OBJECTIVE.*. Its metadata hold the attributes above, with kind = model, and config: JSON of the encoder, "
     "the front end and the stages it was trained by. config.net holds further options of the net; a separator tdcn-* "
     "without it is revision 1, without skips. Made by soundssl train.",
-    "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps with the time (UTC), and while "
-    "it runs OUTPUT.resume, the state from which the same command goes on, and OUTPUT.lock, by which a second run is "
-    "refused.",
+    "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps with the time (UTC), and one "
+    "with validation.MEASURE for every measure on unseen clips; and while it runs OUTPUT.resume, the state from which "
+    "the same command goes on, with the best state and averages, and OUTPUT.lock, by which a second run is refused.",
 ]
 SCORES = [
     "soundssl evaluate writes lines of JSON, one a metric and class: evaluation, metric, class (null for a figure over "

@@ -79,15 +79,21 @@ def space_to_depth(size: int, norm: str) -> nn.Module:
     return Pooled(nn.Sequential(*layers), _mean_and_maximum, nn.Linear(2 * before, size))
 
 
-def vgg(size: int, norm: str, widths: tuple[int, ...] = VGG, channels: int = 3) -> nn.Module:
+def vgg(
+    size: int,
+    norm: str,
+    widths: tuple[int, ...] = VGG,
+    channels: int = 3,
+    pool: Callable[[int], nn.Module] = lambda width: nn.MaxPool2d(2),
+) -> nn.Module:
     """Build four blocks of two convolutions with poolings between, then the maximum over the map.
 
-    The 2x2 pooling at the end of the last block is part of that maximum.
+    The 2x2 pooling at the end of the last block is part of that maximum; `pool` makes the others for a width.
     """
     layers: list[nn.Module] = []
     before = channels
     for width in widths:
-        layers += [nn.MaxPool2d(2)] if layers else []
+        layers += [pool(before)] if layers else []
         layers += [*_convolution(before, width, norm), *_convolution(width, width, norm)]
         before = width
     return Pooled(nn.Sequential(*layers), _maximum, nn.Linear(before, size))

@@ -12,16 +12,16 @@ from typing import Literal
 
 from torch import nn
 
-from soundssl.models import image
+from soundssl.models import image, pooling
 
 
 @dataclass(frozen=True)
-class Options:
-    """Choose how maps are normalised: over the batch, as in the paper, or within each window."""
+class Options(pooling.Options):
+    """Choose the pooling, and how maps are normalised: over the batch, as in the paper, or within each window."""
 
     norm: Literal["batch", "group"] = "batch"
 
 
 def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
     """Build the net. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    return image.vgg(size, options.norm, image.VGG, channels=1)
+    return image.vgg(size, options.norm, image.VGG, 1, lambda width: pooling.pool(options, width))

@@ -225,13 +225,16 @@ class Job:
 
     def _config(self, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
         source, last = self.source, self.plan.stage[-1:]
+        unit_length = any(objectives.load(name).UNIT_LENGTH for stage in last for name in stage.objective)
+        if not last and self.start is not None:
+            unit_length = self.start.config["unit_length"]  # nothing is learnt: embeddings are what they were
         return {
             **self.plan.as_dict(),
             "bands": source.bands,
             "frames": source.window,
             "front_end": source.front_end(),
             "seed": self.seed,
-            "unit_length": any(objectives.load(name).UNIT_LENGTH for stage in last for name in stage.objective),
+            "unit_length": unit_length,
             "heads": facts,
         }
 
@@ -276,6 +279,8 @@ def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
     for role, path in given.items():
         if role == "labels" and measured:
             continue
+        if path and not names:
+            raise Refused(f"nothing is learnt in 0 steps; leave out --{role}")
         if path and not any(objectives.uses(name, role) for name in names):
             raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
 
