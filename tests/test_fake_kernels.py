@@ -12,7 +12,7 @@ import torch
 from fake_device import DEVICES, META
 
 from soundssl import ops
-from soundssl.ops import assignment, augment, entropy, generators, losses, optimisers, pairs, separation
+from soundssl.ops import assignment, augment, entropy, generators, losses, optimisers, pairs, robust, separation
 
 ON = pytest.mark.parametrize("where", DEVICES, ids=str)
 BATCH, SIZE, CLASSES = 6, 8, 5
@@ -60,6 +60,11 @@ def vectors(where, rows=BATCH):
 def labels(where):
     logits = torch.randn(BATCH, CLASSES, device=where, requires_grad=where == META)
     return logits, torch.randint(-1, 2, logits.shape, device=where)
+
+
+def odds(where):
+    logits, label = labels(where)
+    return robust.log_probability(logits, label >= 0), robust.distribution(label)
 
 
 def waves(where, count=2):
@@ -135,6 +140,22 @@ KERNELS = {
     ),
     "losses.masked_binary_cross_entropy": lambda where: list(losses.masked_binary_cross_entropy(*labels(where))),
     "losses.masked_cross_entropy": lambda where: list(losses.masked_cross_entropy(*labels(where))),
+    "losses.soft_binary_cross_entropy": lambda where: list(
+        losses.soft_binary_cross_entropy(labels(where)[0], odds(where)[1], labels(where)[1] >= 0)
+    ),
+    "robust.distribution": lambda where: robust.distribution(labels(where)[1]),
+    "robust.log_probability": lambda where: odds(where)[0],
+    "robust.cross_entropy": lambda where: robust.cross_entropy(*odds(where)),
+    "robust.lq": lambda where: robust.lq(*odds(where), 0.5),
+    "robust.bootstrapping": lambda where: [robust.bootstrapping(*odds(where), 0.5, hard) for hard in (False, True)],
+    "robust.smoothed": lambda where: [
+        robust.smoothed(odds(where)[1], labels(where)[1] >= 0, amount) for amount in (0.1, share(where))
+    ],
+    "robust.kept": lambda where: [
+        robust.kept(share(where), share(where) > 0.5, rule, at)
+        for rule, at in (("percentile", 75), ("maximum", 0.5), ("outlier", 1.0))
+    ],
+    "robust.mixed": lambda where: robust.mixed(windows(where), windows(where), share(where)),
     "pairs.scores": lambda where: pairs.scores(*scorer(where)),
     "pairs.paired_scores": lambda where: pairs.paired_scores(*scorer(where)),
     "pairs.balanced_cross_entropy": lambda where: pairs.balanced_cross_entropy(

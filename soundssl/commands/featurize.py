@@ -54,7 +54,7 @@ def featurize(
         Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
     ] = "logmel",
     preset: Annotated[
-        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "fsdnoisy18k", "panns", "bird", "bat"],
+        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "panns", "fsdnoisy18k", "bird", "bat"],
         typer.Option(
             help="Front end: vggish (64 bands, 10 ms, 16 kHz), mm-videos (Hamming window, 1 s; inferred: FFT, band "
             "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "

@@ -92,7 +92,7 @@ def kept(loss: Tensor, counted: Tensor, rule: Rule, at: float) -> Tensor:
     count = counted.sum()
     rising = loss.masked_fill(~counted, torch.inf).sort().values
     if rule == "percentile":
-        bound = rising[((count - 1).clamp(min=0) * (at / 100) + 1e-6).long()]
+        bound = _at(rising, ((count - 1).clamp(min=0) * (at / 100) + 1e-6).long())
     elif rule == "maximum":
         bound = at * loss.masked_fill(~counted, -torch.inf).max()
     else:
@@ -100,8 +100,13 @@ def kept(loss: Tensor, counted: Tensor, rule: Rule, at: float) -> Tensor:
         mean = known.sum() / count.clamp(min=1)
         variance = ((known - mean).square() * counted).sum() / count.clamp(min=1)
         middle = (count - 1).clamp(min=0)
-        bound = (rising[middle // 2] + rising[(middle + 1) // 2]) / 2 + at * variance.sqrt()
+        bound = (_at(rising, middle // 2) + _at(rising, (middle + 1) // 2)) / 2 + at * variance.sqrt()
     return counted & (loss <= bound)
+
+
+def _at(values: Tensor, index: Tensor) -> Tensor:
+    """Return the value at an index that lies on a device, without a wait for it."""
+    return values.index_select(0, index[None])[0]
 
 
 def mixed(values: Tensor, partners: Tensor, share: Tensor) -> Tensor:
