@@ -43,18 +43,20 @@ ROOMS = {
     "device": Room("", "torch numpy"),
     # floor 1
     "datasets": Room("datasets* tables"),
-    "labels": Room("files* ops*", "numpy"),
+    "labels": Room("labels* datasets.ontology files* ops*", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
     "presets": Room(""),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
-    "objectives": Room("objectives objectives.clock objectives.pairs labels models* ops* files* device", "torch numpy"),
+    "objectives": Room(
+        "objectives objectives.clock objectives.pairs labels* models* ops* files* device", "torch numpy"
+    ),
     "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy scipy"),
-    "evaluations.reading": Room("evaluations.table labels files ops.groups progress", "numpy"),
+    "evaluations.reading": Room("evaluations.table labels* files ops.groups progress", "numpy"),
     # floor 3
-    "extraction": Room("extraction* datasets* files* media* ops* device progress", "torch numpy"),
+    "extraction": Room("extraction* datasets* labels files* media* ops* device progress", "torch numpy"),
     "clustering": Room(
         "clustering* reports* evaluations* curriculum training* objectives* models* labels files* media* ops* device "
         "progress",

@@ -1,4 +1,4 @@
-"""Labels: what a labels file says of a clip, of a window, of a moment.
+"""Moments: what a labels file says of a clip, of a window, of a moment.
 
 A labels file says of segments of clips which classes are present (1), absent (0) or unknown (-1). Where several
 segments speak of one place the highest word holds: a class that one of them hears is present there, and unknown is
@@ -8,14 +8,32 @@ what nobody speaks of. A segment begins at its start and ends just before its en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from soundssl import files
-
 BLOCK = 1 << 16  # rows of labels copied at once
 ENDLESS = 1 << 12  # octaves of an endless segment: more than those of any double
+
+
+class Said(Protocol):
+    """What labelled segments have: those of a file, of a set, or of neither."""
+
+    @property
+    def key(self) -> np.ndarray:
+        """Keys of the clips."""
+
+    @property
+    def start(self) -> np.ndarray:
+        """Seconds into the clip."""
+
+    @property
+    def end(self) -> np.ndarray:
+        """Seconds into the clip."""
+
+    @property
+    def label(self) -> np.ndarray:
+        """Labels of each segment and class."""
 
 
 class Segments(NamedTuple):
@@ -60,7 +78,7 @@ class Index:
     Clips are given by their rows in the table. Clips of one key share what is said of it.
     """
 
-    def __init__(self, segments: files.Labels | Segments, keys: Sequence[str] | np.ndarray) -> None:
+    def __init__(self, segments: Said, keys: Sequence[str] | np.ndarray) -> None:
         number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         self.label, self.clips = np.asarray(segments.label), len(number)
         self.number = np.fromiter((number[key] for key in keys), np.int64, len(keys))
@@ -145,9 +163,7 @@ class Index:
         return found
 
 
-def of_segments(
-    segments: files.Labels | Segments, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray
-) -> np.ndarray:
+def of_segments(segments: Said, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return what segments say of others, at their centres; of one to the clip's end, what they say of the whole clip.
 
     Shape: all `[others]`; result `[others, classes]`, int8.

@@ -1,0 +1,99 @@
+"""Scores: what a recogniser's windows say of labelled segments, a value a segment and class, or a loss a segment."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from soundssl import SoundsslError, files
+from soundssl.labels.errors import lq_loss
+from soundssl.labels.labelset import LabelSet
+from soundssl.labels.moments import Index, align, rows_of
+from soundssl.ops.groups import GroupMeans
+
+BATCH = 1 << 14  # windows read at once
+
+
+class Scored(NamedTuple):
+    """Hold the mean score of each segment and class, not a number where no window says it, and whose scores they are.
+
+    Shape: `[segments, classes]` float32, `[segments]`: the number of the file.
+    """
+
+    score: np.ndarray
+    teacher: np.ndarray
+
+
+def classes_of(source: files.Embeddings) -> list[str]:
+    """Return the classes of a scores file; raise FormatError for one that holds embeddings."""
+    classes = json.loads(source.attributes["class"])
+    if not classes:
+        raise files.FormatError(
+            f"{files.text(source.path)} holds embeddings, not scores of classes; make them with soundssl embed --layer "
+            f"probabilities"
+        )
+    return classes
+
+
+def of_segments(labels: LabelSet, paths: Sequence[str | os.PathLike]) -> Scored:
+    """Return the mean scores of the windows whose centres a segment holds, of the classes of the labels.
+
+    Several files are those of teachers that each scored other clips (cross-fitting). Raises SoundsslError for a clip
+    that two files score, and where no segment is scored.
+    """
+    score = np.full(labels.label.shape, np.nan, np.float32)
+    teacher = np.zeros(len(labels), np.int64)
+    seen = np.zeros(len(labels), bool)
+    for number, path in enumerate(paths):
+        source = files.Embeddings(path)
+        column = rows_of(labels.classes, classes_of(source))
+        means = GroupMeans(len(labels))
+        for rows, segment in _held(labels, source):
+            means.add(rows, segment)
+        have = means.count > 0
+        if (have & seen).any():
+            raise SoundsslError(
+                f"{files.text(path)} scores {labels.key[have & seen][0]}, which another file scores too; embed with "
+                f"--split, so that each clip has one teacher"
+            )
+        seen |= have
+        teacher[have] = number
+        known = np.flatnonzero(column >= 0)
+        for low in range(0, len(labels), BATCH):  # the means of all at once would be twice the scores
+            block = np.flatnonzero(have[low : low + BATCH]) + low
+            part = means.total[np.ix_(block, column[known])] / means.count[block, None]
+            score[np.ix_(block, known)] = part
+    if not seen.any():
+        raise SoundsslError(
+            f"no segment of the labels is scored by {', '.join(map(files.text, paths))}; are their keys the same?"
+        )
+    return Scored(score, teacher)
+
+
+def losses(labels: LabelSet, path: str | os.PathLike, q: float) -> np.ndarray:
+    """Return the mean over windows of the L_q loss of each segment, not a number where it has no window or label.
+
+    Shape: `[segments]`.
+    """
+    source = files.Embeddings(path)
+    wanted = align(labels.label, labels.classes, classes_of(source))
+    means = GroupMeans(len(labels))
+    for rows, segment in _held(labels, source):
+        means.add(lq_loss(rows, wanted[segment], q)[:, None], segment)
+    if not means.count.any():
+        raise SoundsslError(f"no segment of the labels is scored by {files.text(path)}; are their keys the same?")
+    return np.where(means.count > 0, means.mean()[:, 0], np.nan)
+
+
+def _held(labels: LabelSet, source: files.Embeddings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield scores of windows, float32, with the segment that holds the centre of each; once for each of several."""
+    index = Index(labels, source.clips.key)
+    half = float(source.attributes["window"]) / 2
+    for low in range(0, len(source.clip), BATCH):
+        block = slice(low, low + BATCH)
+        window, segment = index.holding(source.clip[block], source.start[block] + half)
+        yield np.asarray(source.embedding[block], np.float32)[window], segment
