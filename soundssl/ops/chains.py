@@ -73,9 +73,7 @@ def _checked(observed: Tensor, change: Tensor) -> tuple[Tensor, Tensor]:
     chains, _, states = observed.shape
     change = change[None] if change.dim() == 2 else change
     if change.shape[1:] != (states, states) or len(change) not in (1, chains):
-        raise ValueError(
-            f"potentials of change are {tuple(change.shape)}; {chains} chains of {states} states need others"
-        )
+        raise ValueError(f"potentials of change are {tuple(change.shape)}, which do not fit {tuple(observed.shape)}")
     if bool(observed.isnan().any() | change.isnan().any()):
         raise ValueError("log potentials have NaN")
     return observed, change.expand(chains, states, states)
