@@ -43,7 +43,7 @@ ROOMS = {
     "device": Room("", "torch numpy"),
     # floor 1
     "datasets": Room("datasets* tables"),
-    "labels": Room("labels* datasets.ontology files* ops*", "numpy"),
+    "labels": Room("labels* datasets.ontology files* ops* tables", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
@@ -74,7 +74,7 @@ ROOMS = {
     "curriculum": Room("objectives models presets", "numpy"),
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
-    "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),
+    "training": Room("training* curriculum labels* objectives* models* ops* files* device progress", "torch numpy"),
     "embedding": Room("model progress files*", "numpy"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),

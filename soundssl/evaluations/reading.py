@@ -11,7 +11,7 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.evaluations.table import Table
-from soundssl.labels import Index, align, of_segments
+from soundssl.labels import Index, align, clips_in_splits, of_segments, splits_of
 from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
@@ -43,14 +43,15 @@ def read_embeddings(
     if isinstance(source, files.Features):
         source.require("logmel", "the baseline is that of")
     label = Index(known, source.clips.key).of_clips()
-    chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
+    column = splits_of(known, source.clips.key, source.clips.split).astype(str)
+    chosen = clips_in_splits(known, source.clips, splits, path) & (label >= 0).any(1)
     if not chosen.any():
         raise SoundsslError(
             f"no clip of {files.text(path)} has a label in {files.text(known.path)}; are their keys the same?"
         )
     value, clip = (clip_means if level == "clip" else windows)(source, chosen, hop)
     rows, clip = np.unique(clip, return_inverse=True)  # clips without windows are left out
-    recording, split = source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str)
+    recording, split = source.clips.recording[rows].astype(str), column[rows]
     return Table(value, label[rows], known.classes, clip=clip.reshape(-1), recording=recording, split=split)
 
 
@@ -129,7 +130,7 @@ def read_clusters(source: files.Clusters, known: files.Labels, splits: list[str]
                 f"{len(known.key)} segments; make clusters of an embeddings file instead"
             )
         return Table(source.cluster, known.label, known.classes)
-    chosen = source.clips.in_splits(splits, source.path)[source.clip]
+    chosen = clips_in_splits(known, source.clips, splits, source.path)[source.clip]
     clip, centre = source.clip[chosen], source.start[chosen] + float(source.attributes["window"]) / 2
     label = Index(known, source.clips.key).of_windows(clip, centre)
     return Table(source.cluster[chosen], label, known.classes)

@@ -5,15 +5,17 @@ labelset   everything a labels file says, as arrays
 hierarchy  propagate, merge, tree: up an ontology
 splits     split: who validates, and what is shared with training
 errors     flag, prune, noise, compare: missing and wrong labels
-choice     top, sample, nominate
+choice     top, sample
+nomination nominate: classes that titles and tags name
 scores     a recogniser's scores of segments
 """
 
-from soundssl.labels.choice import Draw, nominate, sample, top
+from soundssl.labels.choice import Draw, sample, top
 from soundssl.labels.errors import Noise, add_noise, compare, flag, lq_loss, prune
 from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
-from soundssl.labels.moments import Index, Segments, align, of_segments, rows_of
+from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
+from soundssl.labels.nomination import nominate
 from soundssl.labels.splits import contamination, least_contaminated, stratified
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "Segments",
     "add_noise",
     "align",
+    "clips_in_splits",
     "compare",
     "contamination",
     "flag",
@@ -37,6 +40,7 @@ __all__ = [
     "prune",
     "rows_of",
     "sample",
+    "splits_of",
     "stratified",
     "top",
     "tree",

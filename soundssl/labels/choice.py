@@ -1,16 +1,12 @@
-"""Choice: labels of the classes a recogniser is surest of, segments drawn from a set, candidates named by words."""
+"""Choice: labels of the classes a recogniser is surest of, and segments drawn from a set."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from soundssl.labels.labelset import LabelSet
-
-WORD = re.compile(r"[^\W_]+")
 
 
 def top(score: np.ndarray, count: int = 0, threshold: float | None = None) -> np.ndarray:
@@ -93,28 +89,3 @@ def _drawn(present: np.ndarray, wanted: np.ndarray, order: np.ndarray, generator
         lacking = max(0, int(wanted[column]) - int(drawn[having].sum()))
         drawn[generator.choice(free, min(lacking, len(free)), replace=False)] = True
     return drawn
-
-
-def nominate(texts: Sequence[str], keywords: Mapping[str, Sequence[str]]) -> list[list[tuple[str, str]]]:
-    """Return of each text the classes whose keywords it holds, each with the first one found (FSD50K's nomination).
-
-    A keyword is one word or several in a row, whole and in any case; one that begins with - forbids its class.
-
-    >>> nominate(["Big dog_barking at night"], {"Dog": ["dog barking"], "Night": ["-dog", "night"]})
-    [[('Dog', 'dog barking')]]
-    """
-    patterns = {name: [(word, _words(word.lstrip("-"))) for word in words] for name, words in keywords.items()}
-    found = []
-    for text in texts:
-        plain = _words(text)
-        named = []
-        for name, words in patterns.items():
-            held = [word for word, pattern in words if pattern.strip() and pattern in plain]
-            if held and not any(word.startswith("-") for word in held):
-                named.append((name, held[0]))
-        found.append(named)
-    return found
-
-
-def _words(text: str) -> str:
-    return f" {' '.join(WORD.findall(text.casefold()))} "

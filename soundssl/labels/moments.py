@@ -7,10 +7,13 @@ what nobody speaks of. A segment begins at its start and ends just before its en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+
+from soundssl import files
 
 BLOCK = 1 << 16  # rows of labels copied at once
 ENDLESS = 1 << 12  # octaves of an endless segment: more than those of any double
@@ -161,6 +164,29 @@ class Index:
             return self.of_windows(clip, centre)
         found[window] = self.label
         return found
+
+
+def splits_of(segments: Any, keys: Sequence[str] | np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return the split of each clip: that of its first segment, where labels with splits have the clip, else another.
+
+    Shape: `otherwise` strings `[clips]`, the splits of the features; result strings `[clips]`.
+    """
+    if segments is None or segments.split is None:
+        return np.asarray(otherwise)
+    row = rows_of(keys, segments.key[::-1])
+    found = np.asarray(otherwise).astype(object)
+    found[row >= 0] = segments.split[::-1][row[row >= 0]]
+    return found
+
+
+def clips_in_splits(segments: Any, clips: Any, splits: Sequence[str] | None, path: str | os.PathLike) -> np.ndarray:
+    """Return which clips of a features file at `path` are of the chosen splits (None: all), as `splits_of` says.
+
+    Shape: bool `[clips]`. Raises SoundsslError for a split that none has.
+    """
+    column = splits_of(segments, clips.key, clips.split).astype(str)
+    of_labels = not set(column) <= set(clips.split.astype(str))
+    return files.in_splits(column, splits, segments.path if of_labels else path)
 
 
 def of_segments(segments: Said, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:

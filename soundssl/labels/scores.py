@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from soundssl import SoundsslError, files
+from soundssl.labels.choice import top
 from soundssl.labels.errors import lq_loss
 from soundssl.labels.labelset import LabelSet
 from soundssl.labels.moments import Index, align, rows_of
 from soundssl.ops.groups import GroupMeans
 
 BATCH = 1 << 14  # windows read at once
+RECOGNISER = 2  # the origin of labels that are a recogniser's
 
 
 class Scored(NamedTuple):
@@ -87,6 +89,42 @@ def losses(labels: LabelSet, path: str | os.PathLike, q: float) -> np.ndarray:
     if not means.count.any():
         raise SoundsslError(f"no segment of the labels is scored by {files.text(path)}; are their keys the same?")
     return np.where(means.count > 0, means.mean()[:, 0], np.nan)
+
+
+def machine_labels(
+    source: files.Embeddings, count: int, threshold: float | None, level: Literal["clip", "window"]
+) -> LabelSet:
+    """Return the `count` surest classes that reach a threshold as labels of clips or windows; see `choice.top`.
+
+    Clips without windows are left out. Labels have origin 2, and nobody rated them.
+    """
+    classes, clips = classes_of(source), source.clips
+    if level == "window":
+        blocks = [
+            top(np.asarray(source.embedding[low : low + BATCH], np.float32), count, threshold)
+            for low in range(0, len(source.clip), BATCH)
+        ]
+        clip, start = np.asarray(source.clip[:]), np.asarray(source.start[:])
+        end = start + float(source.attributes["window"])
+        label = np.concatenate([np.empty((0, len(classes)), np.int8), *blocks])
+    else:
+        means = GroupMeans(len(clips))
+        for rows, of in source.batches(np.ones(len(clips), bool), BATCH):
+            means.add(rows, of)
+        clip = np.flatnonzero(means.count > 0)
+        start, end = np.zeros(len(clip)), np.full(len(clip), np.inf)
+        label = top(means.mean()[clip], count, threshold)
+    return LabelSet(
+        label,
+        classes,
+        clips.key[clip],
+        start,
+        end,
+        split=clips.split[clip],
+        recording=clips.recording[clip],
+        origin=np.full(len(clip), RECOGNISER),
+        rated=np.zeros(label.shape, np.uint8),
+    )
 
 
 def _held(labels: LabelSet, source: files.Embeddings) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -231,3 +231,22 @@ def named(labels: LabelSet, clips: Clips, validation: np.ndarray, chosen: np.nda
     column = np.full(len(labels), "", object) if labels.split is None else labels.split.astype(object)
     divided = np.where(validation, VALIDATION, TRAIN).astype(object)[clips.of]
     return divided if chosen is None else np.where(chosen[clips.of], divided, column)
+
+
+def part(clips: Clips, chosen: np.ndarray) -> Clips:
+    """Return some of the clips, without their segments. Shape: bool `[clips]`."""
+    return Clips(clips.first[chosen], clips.group[chosen], np.empty(0, np.int64), clips.present[chosen])
+
+
+def spread(validation: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    """Return of all clips which validate, given those of the part `chosen`. Shape: `[part]`, `[clips]` to `[clips]`."""
+    whole = np.zeros(len(chosen), bool)
+    whole[chosen] = validation
+    return whole
+
+
+def validation_of(labels: LabelSet, clips: Clips) -> np.ndarray:
+    """Return which clips are in a split called validation already. Shape: bool `[clips]`."""
+    if labels.split is None:
+        return np.zeros(len(clips.first), bool)
+    return np.isin(labels.split[clips.first].astype(str), ("validation", "valid", "val"))

@@ -13,6 +13,7 @@ from torch import nn
 from soundssl import device, files, models, objectives
 from soundssl.curriculum import Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
+from soundssl.labels import clips_in_splits
 from soundssl.objectives import Inputs
 from soundssl.progress import SILENT, Progress
 from soundssl.training.checkpoint import Checkpoint
@@ -92,7 +93,7 @@ class Job:
         with files.alone(output, main):
             device.seed(self.seed)
             network = self._network()
-            clips = self.source.clips.in_splits(self.splits, self.source.path)
+            clips = clips_in_splits(self.labels, self.source.clips, self.splits, self.source.path)
             inputs = Inputs(self.source, clips, self.triplets, self.labels)
             facts = self._facts(inputs)
             config = self._config(facts)
