@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from soundssl import tables
@@ -17,7 +18,8 @@ SPLIT = ("split", "fold")
 
 LAYOUT = (
     f"a table with a header, its columns {' or '.join(PATH)}, and where they are known {' or '.join(CLASS)} (several "
-    f"by ;), {' or '.join(SPLIT)}, recording, start, end (seconds)"
+    f"by ;), {' or '.join(SPLIT)}, recording, start, end (seconds, of a clip to cut), onset, offset (seconds into the "
+    f"clip, of an event; a row an event)"
 )
 
 
@@ -26,23 +28,72 @@ def clips(path: Path, root: Path | None = None) -> Iterator[Clip]:
 
     Columns: `path` (relative to `root`, else to the table's folder); optional `class` (several separated by `;`, an
     empty cell says nothing), `split`, `recording`, `start` and `end` in seconds, also with decimal commas; LAYOUT has
-    their other names. Raises TableError for a table that cannot be read or has no column for the path, an empty path,
-    a line break in a class, or a time that is no number or ends before it begins.
+    their other names. With `onset` and `offset` a row is an event of a clip, and the rows of a clip are one; a clip in
+    which nothing is heard has a row without class and without them. Raises TableError for a table that cannot be read
+    or has no column for the path, an empty path, a line break in a class, a time that is no number or ends before it
+    begins, an event without a class, and rows of a clip that differ in split or recording.
     """
     root = root or path.parent
     table = read(path)
     if not any(name in table.columns for name in PATH):
         columns = ", ".join(filter(None, table.columns))
         raise TableError(f"{path} line {table.line} has no column {' or '.join(PATH)}; its columns are {columns}")
+    timed = "onset" in table.columns or "offset" in table.columns
+    found: dict[str, list[Clip]] = {}
     for row in table.rows:
         place = f"{path} line {row.number}"
-        if not (name := row.first(PATH)):
-            raise TableError(f"{place}: the path is empty; name a file")
-        start, end = _span(row, place)
-        span = f"@{start:.12g}-{'' if end is None else f'{end:.12g}'}" if start or end is not None else ""
-        key = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
-        split, recording = row.first(SPLIT) or "", row.cells.get("recording") or key
-        yield Clip(key + span, root / name, start, end, _classes(row, place), recording, split)
+        clip = _clip(row, place, root)
+        if timed:
+            clip = replace(clip, events=_events(row, clip.classes, place), classes=clip.classes or ())
+            of = found.setdefault(clip.key, [])
+            _same(of[0] if of else clip, clip, place)
+            of.append(clip)
+        else:
+            yield clip
+    yield from map(_together, found.values())
+
+
+def _clip(row: Row, place: str, root: Path) -> Clip:
+    if not (name := row.first(PATH)):
+        raise TableError(f"{place}: the path is empty; name a file")
+    start, end = _span(row, place)
+    span = f"@{start:.12g}-{'' if end is None else f'{end:.12g}'}" if start or end is not None else ""
+    key = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
+    split, recording = row.first(SPLIT) or "", row.cells.get("recording") or key
+    return Clip(key + span, root / name, start, end, _classes(row, place), recording, split)
+
+
+def _events(row: Row, classes: tuple[str, ...] | None, place: str) -> tuple[tuple[str, float, float], ...]:
+    """Return an event of each class of a row, none where onset and offset are empty: those classes are of the clip."""
+    given = [row.cells.get(name, "") for name in ("onset", "offset")]
+    if not any(given):
+        return ()
+    try:
+        onset, offset = map(tables.number, given)
+    except ValueError:
+        onset, offset = math.nan, math.nan
+    if not 0 <= onset <= offset < math.inf:
+        raise TableError(
+            f"{place}: onset and offset are seconds, and offset is not the earlier, not {given[0]!r}, {given[1]!r}"
+        )
+    if not classes:
+        raise TableError(f"{place}: an event has no class; name what is heard")
+    return tuple((name, onset, offset) for name in classes)
+
+
+def _same(one: Clip, other: Clip, place: str) -> None:
+    for name in ("split", "recording"):
+        if getattr(one, name) != getattr(other, name):
+            raise TableError(
+                f"{place}: the {name} of {one.key} is {getattr(other, name)!r}, and {getattr(one, name)!r} above; "
+                f"a clip has one"
+            )
+
+
+def _together(rows: list[Clip]) -> Clip:
+    """Return the clip of several rows, with the events and the classes of all of them."""
+    classes = tuple(dict.fromkeys(name for row in rows for name in row.classes or ()))
+    return replace(rows[0], classes=classes, events=tuple(event for row in rows for event in row.events))
 
 
 def read(path: Path) -> Table:

@@ -1,6 +1,7 @@
 """Labels: what is said of sounds, and what can be done to it; labels in, labels out, vectorised.
 
 moments    what labels say of a clip, of a window, of a moment
+events     strong labels: what is heard from when to when, as targets of windows
 labelset   everything a labels file says, as arrays
 hierarchy  propagate, merge, tree: up an ontology
 splits     split: who validates, and what is shared with training
@@ -12,6 +13,7 @@ scores     a recogniser's scores of segments
 
 from soundssl.labels.choice import Draw, sample, top
 from soundssl.labels.errors import Noise, add_noise, compare, flag, lq_loss, prune
+from soundssl.labels.events import Timeline, diffuse, negatives, targets, weak
 from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
 from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
@@ -24,15 +26,18 @@ __all__ = [
     "LabelSet",
     "Noise",
     "Segments",
+    "Timeline",
     "add_noise",
     "align",
     "clips_in_splits",
     "compare",
     "contamination",
+    "diffuse",
     "flag",
     "least_contaminated",
     "lq_loss",
     "merge",
+    "negatives",
     "nominate",
     "of_file",
     "of_segments",
@@ -42,7 +47,9 @@ __all__ = [
     "sample",
     "splits_of",
     "stratified",
+    "targets",
     "top",
     "tree",
+    "weak",
     "write",
 ]
