@@ -66,7 +66,7 @@ def test_without_events_targets_are_those_of_segments():
 
 
 def test_diffuse_labels_are_present_throughout():
-    said = timing.of_rows(["a", "a"], ["x", "y"], np.array([1.0, 2.0]), np.array([2.0, 3.0]), clips=["b"])
+    said = timing.from_events(["a", "a"], ["x", "y"], np.array([1.0, 2.0]), np.array([2.0, 3.0]), clips=["b"])
     assert (said.key.tolist(), said.label.tolist()) == (["a", "b"], [[1, 1], [0, 0]])
     windows = (np.array([0, 0, 0, 1]), np.arange(4.0), np.arange(4.0) + 1)
     assert labels.targets(said, ["a", "b"], *windows).tolist() == [[0, 0], [1, 0], [0, 1], [0, 0]]
@@ -91,7 +91,7 @@ def test_a_hundred_thousand_events_take_less_than_seconds():
     generator, count = np.random.default_rng(3), 100_000
     onset = generator.uniform(0, 9, count)
     keys = np.array([f"clip {i}" for i in range(10_000)], object)
-    said = timing.of_rows(
+    said = timing.from_events(
         keys[generator.integers(0, 10_000, count)], generator.choice(list("abcdefgh"), count), onset, onset + 1, keys
     )
     clip = np.repeat(np.arange(10_000), 10)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soundssl.commands.event_files import Format, event_format, event_target
 from soundssl.commands.interrupts import resumable
 from soundssl.commands.options import (
     BatchSize,
@@ -26,7 +26,7 @@ from soundssl.commands.options import (
     listed,
     part_of,
 )
-from soundssl.commands.target import Target, aim
+from soundssl.commands.target import Target
 from soundssl.commands.terminal import print_table
 
 if TYPE_CHECKING:
@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from soundssl.detection.job import Heard
     from soundssl.detection.thresholds import Thresholds
     from soundssl.model import Model
-
-Format = Literal["csv", "tsv", "jsonl", "parquet", "raven", "audacity", "label-studio", "aoef", "labels"]
 
 
 def detect(
@@ -64,7 +62,8 @@ def detect(
         typer.Option(
             "--format",
             help="csv, tsv, jsonl or parquet: a row an event; raven: selection tables; audacity: label tracks; "
-            "label-studio: tasks; aoef: for soundevent, whombat and BatDetect2; labels: a labels file.",
+            "label-studio: tasks; aoef: for soundevent, whombat and BatDetect2; dcase, audioset: tables of strong "
+            "annotations; labels: a labels file.",
         ),
     ] = None,
     threshold: Annotated[
@@ -168,44 +167,18 @@ def detect(
 def _target(
     recordings: list[Path], output: str | None, ending: str, inputs: list[Path], shard, force, no_clobber, quiet
 ) -> tuple[Target, bool]:
-    """Return where to write, and whether that is a folder with a file for each recording."""
-    from soundssl import files
-
-    folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
     usual = default_output(recordings[0], "detections", shard).with_suffix("")
     usual = usual.with_name(usual.name.removesuffix(".detections") + ending)
-    place = None if output is None else Path(output)
-    if folder and place is not None:
-        if place.exists() and not place.is_dir():
-            raise files.Unusable(f"{files.text(place)} is a file; name a folder")
-        target = Target("detect", place, False, force, True, quiet)
-    else:
-        target = aim("detect", place, usual, inputs, force=force, no_clobber=no_clobber, quiet=quiet, through=True)
-    return target, folder
+    return event_target("detect", output, usual, inputs, force, no_clobber, quiet)
 
 
 def _format(target: Target, folder: bool, name: str | None, calibrating: bool) -> str:
     """Return the format to write; refuse, before any work, one that the output cannot take."""
-    from soundssl.detection import formats
-
     if calibrating:
         if folder or name:
             raise typer.BadParameter("thresholds are one table, as CSV; name a file and leave out --format")
         return "csv"
-    if name is None and not folder and target.path.suffix.lower() in (".h5", ".hdf5"):
-        name = "labels"
-    if folder or target.piped:
-        name = name or "csv"
-    if name == "labels":
-        if folder or target.piped:
-            raise typer.BadParameter("labels are one file; name it", param_hint="--output")
-        return name
-    name = formats.choose(target.path, name)
-    if name == "audacity" and not folder:
-        raise typer.BadParameter("a label track holds one recording; end the output with / for a folder of them")
-    if name == "parquet" and target.piped:
-        raise typer.BadParameter("Parquet cannot be sent through a pipe; name a file", param_hint="--output")
-    return name
+    return event_format(target, folder, name)
 
 
 def _rule(threshold: str, release: float | None, gap: float, least: float, top: int) -> tuple[Rule, Thresholds | None]:

@@ -13,7 +13,7 @@ scores     a recogniser's scores of segments
 
 from soundssl.labels.choice import Draw, sample, top
 from soundssl.labels.errors import Noise, add_noise, compare, flag, lq_loss, prune
-from soundssl.labels.events import Timeline, diffuse, negatives, targets, weak
+from soundssl.labels.events import Timeline, diffuse, from_events, negatives, targets, weak
 from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
 from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
@@ -34,6 +34,7 @@ __all__ = [
     "contamination",
     "diffuse",
     "flag",
+    "from_events",
     "least_contaminated",
     "lq_loss",
     "merge",

@@ -120,7 +120,7 @@ def negatives(labels: LabelSet) -> np.ndarray:
     return absent.any(1) & ~(labels.label == 1).any(1) & (labels.label == -1).any(1)
 
 
-def of_rows(
+def from_events(
     keys: Sequence[str],
     names: Sequence[str],
     onset: np.ndarray,
