@@ -68,7 +68,9 @@ ROOMS = {
         "torch numpy",
     ),
     "detection": Room(
-        "detection* tables labels datasets extraction embedding model files* media* ops* progress", "numpy", "pyarrow"
+        "detection* tables labels datasets datasets.ontology extraction embedding model files* media* ops* progress",
+        "torch numpy",
+        "pyarrow",
     ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models presets", "numpy"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 from pathlib import Path
@@ -80,6 +81,19 @@ def detect(
     hop: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds between windows. Default: half a window.")
     ] = None,
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|FILE",
+            help="Let the windows of a recording agree: X, by how many nats a class rather stays present or absent "
+            "than changes from a window to the next, 0 being neutral; or a labels file with events, from which it is "
+            "learnt.",
+        ),
+    ] = None,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(help="Let classes agree: an ontology.json, in which a class that is heard implies its parents."),
+    ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
@@ -128,6 +142,10 @@ def detect(
     chosen, precision and recall there are estimated on recordings left out, and a table is written; detections by that
     table carry probabilities instead of scores, and it is said which they are.
 
+    With --smooth or --taxonomy, scores are taken for probabilities and revised by what the other windows of the
+    recording, or the other classes of the window, say; thresholds, also those that --calibrate chooses, are of the
+    revised scores.
+
     Columns of tables: path, start_s, end_s, class, score, low_hz, high_hz, model.
 
     Examples:
@@ -142,16 +160,18 @@ def detect(
 
     shard = part_of(part)
     ending = ".thresholds.csv" if calibrate else ".detections.csv"
-    inputs = [path for path in (*recordings, model, calibrate) if path]
+    inputs = [path for path in (*recordings, model, calibrate, taxonomy) if path]
     target, folder = _target(recordings, output, ending, inputs, shard, force, no_clobber, quiet)
     name = _format(target, folder, format_, bool(calibrate))
     rule, table = _rule(threshold, release, gap, min_length, top)
+    _check_revision(smooth, taxonomy)
     with hardware.start(device, precision, threads) as accelerator, resumable(target.terminal):
         trained = _recogniser(model, accelerator)
         heard = _heard(
             target, recordings, trained, null=null, hop=hop, batch_size=batch_size, shard=shard, force=force,
             strict=strict, jobs=jobs, timeout=timeout,
         )  # fmt: skip
+        heard = _revised(heard, smooth, taxonomy)
     if calibrate:
         _calibrate(target, heard, calibrate, wanted, seed)
     else:
@@ -231,6 +251,48 @@ def _heard(target: Target, recordings: list[Path], model: Model, *, null: bool, 
     features = len(recordings) == 1 and recordings[0].is_file() and files.kind_of(recordings[0]) == "features"
     inputs = recordings[0] if features else extraction.collect(listed(recordings, null), outputs=[target.path])
     return job.listen(inputs, model, folder, progress=target.terminal, **options)
+
+
+def _check_revision(smooth: str | None, taxonomy: Path | None) -> None:
+    """Refuse, before any work, what cannot be read."""
+    from soundssl import files
+    from soundssl.datasets import ontology
+
+    if smooth is not None and _number(smooth) is None:
+        files.Labels(smooth)
+    if taxonomy is not None:
+        ontology.read(files.require(taxonomy))
+
+
+def _number(smooth: str) -> float | None:
+    """Return what is said of staying as a number, None where it is a file."""
+    try:
+        number = float(smooth)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        raise typer.BadParameter("is no number of nats; give one, as 2, or a labels file", param_hint="--smooth")
+    return number
+
+
+def _revised(heard: Heard, smooth: str | None, taxonomy: Path | None) -> Heard:
+    from soundssl.datasets import ontology
+    from soundssl.detection import smoothing
+    from soundssl.labels import labelset
+
+    change, option, edges = None, "--smooth", smoothing.Revision().edges
+    try:
+        if smooth is not None and (potential := _number(smooth)) is not None:
+            change = smoothing.staying(potential)
+        elif smooth is not None:
+            hop = float(heard.scores.attributes["hop"])
+            change = smoothing.learn(labelset.of_file(smooth), heard.classes, hop, heard.window)
+        if taxonomy is not None:
+            option = "--taxonomy"
+            edges = smoothing.edges(heard.classes, ontology.read(taxonomy))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return dataclasses.replace(heard, revision=smoothing.Revision(change, edges))
 
 
 def _clear(target: Target) -> None:
