@@ -68,7 +68,7 @@ ROOMS = {
         "torch numpy",
     ),
     "detection": Room(
-        "detection* tables labels datasets datasets.ontology extraction embedding model files* media* ops* progress",
+        "detection* tables labels labels.scores datasets datasets.ontology extraction embedding model files* media* ops* progress",
         "torch numpy",
         "pyarrow",
     ),

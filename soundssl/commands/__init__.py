@@ -23,6 +23,7 @@ from soundssl.commands import (
     embed,
     evaluate,
     featurize,
+    infer,
     info,
     label_clusters,
     labels,
@@ -39,7 +40,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
     "Labels to labels": {"labels": labels.app},
-    "Recordings to events": {"detect": detect.detect},
+    "Recordings to events": {"detect": detect.detect, "infer": infer.infer},
     "Measure": {"evaluate": evaluate.app},
     "Look": {"info": info.info},
 }
