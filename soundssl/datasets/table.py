@@ -18,67 +18,46 @@ SPLIT = ("split", "fold")
 
 LAYOUT = (
     f"a table with a header, its columns {' or '.join(PATH)}, and where they are known {' or '.join(CLASS)} (several "
-    f"by ;), {' or '.join(SPLIT)}, recording, start, end (seconds, of a clip to cut), onset, offset (seconds into the "
-    f"clip, of an event; a row an event)"
+    f"by ;), {' or '.join(SPLIT)}, recording, uploader, licence, subset, noisy (1 or 0), start, end (seconds); with "
+    f"onset and offset a row is an event, and a file has several"
 )
+LICENCE = ("licence", "license")
+FLAGS = {"": None, "0": False, "false": False, "no": False, "1": True, "true": True, "yes": True}
 
 
 def clips(path: Path, root: Path | None = None) -> Iterator[Clip]:
     """Yield the clips of a table with a header.
 
     Columns: `path` (relative to `root`, else to the table's folder); optional `class` (several separated by `;`, an
-    empty cell says nothing), `split`, `recording`, `start` and `end` in seconds, also with decimal commas; LAYOUT has
-    their other names. With `onset` and `offset` a row is an event of a clip, and the rows of a clip are one; a clip in
-    which nothing is heard has a row without class and without them. Raises TableError for a table that cannot be read
-    or has no column for the path, an empty path, a line break in a class, a time that is no number or ends before it
-    begins, an event without a class, and rows of a clip that differ in split or recording.
+    empty cell says nothing), `split`, `recording`, `uploader`, `licence`, `subset`, `noisy` (1 or 0), `start` and `end`
+    in seconds, also with decimal commas; LAYOUT has their other names. With `onset` and `offset`, seconds from the
+    clip's start, a row is an event of its classes, and the rows of one clip are one; where both are empty it has none.
+    Raises TableError for a table that cannot be read or has no column for the path, an empty path, a line break in a
+    class, a time that is no number or ends before it begins, a flag that is none, and rows of one clip that differ in
+    split or recording.
     """
     root = root or path.parent
     table = read(path)
     if not any(name in table.columns for name in PATH):
         columns = ", ".join(filter(None, table.columns))
         raise TableError(f"{path} line {table.line} has no column {' or '.join(PATH)}; its columns are {columns}")
-    timed = "onset" in table.columns or "offset" in table.columns
-    found: dict[str, list[Clip]] = {}
+    timed = "onset" in table.columns
+    if timed and "offset" not in table.columns:
+        raise TableError(f"{path} line {table.line} has a column onset and none offset; an event has both")
+    together: dict[str, list[Clip]] = {}
     for row in table.rows:
         place = f"{path} line {row.number}"
-        clip = _clip(row, place, root)
-        if timed:
-            clip = replace(clip, events=_events(row, clip.classes, place), classes=clip.classes or ())
-            of = found.setdefault(clip.key, [])
-            _same(of[0] if of else clip, clip, place)
-            of.append(clip)
-        else:
+        clip = _clip(row, root, place)
+        if not timed:
             yield clip
-    yield from map(_together, found.values())
-
-
-def _clip(row: Row, place: str, root: Path) -> Clip:
-    if not (name := row.first(PATH)):
-        raise TableError(f"{place}: the path is empty; name a file")
-    start, end = _span(row, place)
-    span = f"@{start:.12g}-{'' if end is None else f'{end:.12g}'}" if start or end is not None else ""
-    key = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
-    split, recording = row.first(SPLIT) or "", row.cells.get("recording") or key
-    return Clip(key + span, root / name, start, end, _classes(row, place), recording, split)
-
-
-def _events(row: Row, classes: tuple[str, ...] | None, place: str) -> tuple[tuple[str, float, float], ...]:
-    """Return an event of each class of a row, none where onset and offset are empty: those classes are of the clip."""
-    given = [row.cells.get(name, "") for name in ("onset", "offset")]
-    if not any(given):
-        return ()
-    try:
-        onset, offset = map(tables.number, given)
-    except ValueError:
-        onset, offset = math.nan, math.nan
-    if not 0 <= onset <= offset < math.inf:
-        raise TableError(
-            f"{place}: onset and offset are seconds, and offset is not the earlier, not {given[0]!r}, {given[1]!r}"
-        )
-    if not classes:
-        raise TableError(f"{place}: an event has no class; name what is heard")
-    return tuple((name, onset, offset) for name in classes)
+            continue
+        clip = replace(clip, classes=clip.classes or (), events=_events(row, clip.classes, place))
+        rows = together.setdefault(clip.key, [])
+        _same(rows[0] if rows else clip, clip, place)
+        rows.append(clip)
+    for rows in together.values():
+        classes = tuple(dict.fromkeys(name for row in rows for name in row.classes or ()))
+        yield replace(rows[0], classes=classes, events=tuple(event for row in rows for event in row.events))
 
 
 def _same(one: Clip, other: Clip, place: str) -> None:
@@ -90,10 +69,47 @@ def _same(one: Clip, other: Clip, place: str) -> None:
             )
 
 
-def _together(rows: list[Clip]) -> Clip:
-    """Return the clip of several rows, with the events and the classes of all of them."""
-    classes = tuple(dict.fromkeys(name for row in rows for name in row.classes or ()))
-    return replace(rows[0], classes=classes, events=tuple(event for row in rows for event in row.events))
+def _clip(row: Row, root: Path, place: str) -> Clip:
+    """Return the clip of a row, without its events."""
+    if not (name := row.first(PATH)):
+        raise TableError(f"{place}: the path is empty; name a file")
+    start, end = _span(row, place)
+    span = f"@{start:.12g}-{'' if end is None else f'{end:.12g}'}" if start or end is not None else ""
+    key = os.path.normpath(name).replace(os.sep, "/").lstrip("/")
+    flag = row.cells.get("noisy", "").casefold()
+    if flag not in FLAGS:
+        raise TableError(f"{place}: noisy is {flag!r}; it is 1 or 0")
+    return Clip(
+        key + span,
+        root / name,
+        start,
+        end,
+        _classes(row, place),
+        row.cells.get("recording") or key,
+        row.first(SPLIT) or "",
+        uploader=row.cells.get("uploader", ""),
+        licence=row.first(LICENCE) or "",
+        subset=row.cells.get("subset", ""),
+        noisy=FLAGS[flag],
+    )
+
+
+def _events(row: Row, classes: tuple[str, ...] | None, place: str) -> tuple[tuple[str, float, float], ...]:
+    """Return an event for each class of a row, none where onset and offset are empty."""
+    given = [row.cells["onset"], row.cells["offset"]]
+    if not any(given):
+        return ()
+    try:
+        onset, offset = map(tables.number, given)
+    except ValueError:
+        onset = offset = math.nan
+    if not 0 <= onset <= offset < math.inf:
+        raise TableError(
+            f"{place}: onset and offset are seconds, and offset is not the earlier, not {given[0]!r}, {given[1]!r}"
+        )
+    if not classes:
+        raise TableError(f"{place}: an event has no class; name it, or leave onset and offset empty")
+    return tuple((name, onset, offset) for name in classes)
 
 
 def read(path: Path) -> Table:

@@ -89,7 +89,7 @@ def _labels(spans: Sequence[_Span], given: files.Features) -> labels.LabelSet:
     label = np.zeros((len(spans), len(classes)), np.int8)
     rated = np.zeros((len(spans), len(classes)), np.uint8)
     for i, (some, others) in enumerate(zip(names, absent, strict=True)):
-        label[i] = -1 if some is None else 0
+        label[i] = -1 if some is None or clips[i].partial else 0
         label[i, [column[name] for name in others or ()]] = 0
         label[i, [column[name] for name in some or ()]] = 1
         rated[i, [column[name] for name in [*(some or ()), *(others or ())]]] = 1

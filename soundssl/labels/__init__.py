@@ -8,6 +8,7 @@ splits     split: who validates, and what is shared with training
 errors     flag, prune, noise, compare: missing and wrong labels
 choice     top, sample
 nomination nominate: classes that titles and tags name
+balance    how often clips of rare classes are drawn
 scores     a recogniser's scores of segments
 """
 
