@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from soundssl.files import Labels
-    from soundssl.labelling import Answers, Cost, Plan, Windows
+    from soundssl.labelling import Answers, Cost, Panel, Plan, Windows
 
 SHEET = ("CSV", "text")  # formats of a sheet
 
@@ -50,7 +50,21 @@ def label_clusters(
             "the sheet that it saves is for --answers. Then stop."
         ),
     ] = None,
-    answers: Annotated[Path | None, typer.Option(help="Read the answers from this sheet, filled in.")] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(help="Read the answers from this sheet, filled in; several, of annotators, become one."),
+    ] = None,
+    agree: Annotated[
+        Literal["majority", "dawid-skene"],
+        typer.Option(
+            help="Of several sheets: the answer of most, or the likelier one by how reliable each annotator is (Dawid "
+            "and Skene 1979)."
+        ),
+    ] = "majority",
+    disagreements: Annotated[
+        Path | None,
+        typer.Option(help="Of several sheets: write a sheet of the questions that they answer differently."),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Labels file by which to report precision and recall; --labels is one already.")
     ] = None,
@@ -102,6 +116,9 @@ def label_clusters(
     to begin afresh. In a sheet the column class takes the name of a class, or several separated by ;, or none for none
     of these, or ? for cannot tell; a line left empty is a question that was not asked.
 
+    Several annotators may answer one sheet each: their answers become one, what they disagree on is listed, and how far
+    they agree is Krippendorff's alpha.
+
     The labels file has a segment a window: origin 0 and weight 1 for those asked about, origin 1 and the confidence of
     the clustering for those labelled with them. Where the truth is known, precision and recall are printed as by
     soundssl evaluate labels.
@@ -118,15 +135,17 @@ def label_clusters(
 
     soundssl label-clusters clusters.h5 --answers q.csv -o spread.h5
 
+    soundssl label-clusters clusters.h5 --answers ann.csv --answers ben.csv --agree dawid-skene -o spread.h5
+
     soundssl label-clusters clusters.h5 --budget 40 -o spread.h5
     """
     from soundssl import files, labelling
 
     sheet = questions or page
-    _check(labels, questions, page, answers, truth, unanswered)
+    _check(labels, questions, page, answers, truth, unanswered, disagreements)
     plan = _plan(preset, {"order": order, "ask": ask, "spread": spread}, random)
     usual = beside(clusters, "random.labels" if random else "spread.labels")
-    given = [path for path in (clusters, labels, answers, truth) if path]
+    given = [path for path in (clusters, labels, *(answers or ()), truth) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
     target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
@@ -139,7 +158,12 @@ def label_clusters(
         _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
     known = files.Labels(path) if (path := labels or truth) else None
-    found = _answers(target, windows, asked, cost, known if labels else None, answers)
+    panel = labelling.read_panel(answers, windows) if answers and len(answers) > 1 else None
+    if panel:
+        _report(target, panel, windows, disagreements)
+        found = panel.answers(agree, cost)
+    else:
+        found = _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
     inputs = [files.identity(windows.kind, clusters, windows.source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if labels and known else []
     facts = {"questions": len(found.asked), **vars(plan), "random": random, "split": split or ""}
@@ -147,13 +171,30 @@ def label_clusters(
     if target.stands(made_from):
         return
     labelled = labelling.Labelling(windows, found, plan.spread)
-    scores = labelled.scores(known)
+    scores = labelled.scores(known) + (panel.scores() if panel else [])
     with target.create("labels", inputs, made_from, facts) as sink:
         labelled.write(sink)
     target.terminal.say(labelling.summary(scores, len(windows)))
     if not quiet and (sys.stdout.isatty() or not target.implied):
         _print(scores, target.path)
     target.finish()
+
+
+def _report(target: Target, panel: Panel, windows: Windows, disagreements: Path | None) -> None:
+    """Say how reliable annotators are, and write down what they disagree on."""
+    from soundssl import files
+
+    for name, sensitivity, specificity in panel.reliability():
+        target.terminal.say(f"{name}: sensitivity {sensitivity:.2f}, specificity {specificity:.2f} (Dawid and Skene)")
+    for one in panel.scores()[:1]:
+        target.terminal.say(f"Krippendorff's alpha {one['value']:.3f}, mean over {one['count']} classes")
+    count = len(panel.disagreed())
+    if disagreements:
+        with files.replace(disagreements) as partial:
+            partial.write_text(panel.disagreements(windows), "utf-8")
+        target.terminal.say(f"{count} questions that they answer differently in {files.text(disagreements)}")
+    elif count:
+        target.terminal.say(f"{count} questions that they answer differently; --disagreements FILE lists them")
 
 
 def _ask_elsewhere(target: Target, windows: Windows, asked: np.ndarray, sheet: Path | None) -> None:
@@ -180,13 +221,16 @@ def _check(
     labels: Path | None,
     questions: Path | None,
     page: Path | None,
-    answers: Path | None,
+    answers: list[Path] | None,
     truth: Path | None,
     unanswered: str,
+    disagreements: Path | None,
 ) -> None:
     """Raise BadParameter for options that exclude one another."""
     ways = {"--labels": labels, "--questions": questions, "--page": page, "--answers": answers}
     chosen = [name for name, path in ways.items() if path]
+    if disagreements and len(answers or ()) < 2:
+        raise typer.BadParameter("give --answers twice or more", param_hint="--disagreements")
     if len(chosen) > 1:
         raise typer.BadParameter(f"answers come from one place; give {' or '.join(chosen)}")
     if truth and (labels or questions or page):
