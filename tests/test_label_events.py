@@ -135,3 +135,17 @@ def test_start_and_end_go_on_cutting_clips(tmp_path):
 def test_rows_that_cannot_be_are_named(tmp_path, row, words):
     with pytest.raises(TableError, match=words):
         table(tmp_path, f"path,onset,offset,class,split\na.wav,0,1,dog,x\n{row}\n")
+
+
+def test_windows_of_segments_have_their_own_events_alone():
+    generator = np.random.default_rng(5)
+    for share in (0.0, 0.5):
+        said = strong(generator, segments=6, events=40)
+        rows = np.array([5, 0, 3])
+        moments = labels.Moments(said.label, said.events, rows)
+        row, start = generator.integers(0, 3, 50), generator.integers(0, 40, 50) / 4
+        keys = np.array([f"{i}" for i in range(6)], object)
+        alone = LabelSet(said.label, said.classes, keys, said.start - 9, said.end, events=said.events)
+        expected = labels.targets(alone, keys, rows[row], start, start + 1, share)
+        assert np.array_equal(moments.of_windows(row, start, start + 1, share), expected)
+        assert moments.timed.tolist() == [bool((said.events["segment"] == one).any()) for one in rows]

@@ -14,7 +14,7 @@ scores     a recogniser's scores of segments
 
 from soundssl.labels.choice import Draw, sample, top
 from soundssl.labels.errors import Noise, add_noise, compare, flag, lq_loss, prune
-from soundssl.labels.events import Timeline, diffuse, from_events, negatives, targets, weak
+from soundssl.labels.events import Moments, Timeline, diffuse, from_events, negatives, targets, weak
 from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
 from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
@@ -25,6 +25,7 @@ __all__ = [
     "Draw",
     "Index",
     "LabelSet",
+    "Moments",
     "Noise",
     "Segments",
     "Timeline",

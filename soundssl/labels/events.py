@@ -57,13 +57,47 @@ class Timeline:
             raise ValueError("an overlap is a share from 0 to 1")
         number = self.index.number[clip]
         event, window = _meeting(self.clip, self.onset, self.offset, number, start, end)
-        onset, offset = self.onset[event], np.minimum(self.offset[event], np.finfo(float).max)
-        low, high = start[window], end[window]
-        overlap = np.minimum(offset, high) - np.maximum(onset, low)
-        moment = (onset == offset) & (low <= onset) & (onset < high)
-        least = share * np.minimum(offset - onset, high - low)
-        kept = moment | ((overlap > 0) & (overlap >= least * (1 - 1e-9)))  # a share that is met but for rounding is met
+        kept = enough(self.onset[event], self.offset[event], start[window], end[window], share)
         return window[kept], event[kept]
+
+
+class Moments:
+    """Answer what is heard in windows of labelled segments, each with its own events alone; for batches of training."""
+
+    def __init__(self, label: np.ndarray, events: Events | None, rows: np.ndarray) -> None:
+        """Take the labels and events of all segments, and the rows of those that are asked about, in their order."""
+        found = NONE if events is None else events
+        place = np.full(len(label), -1)
+        place[rows] = np.arange(len(rows))
+        segment = place[found["segment"]]
+        order = np.argsort(segment, kind="stable")[int((segment < 0).sum()) :]
+        self.segment, self.column = segment[order], found["class"][order].astype(np.int64)
+        self.onset, self.offset = found["onset"][order].astype(np.float64), found["offset"][order].astype(np.float64)
+        self.first = np.searchsorted(self.segment, np.arange(len(rows) + 1))
+        self.label = np.array(label[rows], np.int8)
+        self.label[self.segment, self.column] = 0  # present only where an event is
+
+    @property
+    def timed(self) -> np.ndarray:
+        """Whether a segment has events. Shape: bool `[rows]`."""
+        return np.diff(self.first) > 0
+
+    def of_windows(self, row: np.ndarray, start: np.ndarray, end: np.ndarray, share: float = 0.0) -> np.ndarray:
+        """Return the labels of windows, as `Timeline.of_windows` has it. Shape: `[windows]` thrice."""
+        label = self.label[row]
+        window, event = spans(self.first[row], self.first[row + 1])
+        kept = enough(self.onset[event], self.offset[event], start[window], end[window], share)
+        label[window[kept], self.column[event[kept]]] = 1
+        return label
+
+
+def enough(onset: np.ndarray, offset: np.ndarray, start: np.ndarray, end: np.ndarray, share: float) -> np.ndarray:
+    """Return whether events overlap windows by any time, or by a share of the shorter of the two; see `Timeline`."""
+    until = np.minimum(offset, np.finfo(float).max)
+    overlap = np.minimum(until, end) - np.maximum(onset, start)
+    least = share * np.minimum(until - onset, end - start)
+    moment = (onset == offset) & (start <= onset) & (onset < end)
+    return moment | ((overlap > 0) & (overlap >= least * (1 - 1e-9)))  # a share that is met but for rounding is met
 
 
 def _meeting(
