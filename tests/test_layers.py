@@ -68,9 +68,10 @@ ROOMS = {
         "torch numpy",
     ),
     "detection": Room(
-        "detection* tables labels labels.scores datasets datasets.ontology extraction embedding model files* media* ops* progress",
+        "detection* tables dependencies evaluations labels labels.scores datasets datasets.ontology extraction "
+        "embedding model files* media* ops* progress",
         "torch numpy",
-        "pyarrow",
+        "pyarrow sed_eval sed_scores_eval",
     ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models presets", "numpy"),
@@ -86,7 +87,17 @@ ROOMS = {
 FACE = "__init__"  # `import soundssl` costs nothing: what it gives is imported when it is asked for
 ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the library, or before it
 # Packages imported where they are used: extras, and what only some nets need.
-OPTIONAL = {"faiss", "matplotlib", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
+OPTIONAL = {
+    "faiss",
+    "matplotlib",
+    "pyarrow",
+    "sed_eval",
+    "sed_scores_eval",
+    "timm",
+    "torchaudio",
+    "torchvision",
+    "triton",
+}
 # Rooms whose processes are their own, to end and to speak for.
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.

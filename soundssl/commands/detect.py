@@ -258,13 +258,13 @@ def _check_revision(smooth: str | None, taxonomy: Path | None) -> None:
     from soundssl import files
     from soundssl.datasets import ontology
 
-    if smooth is not None and _number(smooth) is None:
+    if smooth is not None and potential_of(smooth) is None:
         files.Labels(smooth)
     if taxonomy is not None:
         ontology.read(files.require(taxonomy))
 
 
-def _number(smooth: str) -> float | None:
+def potential_of(smooth: str) -> float | None:
     """Return what is said of staying as a number, None where it is a file."""
     try:
         number = float(smooth)
@@ -282,7 +282,7 @@ def _revised(heard: Heard, smooth: str | None, taxonomy: Path | None) -> Heard:
 
     change, option, edges = None, "--smooth", smoothing.Revision().edges
     try:
-        if smooth is not None and (potential := _number(smooth)) is not None:
+        if smooth is not None and (potential := potential_of(smooth)) is not None:
             change = smoothing.staying(potential)
         elif smooth is not None:
             hop = float(heard.scores.attributes["hop"])

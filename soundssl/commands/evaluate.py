@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import scoring
+from soundssl.commands import scoring, strong_scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
+from soundssl.commands.scoring import Baseline, Classes, LabelsFile, Scores, Topline
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
 
@@ -22,12 +23,7 @@ Input = Annotated[
         "standard input, with a row for each segment of the labels."
     ),
 ]
-LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
-Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
-Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
-Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
 Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 
@@ -273,6 +269,9 @@ def tagging(
     report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
     table = reading.read_scores(embeddings, files.Labels(labels), words(split))
     scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
+
+
+app.command("strong")(strong_scoring.strong)
 
 
 @app.command("clusters")

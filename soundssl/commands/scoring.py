@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
 
 import typer
 
@@ -15,6 +15,12 @@ from soundssl.commands.target import check_ending
 
 if TYPE_CHECKING:
     from soundssl.evaluations.table import Table
+
+LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
+Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
+Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
+Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
+Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 
 Splits: TypeAlias = "list[str] | None"
 Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
