@@ -187,8 +187,8 @@ def test_audiosets_segments_must_differ(tmp_path):
 
 def test_a_reader_of_others_agrees(strong, tmp_path):
     reader = pytest.importorskip("dcase_util")
-    run("labels", "export", strong, "-o", tmp_path / "x.tsv", "--format", "dcase")
-    found = reader.containers.MetaDataContainer().load(str(tmp_path / "x.tsv"))
+    run("labels", "export", strong, "-o", tmp_path / "x.csv", "--format", "dcase")
+    found = reader.containers.MetaDataContainer().load(str(tmp_path / "x.csv"), delimiter="\t")
     heard = sorted((row.filename, row.event_label, row.onset, row.offset) for row in found if row.event_label)
     assert same(heard)
 

@@ -71,7 +71,7 @@ ROOMS = {
         "detection* tables dependencies evaluations labels labels.scores datasets datasets.ontology extraction "
         "embedding model files* media* ops* progress",
         "torch numpy",
-        "pyarrow sed_eval sed_scores_eval",
+        "pandas pyarrow sed_eval sed_scores_eval",
     ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models presets", "numpy"),

@@ -24,7 +24,7 @@ def main() -> None:
     work = Path(sys.argv[1])
     print("| labels | seed | " + " | ".join(COLUMNS) + " |")
     print("|" + " --- |" * (len(COLUMNS) + 2))
-    for row in ("weak", "mixed"):
+    for row in (row for row in ("weak", "mixed") if (work / row).is_dir()):
         values: dict[str, list[float]] = {}
         for folder in sorted((work / row).iterdir()):
             cells = []

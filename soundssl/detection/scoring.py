@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from soundssl import SoundsslError, evaluations, files
-from soundssl.dependencies import needed
+from soundssl.dependencies import DependencyError, needed
 from soundssl.detection.decisions import Rule, decide, extents
 from soundssl.labels import clips_in_splits, rows_of
 from soundssl.ops import metrics
@@ -139,20 +139,33 @@ def evaluate(
 def psds(clips: Sequence[Clip], window: float, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Return rows of PSDS by the two scenarios of DCASE. Raises DependencyError without sed_scores_eval."""
     with needed("PSDS", "sed_scores_eval", REMEDY):
+        import pandas
         from sed_scores_eval import intersection_based
-        from sed_scores_eval.utils.scores import create_score_dataframe
     scores, truth, length = {}, {}, {}
     for clip in clips:
         low, high = extents(clip.start, window)
-        scores[clip.key] = create_score_dataframe(clip.score.astype(float), np.append(low, high[-1]), list(classes))
+        columns = {name: clip.score[:, number].astype(float) for number, name in enumerate(classes)}
+        scores[clip.key] = pandas.DataFrame({"onset": low, "offset": high, **columns})
         truth[clip.key] = list(clip.events)
         length[clip.key] = max([float(high[-1]), *(offset for _, offset, _ in clip.events)])
     present = {name for clip in clips for *_, name in clip.events}
     rows = []
     for name, settings in PSDS.items():
-        value, *_ = intersection_based.psds(
-            scores=scores, ground_truth=truth, audio_durations=length, unit_of_time="hour", max_efpr=100.0, **settings
-        )
+        try:
+            value, *_ = intersection_based.psds(
+                scores=scores,
+                ground_truth=truth,
+                audio_durations=length,
+                unit_of_time="hour",
+                max_efpr=100.0,
+                **settings,
+            )
+        except ValueError as error:
+            if "read-only" in str(error):  # columns of pandas 3 are, and sed_scores_eval 0.0.4 would write into them
+                raise DependencyError(
+                    f"PSDS needs a sed_scores_eval that works with pandas {pandas.__version__}; {REMEDY}"
+                ) from error
+            raise
         rows.append(evaluations.row(name, float(value), len(present)))
     return rows
 
