@@ -77,6 +77,7 @@ def test_symmetric_noise_is_exact_and_keeps_the_truth():
     split = np.array(["train"] * 80 + ["test"] * 20, object)
     noisy = labels.add_noise(single(100, 5, split=split), Noise(wrong=0.4), chosen=split == "train", seed=1)
     wrong = (noisy.label != noisy.truth).any(1)
+    assert noisy.noisy.tolist() == [1] * 80 + [0] * 20, "what may be wrong is marked"
     assert wrong.sum() == 32 and not wrong[80:].any() and (noisy.label.sum(1) == 1).all()
     again = labels.add_noise(single(100, 5), Noise(wrong=0.4), chosen=split == "train", seed=1)
     assert np.array_equal(again.label, noisy.label)

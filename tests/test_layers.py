@@ -63,6 +63,7 @@ ROOMS = {
         "torch numpy",
     ),
     "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),
+    "labelling.review": Room("labelling* detection.events detection.formats* files tables", "numpy"),
     "separation": Room(
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
@@ -79,6 +80,7 @@ ROOMS = {
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "training": Room("training* curriculum labels* objectives* models* ops* files* device progress", "torch numpy"),
     "embedding": Room("model progress files*", "numpy"),
+    "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6
@@ -90,6 +92,7 @@ ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the li
 OPTIONAL = {
     "faiss",
     "matplotlib",
+    "pandas",
     "pyarrow",
     "sed_eval",
     "sed_scores_eval",
@@ -99,6 +102,7 @@ OPTIONAL = {
     "triton",
 }
 # Rooms whose processes are their own, to end and to speak for.
+SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}
@@ -182,7 +186,7 @@ def late(module: str, source: str) -> list[str]:
     found = []
     for each in imports(ast.parse(source)):
         own = module in LIGHT and each.name.startswith(f"soundssl.{module}.")
-        if each.when == "called" and not (each.package in OPTIONAL or own):
+        if each.when == "called" and not (each.package in OPTIONAL or own or SLOW.get(module) == each.package):
             found.append(f"{module}:{each.line} imports {each.name} within a function")
     return found
 

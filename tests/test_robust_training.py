@@ -20,7 +20,8 @@ KEYS = [f"clip-{i:02}" for i in range(CLIPS)]
 def inputs(tmp_path_factory):
     """Clips of noise, half of them marked as noisy; the last one has two classes and an unknown one."""
     folder, generator = tmp_path_factory.mktemp("robust"), np.random.default_rng(0)
-    builder.features(folder / "f.h5", [generator.normal(size=(120, 64)) for _ in range(CLIPS)])
+    builder.features(folder / "f.h5", [generator.normal(size=(20, 16)) for _ in range(CLIPS)],
+                     attributes={"window_frames": 16, "bands": 16})  # fmt: skip
     label = np.eye(CLASSES, dtype=np.int8)[np.arange(CLIPS) % CLASSES]
     label[-1] = [1, 1, -1]
     builder.labels(folder / "l.h5", builder.whole(KEYS), ["a", "b", "c"], label,
@@ -32,7 +33,7 @@ def made(inputs, epoch: int = 0, **chosen):
     """Return the objective, the batch of all clips, its logits and log-probabilities."""
     torch.manual_seed(0)
     options = Options(**chosen)
-    objective = Objective(models.build("plain", 8, norm="group"), inputs, options).eval()
+    objective = Objective(models.build("plain", 8, 16, 16, norm="group"), inputs, options).eval()
     batch = Examples(inputs, options, 0).__getitems__([(epoch, row) for row in range(CLIPS)])
     with torch.no_grad():
         logits = objective.classifier(objective.encoder(batch["window"].float()))

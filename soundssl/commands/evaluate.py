@@ -8,23 +8,24 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import scoring, strong_scoring
+from soundssl.commands import comparison, scoring, strong_scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
-from soundssl.commands.scoring import Baseline, Classes, LabelsFile, Scores, Topline
+from soundssl.commands.scoring import (
+    Baseline,
+    Bootstrap,
+    Classes,
+    Folds,
+    Input,
+    LabelsFile,
+    Scores,
+    Topline,
+    TrainLabels,
+)
+from soundssl.commands.tagging import tagging
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
-
-Input = Annotated[
-    Path,
-    typer.Argument(
-        help="Embeddings file; a features file (its log-mel windows are the baseline); an NPY matrix or - for one on "
-        "standard input, with a row for each segment of the labels."
-    ),
-]
-Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
-Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 
 @app.command("retrieval")
@@ -67,6 +68,7 @@ def knn(
     base: Annotated[
         str | None, typer.Option(help="Splits whose clips are the neighbours. Default: all others, or all.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     k: Annotated[int | None, typer.Option(min=1, help="Neighbours that vote. Default: 5 (inferred).")] = None,
     level: Annotated[
@@ -123,12 +125,13 @@ def knn(
     """
     from soundssl.evaluations import knn as task
 
-    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels, train_labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
     given = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, level=options.level, hop=hop, taught=train_labels)
     sides = None if folds else (words(query), words(base), None)
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -140,6 +143,7 @@ def shallow(
     train: Annotated[str | None, typer.Option(help="Splits to train on. Default: all others than --test.")] = None,
     test: Annotated[str | None, typer.Option(help="Splits to score.")] = None,
     validation: Annotated[str | None, typer.Option(help="Splits to stop by: the epoch of best mAP is kept.")] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     hidden: Annotated[
         str, typer.Option(help="Units of the hidden layers, separated by commas; 0: a linear classifier.")
@@ -148,8 +152,15 @@ def shallow(
         int, typer.Option(min=0, help="Training clips drawn for each class; 0: all (20: lightly supervised).")
     ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of training clips to average over.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of Adam (inferred). Default: 0.001.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
+    preset: Annotated[
+        Literal["none", "tut18", "audioset"],
+        typer.Option(
+            help="Protocols of MM-Videos, as far as nothing else is given: a rate of 0.0002, batches of 128; tut18: "
+            "--train train --test test; audioset: --train balanced_train --test eval. Windows are not concatenated."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     hop: Hop = None,
     seed: Seed = 0,
@@ -168,16 +179,21 @@ def shallow(
     """
     from soundssl.evaluations import shallow as task
 
-    report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
+    sides_ = {"train": train, "test": test}
+    train, test = (presets.in_force({} if folds else task.SPLITS[preset], sides_).get(name) for name in sides_)
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
+    chosen = presets.in_force(task.PRESETS[preset], {"learning_rate": learning_rate})
     options = task.Options(
-        hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
+        hidden=layers, per_class=per_class, draws=draws, epochs=epochs, bootstrap=bootstrap, **chosen
     )
-    table = scoring.load(embeddings, labels, hop=hop)
+    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -191,6 +207,7 @@ def linear(
     validation: Annotated[
         str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     learning_rate: Annotated[float | None, typer.Option(help="Rate of SGD in the first epochs. Default: 0.1.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips. Default: 200.")] = None,
@@ -229,11 +246,14 @@ def linear(
     """
     from soundssl.evaluations import linear as task
 
-    report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("linear", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
     _check_sides(folds, train, test, validation)
     given = {"learning_rate": learning_rate, "epochs": epochs, "standardise": standardise}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
     if not options.standardise and table.of_length_one:
         Terminal("evaluate").warn(
             "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
@@ -242,36 +262,9 @@ def linear(
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
-@app.command("tagging")
-def tagging(
-    embeddings: Annotated[Path, typer.Argument(help="Embeddings file written by embed --layer probabilities.")],
-    labels: LabelsFile,
-    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
-    bootstrap: Bootstrap = 0,
-    seed: Seed = 0,
-    output: Scores = None,
-    baseline: Baseline = None,
-    topline: Topline = None,
-    classes: Classes = False,
-) -> None:
-    """Clip scores of a classifier: do they rank clips within classes, and classes within clips?
-
-    The score of a clip is the mean of its windows' probabilities.
-
-    Example:
-
-    soundssl evaluate tagging probabilities.h5 --labels labels.h5
-    """
-    from soundssl import files
-    from soundssl.evaluations import reading
-    from soundssl.evaluations import tagging as task
-
-    report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
-    table = reading.read_scores(embeddings, files.Labels(labels), words(split))
-    scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
-
-
+app.command("tagging")(tagging)
 app.command("strong")(strong_scoring.strong)
+app.command("compare")(comparison.compare)
 
 
 @app.command("clusters")
@@ -314,6 +307,9 @@ def separation(
     model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
     labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
     split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    sources: Annotated[
+        str, typer.Option(metavar="N or N-N", help="Sources of a mixture; 1-4: as many mixtures of one to four each.")
+    ] = "2",
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
@@ -329,10 +325,10 @@ def separation(
     output: Scores = None,
     classes: Classes = False,
 ) -> None:
-    """Mixtures of two known sources: how much of each do the tracks give back?
+    """Mixtures of known sources: how much of each do the tracks give back?
 
-    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
-    goes in alone: a good separator leaves it whole.
+    Recordings are mixed, two or as many as --sources says, at equal energy, and separated; ratios are scale-invariant,
+    in dB. Every source also goes in alone: a good separator leaves it whole.
 
     Example:
 
@@ -351,6 +347,7 @@ def separation(
         model,
         labels=labels,
         splits=words(split),
+        sources=_numbers(sources, "--sources"),
         count=count,
         seconds=seconds,
         batch_size=batch_size,
@@ -363,6 +360,18 @@ def separation(
     if picture:
         separation.plot(picture, scored.examples)
     scoring.show(scored.rows, report)
+
+
+def _numbers(text: str, option: str) -> range:
+    """Return the numbers of `3` or `1-4`; raise BadParameter for others."""
+    low, dash, high = text.partition("-")
+    if low.isdecimal() and (high.isdecimal() if dash else True):
+        found = range(int(low), int(high or low) + 1)
+        if found and found[0] >= 1:
+            return found
+    raise typer.BadParameter(
+        f"{text!r} is neither a number from 1 nor a range of them; give 2 or 1-4", param_hint=option
+    )
 
 
 @app.command("labels")

@@ -13,10 +13,9 @@ import typer
 
 from soundssl.commands.asking import converse
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Quiet, Seed, Split, beside, words
+from soundssl.commands.reviewing import review_events, write_page
 from soundssl.commands.target import Target, aim
 from soundssl.commands.terminal import print_table
-
-NAMED = 3  # files without sound that are named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +23,30 @@ if TYPE_CHECKING:
     from soundssl.files import Labels
     from soundssl.labelling import Answers, Cost, Panel, Plan, Windows
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".json")  # endings of tables of events
+OTHERS = (
+    "labels",
+    "questions",
+    "truth",
+    "preset",
+    "order",
+    "ask",
+    "spread",
+    "random",
+    "split",
+    "unanswered",
+    "answers more than once",
+)
 SHEET = ("CSV", "text")  # formats of a sheet
 
 
 def label_clusters(
     clusters: Annotated[
-        Path, typer.Argument(help="Clusters file written by cluster; with --random also an embeddings file.")
+        Path,
+        typer.Argument(
+            help="Clusters file written by cluster; with --random also an embeddings file. Or a table of events "
+            "written by detect or search, to review them."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -123,6 +140,11 @@ def label_clusters(
     the clustering for those labelled with them. Where the truth is known, precision and recall are printed as by
     soundssl evaluate labels.
 
+    A table of events, as detect and search write them, is reviewed: --page asks whether each is what it is said to be
+    (1 yes, 0 no), or --budget of them drawn at random, as many of each class; --answers with the sheet that the page
+    saves writes labels of these spans: 1 for yes, 0 for no. detect --calibrate reads them; what was never detected they
+    do not know, so that recall is that among the events reviewed.
+
     Examples:
 
     soundssl label-clusters clusters.h5 --labels labels.h5 --budget 40 -o spread.h5
@@ -138,17 +160,25 @@ def label_clusters(
     soundssl label-clusters clusters.h5 --answers ann.csv --answers ben.csv --agree dawid-skene -o spread.h5
 
     soundssl label-clusters clusters.h5 --budget 40 -o spread.h5
+
+    soundssl label-clusters detections.csv --page review.html
     """
     from soundssl import files, labelling
 
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    if clusters.suffix.lower() in TABLES:
+        others = [labels, questions, truth, preset, order, ask, spread, random, split, unanswered != "spend"]
+        others.append(len(answers or ()) > 1)
+        given: dict[str, object] = dict(zip(OTHERS, others, strict=True))
+        review_events(clusters, output, page, answers[0] if answers else None, budget, seed, flags, given)
+        return
     sheet = questions or page
     _check(labels, questions, page, answers, truth, unanswered, disagreements)
     plan = _plan(preset, {"order": order, "ask": ask, "spread": spread}, random)
     usual = beside(clusters, "random.labels" if random else "spread.labels")
-    given = [path for path in (clusters, labels, *(answers or ()), truth) if path]
-    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    read = [path for path in (clusters, labels, *(answers or ()), truth) if path]
     formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
-    target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
+    target = aim("label-clusters", sheet or output, usual, read, *formats, through=bool(sheet), **flags)
     windows = labelling.read_windows(clusters, words(split), random)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
@@ -158,32 +188,37 @@ def label_clusters(
         _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
     known = files.Labels(path) if (path := labels or truth) else None
-    panel = labelling.read_panel(answers, windows) if answers and len(answers) > 1 else None
-    if panel:
-        _report(target, panel, windows, disagreements)
-        found = panel.answers(agree, cost)
-    else:
-        found = _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
+    panel = _panel(target, windows, answers, disagreements)
+    found = panel.answers(agree, cost) if panel else None
+    found = found or _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
     inputs = [files.identity(windows.kind, clusters, windows.source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if labels and known else []
     facts = {"questions": len(found.asked), **vars(plan), "random": random, "split": split or ""}
     made_from = files.digest("labels", inputs, facts, found.asked.tolist(), found.label.tolist(), found.classes)
-    if target.stands(made_from):
-        return
-    labelled = labelling.Labelling(windows, found, plan.spread)
-    scores = labelled.scores(known) + (panel.scores() if panel else [])
-    with target.create("labels", inputs, made_from, facts) as sink:
-        labelled.write(sink)
-    target.terminal.say(labelling.summary(scores, len(windows)))
-    if not quiet and (sys.stdout.isatty() or not target.implied):
+    if not target.stands(made_from):
+        labelled = labelling.Labelling(windows, found, plan.spread)
+        with target.create("labels", inputs, made_from, facts) as sink:
+            labelled.write(sink)
+        _finish(target, labelled.scores(known) + (panel.scores() if panel else []), len(windows))
+
+
+def _finish(target: Target, scores: Sequence[Mapping[str, Any]], windows: int) -> None:
+    """Say what was labelled, and print the scores."""
+    from soundssl import labelling
+
+    target.terminal.say(labelling.summary(scores, windows))
+    if not target.quiet and (sys.stdout.isatty() or not target.implied):
         _print(scores, target.path)
     target.finish()
 
 
-def _report(target: Target, panel: Panel, windows: Windows, disagreements: Path | None) -> None:
-    """Say how reliable annotators are, and write down what they disagree on."""
-    from soundssl import files
+def _panel(target: Target, windows: Windows, answers: list[Path] | None, disagreements: Path | None) -> Panel | None:
+    """Return what several annotators say, None of one; say how reliable they are, and list where they disagree."""
+    from soundssl import files, labelling
 
+    if len(answers or ()) < 2:
+        return None
+    panel = labelling.read_panel(answers or (), windows)
     for name, sensitivity, specificity in panel.reliability():
         target.terminal.say(f"{name}: sensitivity {sensitivity:.2f}, specificity {specificity:.2f} (Dawid and Skene)")
     for one in panel.scores()[:1]:
@@ -195,26 +230,19 @@ def _report(target: Target, panel: Panel, windows: Windows, disagreements: Path 
         target.terminal.say(f"{count} questions that they answer differently in {files.text(disagreements)}")
     elif count:
         target.terminal.say(f"{count} questions that they answer differently; --disagreements FILE lists them")
+    return panel
 
 
 def _ask_elsewhere(target: Target, windows: Windows, asked: np.ndarray, sheet: Path | None) -> None:
     """Write the questions to a sheet, or to a page to be answered in a browser."""
-    from soundssl import SoundsslError, files, labelling
+    from soundssl import files, labelling
     from soundssl.labelling import page
 
-    name = files.text(target.path)
     if sheet:
         labelling.write_sheet(sheet, windows, asked, target.force)
-        target.terminal.say(f"{len(asked)} questions in {name}; fill in the column class")
+        target.terminal.say(f"{len(asked)} questions in {files.text(target.path)}; fill in the column class")
         return
-    made = page.build(page.groups(windows, asked), title=target.path.stem, progress=target.terminal)
-    for path, reason in list(made.missing.items())[:NAMED]:
-        target.terminal.warn(f"{files.text(path)}: {reason}; its questions have no sound")
-    if len(made.missing) == len({question.file for question in windows.questions(asked)}):
-        raise SoundsslError(f"the sound of no question was found; run where the recordings of {name} lie")
-    with files.replace(target.path, through=True) as partial:
-        partial.write_text(made.html, "utf-8")
-    target.terminal.say(f"{len(asked)} questions in {name}; open it in a browser, and save the sheet for --answers")
+    write_page(target, page.groups(windows, asked))
 
 
 def _check(

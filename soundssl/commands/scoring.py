@@ -1,9 +1,10 @@
-"""What the subcommands of evaluate share: the input, the splits to score, and reports of scores."""
+"""What the subcommands of evaluate share: options, the input, the splits to score, and reports of scores."""
 
 from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
@@ -16,11 +17,27 @@ from soundssl.commands.target import check_ending
 if TYPE_CHECKING:
     from soundssl.evaluations.table import Table
 
+Input = Annotated[
+    Path,
+    typer.Argument(
+        help="Embeddings file; a features file (its log-mel windows are the baseline); an NPY matrix or - for one on "
+        "standard input, with a row for each segment of the labels."
+    ),
+]
 LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
+TrainLabels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels file of the clips that are learnt from, stopped by or taken as neighbours; those that are scored "
+        "keep --labels. Default: --labels for all."
+    ),
+]
 Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
 Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
 Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
+Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
 Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
+Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 Splits: TypeAlias = "list[str] | None"
 Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
@@ -45,13 +62,15 @@ def load(
     level: Literal["clip", "window"] = "window",
     hop: float | None = None,
     splits: list[str] | None = None,
+    taught: Path | None = None,
 ) -> Table:
-    """Read what has labels of an input, which may be standard input."""
+    """Read what has labels of an input, which may be standard input; other labels to learn from may be given."""
     from soundssl import files
     from soundssl.evaluations import reading
 
     source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
-    return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits)
+    other = files.Labels(taught) if taught else None
+    return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits, taught=other)
 
 
 def evaluate(task, table: Table, options, seed: int, sides: Sides | None, report: Report) -> list[dict]:
@@ -78,13 +97,13 @@ def _said_by(report: Report, table: Table, sides: Sides) -> Path:
     return labels if asked - set(table.split.tolist()) <= set(clips.split.astype(str).tolist()) else path
 
 
-def begin(report: Report, labels: Path | None) -> Report:
+def begin(report: Report, labels: Path | None, taught: Path | None = None) -> Report:
     """Refuse, before any work, an output that cannot be written and score files that are none."""
     from soundssl import files
 
     if report.output:
         files.guard(report.output, no_clobber=False, through=True)
-        given = [path for path in (report.input, labels, report.baseline, report.topline) if path]
+        given = [path for path in (report.input, labels, taught, report.baseline, report.topline) if path]
         files.guard_inputs(report.output, given)
         check_ending(report.output, "JSON lines", "JSON", "text")
     if bool(report.baseline) != bool(report.topline):
@@ -101,6 +120,7 @@ def show(rows: list[dict], report: Report) -> None:
 
     if report.baseline and report.topline:
         rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
+    rows = [{name: None if _unknown(value) else value for name, value in row.items()} for row in rows]
     lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
     if report.output:
         with files.replace(report.output, through=True) as partial:
@@ -113,6 +133,11 @@ def show(rows: list[dict], report: Report) -> None:
     optional = [name for name in ("split", "recovery") if any(name in line for line in shown)]
     columns = ["metric", *(["class"] if report.classes else []), *optional, "value", "95 % interval", "chance", "count"]
     terminal.print_table(columns, [_cells(line, columns) for line in shown])
+
+
+def _unknown(value: object) -> bool:
+    """Return whether a figure is NaN or infinite, which JSON has no word for."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _cells(line: dict, columns: list[str]) -> list[str]:

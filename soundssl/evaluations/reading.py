@@ -16,6 +16,8 @@ from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
 BATCH = 4096  # windows read at once
+LEAST = 1e-12  # of a probability in a geometric mean
+Mean = Literal["arithmetic", "geometric"]
 
 
 def read_embeddings(
@@ -25,15 +27,21 @@ def read_embeddings(
     level: Literal["clip", "window"] = "window",
     hop: float | None = None,
     splits: list[str] | None = None,
+    taught: files.Labels | None = None,
+    mean: Mean = "arithmetic",
 ) -> Table:
     """Read the windows of an embeddings or features file that have labels, or the mean of each clip.
 
     An NPY matrix, or the bytes of one, has a row for each segment of the labels. `hop` in seconds places the windows of
-    features, by default as their front end has it; `splits` chooses clips. Raises Missing, FormatError, and
-    SoundsslError where no clip is left.
+    features, by default as their front end has it; `splits` chooses clips; `taught` are other labels, to learn from.
+    Raises Missing, FormatError, and SoundsslError where no clip is left, or no class of the other labels.
     """
+    if taught and not set(taught.classes) & set(known.classes):
+        raise SoundsslError(
+            f"{files.text(taught.path)} has no class of {files.text(known.path)}; give labels of one kind"
+        )
     if isinstance(path, io.BytesIO) or files.kind_of(path) is None:
-        return _read_matrix(path, known, splits)
+        return _read_matrix(path, known, splits, taught)
     kind = files.kind_of(path)
     if kind not in ("embeddings", "features"):
         raise files.FormatError(
@@ -43,29 +51,41 @@ def read_embeddings(
     if isinstance(source, files.Features):
         source.require("logmel", "the baseline is that of")
     label = Index(known, source.clips.key).of_clips()
+    other = align(Index(taught, source.clips.key).of_clips(), taught.classes, known.classes) if taught else label
     column = splits_of(known, source.clips.key, source.clips.split).astype(str)
-    chosen = clips_in_splits(known, source.clips, splits, path) & (label >= 0).any(1)
+    chosen = clips_in_splits(known, source.clips, splits, path) & ((label >= 0) | (other >= 0)).any(1)
     if not chosen.any():
         raise SoundsslError(
             f"no clip of {files.text(path)} has a label in {files.text(known.path)}; are their keys the same?"
         )
-    value, clip = (clip_means if level == "clip" else windows)(source, chosen, hop)
+    value, clip = clip_means(source, chosen, hop, mean) if level == "clip" else windows(source, chosen, hop)
     rows, clip = np.unique(clip, return_inverse=True)  # clips without windows are left out
     recording, split = source.clips.recording[rows].astype(str), column[rows]
-    return Table(value, label[rows], known.classes, clip=clip.reshape(-1), recording=recording, split=split)
+    columns = {"clip": clip.reshape(-1), "recording": recording, "split": split}
+    return Table(value, label[rows], known.classes, **columns, taught=other[rows] if taught else None)
 
 
-def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, splits: list[str] | None) -> Table:
+def _read_matrix(
+    path: str | os.PathLike | io.BytesIO,
+    known: files.Labels,
+    splits: list[str] | None,
+    taught: files.Labels | None = None,
+) -> Table:
     matrix, name = files.read_matrix(path), "standard input" if isinstance(path, io.BytesIO) else files.text(path)
-    if len(matrix) != len(known.key):
-        raise files.FormatError(
-            f"{name} has {len(matrix)} rows and the labels {len(known.key)} segments; a bare matrix "
-            f"needs a row a segment, write an embeddings file instead"
-        )
+    for each in filter(None, (known, taught)):
+        if len(matrix) != len(each.key):
+            raise files.FormatError(
+                f"{name} has {len(matrix)} rows and the labels {len(each.key)} segments; a bare matrix "
+                f"needs a row a segment, write an embeddings file instead"
+            )
+    other = align(taught.label, taught.classes, known.classes) if taught else None
     split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
     rows = files.in_splits(split, splits, known.path)
-    value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
-    return Table(value, known.label[rows], known.classes, recording=key, split=split[rows])
+    with np.errstate(over="ignore"):
+        value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    _require_finite(name, value)
+    columns = {"recording": key, "split": split[rows], "taught": None if other is None else other[rows]}
+    return Table(value, known.label[rows], known.classes, **columns)
 
 
 def windows(
@@ -80,18 +100,21 @@ def windows(
 
 
 def clip_means(
-    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None, mean: Mean = "arithmetic"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over windows of each chosen clip that has any, read in blocks; raise FormatError for none.
+
+    The geometric mean is that of probabilities, which count as LEAST at least.
 
     Shape: `[means, size]` float32 and `[means]`, the clips.
     """
     means = GroupMeans(int(clips.sum()))
     place = np.cumsum(clips) - 1  # row of a chosen clip among the chosen: sums of all clips may not fit in memory
     for rows, clip in _batches(source, clips, hop):
-        means.add(rows, place[clip])
+        means.add(np.log(np.maximum(rows, LEAST)) if mean == "geometric" else rows, place[clip])
     have = means.count > 0
-    return means.mean()[have].astype(np.float32), np.flatnonzero(clips)[have]
+    found = means.mean()[have]
+    return (np.exp(found) if mean == "geometric" else found).astype(np.float32), np.flatnonzero(clips)[have]
 
 
 def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None):
@@ -100,20 +123,32 @@ def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: 
     found = False
     for rows, clip in blocks:
         found = True
+        _require_finite(source.path, rows)
         yield rows, clip
     if not found:
         raise files.FormatError(f"{files.text(source.path)} has no window of the chosen clips")
 
 
-def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:
-    """Read clip scores of classes, the labels brought into the order of the scores' classes; raises FormatError."""
+def _require_finite(name: str | os.PathLike, rows: np.ndarray) -> None:
+    """Raise FormatError for values that are not finite: what is computed of them would not be either."""
+    if not np.isfinite(rows).all():
+        raise files.FormatError(f"{files.text(name)} is damaged: it holds numbers that are not finite; make it again")
+
+
+def read_scores(
+    path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None, mean: Mean = "arithmetic"
+) -> Table:
+    """Read clip scores of classes, the labels brought into the order of the scores' classes; raises FormatError.
+
+    The score of a clip is the arithmetic or the geometric mean of its windows'.
+    """
     classes = json.loads(files.Embeddings(path).attributes["class"])
     if not classes:
         raise files.FormatError(
             f"{files.text(path)} holds embeddings, not scores of classes; "
             f"make them with soundssl embed --layer probabilities"
         )
-    table = read_embeddings(path, known, level="clip", splits=splits)
+    table = read_embeddings(path, known, level="clip", splits=splits, mean=mean)
     label = align(table.label, known.classes, classes)
     return Table(table.value, label, classes, recording=table.recording, split=table.split)
 

@@ -51,6 +51,19 @@ class Options:
     device: str = "cpu"
 
 
+# Protocols of Cross-modal supervised learning (2019), section 19.5: rate and batch of the classifier, and the splits.
+PRESETS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "tut18": {"learning_rate": 2e-4, "batch_size": 128},
+    "audioset": {"learning_rate": 2e-4, "batch_size": 128},
+}
+SPLITS: dict[str, dict[str, str]] = {
+    "none": {},
+    "tut18": {"train": "train", "test": "test"},
+    "audioset": {"train": "balanced_train", "test": "eval"},
+}
+
+
 @dataclass(frozen=True)
 class Windows:
     """Hold the embeddings `[windows, size]` with the clip of each window and the labels `[clips, classes]`."""

@@ -108,6 +108,8 @@ def add_noise(
 ) -> LabelSet:
     """Put errors into labels; the column `truth` keeps what they were, all zeros of a sound out of the vocabulary.
 
+    The segments `chosen` are marked as noisy, wrong or not, for that is all that a user would know.
+
     Of the segments `chosen` (all, by default) exactly the share `wrong`, rounded, gets another class; the share
     `outside` of these are segments without any class of the vocabulary, one class each given. Others of the kind are
     left out; without `vocabulary` there are none. Of all labels present the share `missing` becomes zero. Raises
@@ -143,7 +145,7 @@ def add_noise(
     if vocabulary is not None:
         stay = (label == 1).any(1) | (before != 0).any(1) | ~(labels.label == 1).any(1)
     truth = before if labels.truth is None else kept.truth
-    return replace(kept, label=label, truth=truth, rated=None).rows(stay)
+    return replace(kept, label=label, truth=truth, rated=None, noisy=chosen.astype(np.uint8)).rows(stay)
 
 
 def _swap(label: np.ndarray, rows: np.ndarray, confusion: np.ndarray | None, generator: np.random.Generator) -> None:

@@ -49,26 +49,28 @@ def of_segments(labels: LabelSet, paths: Sequence[str | os.PathLike]) -> Scored:
     """
     score = np.full(labels.label.shape, np.nan, np.float32)
     teacher = np.zeros(len(labels), np.int64)
-    seen = np.zeros(len(labels), bool)
+    count = np.zeros(len(labels), np.int64)
     for number, path in enumerate(paths):
         source = files.Embeddings(path)
         column = rows_of(labels.classes, classes_of(source))
-        means = GroupMeans(len(labels))
+        known, before = np.flatnonzero(column >= 0), count > 0
         for rows, segment in _held(labels, source):
-            means.add(rows, segment)
-        have = means.count > 0
-        if (have & seen).any():
-            raise SoundsslError(
-                f"{files.text(path)} scores {labels.key[have & seen][0]}, which another file scores too; embed with "
-                f"--split, so that each clip has one teacher"
-            )
-        seen |= have
-        teacher[have] = number
-        known = np.flatnonzero(column >= 0)
-        for low in range(0, len(labels), BATCH):  # the means of all at once would be twice the scores
-            block = np.flatnonzero(have[low : low + BATCH]) + low
-            part = means.total[np.ix_(block, column[known])] / means.count[block, None]
-            score[np.ix_(block, known)] = part
+            first = np.flatnonzero(np.diff(segment, prepend=-1))
+            own = segment[first]
+            if before[own].any():
+                raise SoundsslError(
+                    f"{files.text(path)} scores {labels.key[own[before[own]]][0]}, which another file scores too; "
+                    f"embed with --split, so that each clip has one teacher"
+                )
+            sums = np.add.reduceat(rows[:, column[known]], first, axis=0, dtype=np.float32)
+            new = own[count[own] == 0]
+            score[np.ix_(new, known)] = 0
+            score[np.ix_(own, known)] += sums
+            count += np.bincount(segment, minlength=len(count))
+            teacher[own] = number
+    for low in range(0, len(score), BATCH):
+        score[low : low + BATCH] /= np.maximum(count[low : low + BATCH], 1)[:, None]
+    seen = count > 0
     if not seen.any():
         raise SoundsslError(
             f"no segment of the labels is scored by {', '.join(map(files.text, paths))}; are their keys the same?"
@@ -128,10 +130,12 @@ def machine_labels(
 
 
 def _held(labels: LabelSet, source: files.Embeddings) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield scores of windows, float32, with the segment that holds the centre of each; once for each of several."""
+    """Yield scores of windows, float32, and the segments that hold their centres, in rising order within a block."""
     index = Index(labels, source.clips.key)
     half = float(source.attributes["window"]) / 2
     for low in range(0, len(source.clip), BATCH):
         block = slice(low, low + BATCH)
         window, segment = index.holding(source.clip[block], source.start[block] + half)
-        yield np.asarray(source.embedding[block], np.float32)[window], segment
+        order = np.argsort(segment, kind="stable")
+        if len(order):
+            yield np.asarray(source.embedding[block], np.float32)[window[order]], segment[order]

@@ -29,40 +29,66 @@ def _lines(rows: dict[str, Net]) -> dict[str, str]:
 
 
 _ENCODERS = {
-    "resnet18-half": Net("resnet", "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 61M multiply-adds"),
-    "resnet18": Net("resnet", "ResNet-18, stem stride 1: 11.2M weights, 213M multiply-adds"),
+    "resnet18-half": Net(
+        "resnet", "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 217M multiply-adds"
+    ),
+    "resnet18": Net("resnet", "ResNet-18, stem stride 1: 11.2M weights, 850M multiply-adds"),
     "resnet50": Net(
         "resnet",
-        "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 491M multiply-adds",
+        "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 1.96G multiply-adds",
     ),
     "vggish": Net("vggish", "VGGish with its fully connected layers, no batch norm: 72.1M weights, 864M multiply-adds"),
+    "vgg-l3": Net(
+        "vgg_l3",
+        "four VGG blocks with batch norm to 512 channels, the sound net of Arandjelovic and Zisserman 2017: 4.8M "
+        "weights, 1.25G multiply-adds",
+    ),
     "plain": Net(
         "plain",
-        "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 80M multiply-adds",
+        "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 313M multiply-adds",
+    ),
+    "draft": Net(
+        "plain", "plain with a first convolution of stride 2, for drafts, ours: 1.2M weights, 78M multiply-adds"
     ),
 }
 _IMAGE_TOWERS = {
     "space-to-depth": Net(
         "image",
-        "four 3x3 convolutions on 4x4 pixels taken as channels, mean and max: 0.7M weights, 49M multiply-adds at "
+        "four 3x3 convolutions on 4x4 pixels taken as channels, mean and max: 0.7M weights, 50M multiply-adds at "
         "128 px",
     ),
     "vgg": Net(
         "image",
-        "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights, 3.4G multiply-adds",
+        "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights, 3.4G multiply-adds at 128 px",
     ),
     "vgg-small": Net("image", "the VGG tower with a quarter of its widths: 0.3M weights, 0.2G multiply-adds at 128 px"),
     "resnet50": Net("image", "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px"),
 }
-_SEPARATORS = {
-    "tdcn-stft-small": Net("tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights"),
-    "tdcn-stft": Net("tdcn", "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 8.8M weights"),
-    "tdcn-small": Net("tdcn", "improved TDCN++ on a learned basis, 16 blocks of width 128: 1.3M weights"),
-    "tdcn": Net("tdcn", "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 8.8M weights"),
-    "conv-tasnet-small": Net("conv_tasnet", "Conv-TasNet with 2.5 ms windows, 16 blocks, half the width: 1.8M weights"),
+_SEPARATORS = {  # multiply-adds for a second of sound and four tracks
+    "tdcn-stft-small": Net(
+        "tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights, 156M multiply-adds a second"
+    ),
+    "tdcn-stft": Net(
+        "tdcn",
+        "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 9.2M weights, 1.2G multiply-adds a "
+        "second",
+    ),
+    "tdcn-small": Net(
+        "tdcn", "improved TDCN++ on a learned basis, 16 blocks of width 128: 1.3M weights, 1.0G multiply-adds a second"
+    ),
+    "tdcn": Net(
+        "tdcn",
+        "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 9.2M weights, 7.4G multiply-adds "
+        "a second",
+    ),
+    "conv-tasnet-small": Net(
+        "conv_tasnet",
+        "Conv-TasNet with 2.5 ms windows, 16 blocks, half the width: 1.8M weights, 1.4G multiply-adds a second",
+    ),
     "conv-tasnet": Net(
         "conv_tasnet",
-        "Conv-TasNet of torchaudio (Luo and Mesgarani 2019), 1 ms windows, 24 blocks: 5.1M weights",
+        "Conv-TasNet of torchaudio (Luo and Mesgarani 2019), 1 ms windows, 24 blocks: 5.1M weights, 10.1G "
+        "multiply-adds a second",
     ),
 }
 
@@ -86,6 +112,21 @@ def options_type(name: str) -> type:
     if name not in rows:
         raise ValueError(f"no net {name!r}; there are {', '.join(rows)}")
     return _module(rows[name]).Options
+
+
+def stated(name: str) -> dict[str, Any]:
+    """Return the options of a net that its model files state whatever was chosen: those that files of before lack.
+
+    >>> stated("tdcn"), stated("plain")
+    ({'revision': 2, 'skips': True}, {})
+    """
+    usual = options_type(name)()
+    return {option: getattr(usual, option) for option in _former(name)}
+
+
+def _former(name: str) -> dict[str, Any]:
+    """Return what the options of a net were before its model files stated them."""
+    return getattr(_module(_SEPARATORS[name]), "UNSTATED", {}) if name in _SEPARATORS else {}
 
 
 def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, **options: Any) -> Encoder:
@@ -162,7 +203,7 @@ def restore_separator(config: dict, tensors: dict) -> Separator:
     """Build the separator that a model's `config` describes and fill it; raise ValueError where it holds none."""
     if config["encoder"] not in SEPARATORS:
         raise ValueError("the model is an encoder, not a separator; train one with --objective mixit")
-    options = config.get("net", {})
+    options = _former(config["encoder"]) | config.get("net", {})
     return _fill(build_separator(config["encoder"], config["tracks"], config["consistency"], **options), tensors)
 
 

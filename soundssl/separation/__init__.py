@@ -1,7 +1,7 @@
 """Separation: mixtures to tracks, and what a separator makes of mixtures of known sources.
 
 tracks    whole recordings to tracks, in bounded memory
-mixtures  mixtures of two known sources, to score a separator
+mixtures  mixtures of known sources, to score a separator
 """
 
 from soundssl.separation.mixtures import Scored, plot, score

@@ -172,7 +172,7 @@ def _separate_all(
                         continue
                     run = partial(_run, accelerator, network)
                     blocks = separation.overlap_add(spool.frames_of(mixture["key"]), run, length, overlap)
-                    entries = _write(spools[: network.tracks], blocks, silence)
+                    entries = _write(spools[: network.tracks], blocks, silence, mixture["key"])
                     for track, (name, entry) in enumerate(zip(names, entries, strict=True)):
                         spool.add({**_about(mixture), "key": name, "track": track, "processor": number, **entry})
                     done += mixture["count"][0]
@@ -196,9 +196,12 @@ def _run(accelerator: hardware.Accelerator, network: Separator, segment: np.ndar
 
 
 def _write(
-    spools: Sequence[files.Spool], blocks: Iterable[tuple[np.ndarray, np.ndarray]], silence: float
+    spools: Sequence[files.Spool], blocks: Iterable[tuple[np.ndarray, np.ndarray]], silence: float, name: str
 ) -> list[dict]:
-    """Write the tracks of one recording, block by block, and return where each lies, with its level and mark."""
+    """Write the tracks of one recording, block by block, and return where each lies, with its level and mark.
+
+    Raises SoundsslError with the recording's name where tracks are not finite.
+    """
     for spool in spools:
         spool.start()
     whole, energy = 0.0, np.zeros(len(spools))
@@ -207,6 +210,8 @@ def _write(
             spool.add_frames(track)
         whole += float(np.square(mixture, dtype=np.float64).sum())
         energy += np.square(tracks, dtype=np.float64).sum(1)
+    if not np.isfinite(energy).all():
+        raise SoundsslError(f"the tracks of {name} are not finite; soundssl info --verify says which input is damaged")
     least = 10 ** (FLOOR / 10)
     level = 10 * np.log10(np.maximum(energy / whole, least)) if whole else np.full(len(spools), FLOOR)
     return [

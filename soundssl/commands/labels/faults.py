@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -237,8 +238,12 @@ def compare(
 
 
 def _row(one: Any) -> dict[str, Any]:
+    """Return a row: for people a share and its interval in one cell, elsewhere in three."""
     row: dict[str, Any] = {"class": one.name, "given": one.given, "present": one.present}
     for name in ("right", "inside", "outside", "missing"):
         value, low, high = map(number_or_none, getattr(one, name))
-        row |= {name: value, f"{name}_low": low, f"{name}_high": high}
+        if sys.stdout.isatty():
+            row[name] = "" if value is None else f"{value:.0%} ({low:.0%} … {high:.0%})"
+        else:
+            row |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return {**row, "kappa": number_or_none(one.kappa)}
