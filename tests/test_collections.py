@@ -205,7 +205,7 @@ def test_a_fault_in_a_table_is_named_by_its_line(name, path, before, after, faul
     ("lines", "fault"),
     [
         (["path,onset,class", "a,1,b"], "has a column onset and none offset"),
-        (["path,onset,offset,class", "a,2,1,b"], "line 2: onset and offset are seconds, and offset is the later"),
+        (["path,onset,offset,class", "a,2,1,b"], "line 2: onset and offset are seconds, and offset is not the earlier"),
         (["path,onset,offset,class", "a,1,2,"], "line 2: an event has no class"),
         (["path,noisy", "a,perhaps"], "line 2: noisy is 'perhaps'; it is 1 or 0"),
     ],

@@ -22,7 +22,8 @@ EVENTS = [
     Event("c.flac", 0.0, 0.0, "click", 1.0, 100.0, 200.0, "m.safetensors"),  # no length
     Event("c.flac", 3.123456, 4.654321, '<b onerror="x">, "hush" مرحبا 🐦', 0.125, 1.0, 2.0, "m.safetensors"),
 ]
-NAMED = [name for name in formats.FORMATS if name not in ("audacity", "parquet")]
+BARE = ("audacity", "parquet", "dcase", "audioset")  # of one recording, no text, without scores
+NAMED = [name for name in formats.FORMATS if name not in BARE]
 
 
 def written(name: str, events=EVENTS, recordings=RECORDINGS, tmp_path=None):

@@ -49,7 +49,9 @@ def imported(at_once: bool | None = None) -> dict[str, set[str]]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     others = set(imported()) - set(sys.stdlib_module_names) - {"soundssl", ""}
-    declared = names(PROJECT["dependencies"]).union(*(names(EXTRAS[extra]) for extra in ("plot", "faiss", "parquet", "export")))
+    declared = names(PROJECT["dependencies"]).union(
+        *(names(EXTRAS[extra]) for extra in ("plot", "faiss", "parquet", "export"))
+    )
     assert {DISTRIBUTIONS.get(name, name) for name in others} == declared
 
 

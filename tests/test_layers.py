@@ -69,7 +69,10 @@ ROOMS = {
         "torch numpy",
     ),
     "detection": Room(
-        "detection* tables labels datasets extraction embedding model files* media* ops* progress", "numpy", "pyarrow"
+        "detection* tables dependencies evaluations labels labels.scores datasets datasets.ontology extraction "
+        "embedding model files* media* ops* progress",
+        "torch numpy",
+        "pandas pyarrow sed_eval sed_scores_eval",
     ),
     "reports": Room("reports* ops* dependencies progress", "numpy", "matplotlib"),
     "curriculum": Room("objectives models presets", "numpy"),
@@ -93,7 +96,20 @@ ROOMS = {
 FACE = "__init__"  # `import soundssl` costs nothing: what it gives is imported when it is asked for
 ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the library, or before it
 # Packages imported where they are used: extras, and what only some nets need.
-OPTIONAL = {"faiss", "matplotlib", "onnx", "onnxscript", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
+OPTIONAL = {
+    "faiss",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "pandas",
+    "pyarrow",
+    "sed_eval",
+    "sed_scores_eval",
+    "timm",
+    "torchaudio",
+    "torchvision",
+    "triton",
+}
 # Rooms whose processes are their own, to end and to speak for.
 SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
 OWN_PROCESSES = {"extraction.pool"}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from soundssl.commands.event_files import Format, event_format, event_target
 from soundssl.commands.interrupts import resumable
 from soundssl.commands.options import (
     BatchSize,
@@ -26,7 +27,7 @@ from soundssl.commands.options import (
     listed,
     part_of,
 )
-from soundssl.commands.target import Target, aim
+from soundssl.commands.target import Target
 from soundssl.commands.terminal import print_table
 
 if TYPE_CHECKING:
@@ -34,8 +35,6 @@ if TYPE_CHECKING:
     from soundssl.detection.job import Heard
     from soundssl.detection.thresholds import Thresholds
     from soundssl.model import Model
-
-Format = Literal["csv", "tsv", "jsonl", "parquet", "raven", "audacity", "label-studio", "aoef", "labels"]
 
 
 def detect(
@@ -64,7 +63,8 @@ def detect(
         typer.Option(
             "--format",
             help="csv, tsv, jsonl or parquet: a row an event; raven: selection tables; audacity: label tracks; "
-            "label-studio: tasks; aoef: for soundevent, whombat and BatDetect2; labels: a labels file.",
+            "label-studio: tasks; aoef: for soundevent, whombat and BatDetect2; dcase, audioset: tables of strong "
+            "annotations; labels: a labels file.",
         ),
     ] = None,
     threshold: Annotated[
@@ -80,6 +80,19 @@ def detect(
     top: Annotated[int, typer.Option(min=0, help="Only so many classes of a window, the likeliest; 0: all.")] = 0,
     hop: Annotated[
         float | None, typer.Option(min=0.01, help="Seconds between windows. Default: half a window.")
+    ] = None,
+    smooth: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X|FILE",
+            help="Let the windows of a recording agree: X, by how many nats a class rather stays present or absent "
+            "than changes from a window to the next, 0 being neutral; or a labels file with events, from which it is "
+            "learnt.",
+        ),
+    ] = None,
+    taxonomy: Annotated[
+        Path | None,
+        typer.Option(help="Let classes agree: an ontology.json, in which a class that is heard implies its parents."),
     ] = None,
     calibrate: Annotated[
         Path | None,
@@ -129,6 +142,10 @@ def detect(
     chosen, precision and recall there are estimated on recordings left out, and a table is written; detections by that
     table carry probabilities instead of scores, and it is said which they are.
 
+    With --smooth or --taxonomy, scores are taken for probabilities and revised by what the other windows of the
+    recording, or the other classes of the window, say; thresholds, also those that --calibrate chooses, are of the
+    revised scores.
+
     Columns of tables: path, start_s, end_s, class, score, low_hz, high_hz, model.
 
     Examples:
@@ -143,16 +160,18 @@ def detect(
 
     shard = part_of(part)
     ending = ".thresholds.csv" if calibrate else ".detections.csv"
-    inputs = [path for path in (*recordings, model, calibrate) if path]
+    inputs = [path for path in (*recordings, model, calibrate, taxonomy) if path]
     target, folder = _target(recordings, output, ending, inputs, shard, force, no_clobber, quiet)
     name = _format(target, folder, format_, bool(calibrate))
     rule, table = _rule(threshold, release, gap, min_length, top)
+    _check_revision(smooth, taxonomy)
     with hardware.start(device, precision, threads) as accelerator, resumable(target.terminal):
         trained = _recogniser(model, accelerator)
         heard = _heard(
             target, recordings, trained, null=null, hop=hop, batch_size=batch_size, shard=shard, force=force,
             strict=strict, jobs=jobs, timeout=timeout,
         )  # fmt: skip
+        heard = _revised(heard, smooth, taxonomy)
     if calibrate:
         _calibrate(target, heard, calibrate, wanted, seed)
     else:
@@ -168,44 +187,18 @@ def detect(
 def _target(
     recordings: list[Path], output: str | None, ending: str, inputs: list[Path], shard, force, no_clobber, quiet
 ) -> tuple[Target, bool]:
-    """Return where to write, and whether that is a folder with a file for each recording."""
-    from soundssl import files
-
-    folder = output is not None and (output.endswith(("/", os.sep)) or Path(output).is_dir())
     usual = default_output(recordings[0], "detections", shard).with_suffix("")
     usual = usual.with_name(usual.name.removesuffix(".detections") + ending)
-    place = None if output is None else Path(output)
-    if folder and place is not None:
-        if place.exists() and not place.is_dir():
-            raise files.Unusable(f"{files.text(place)} is a file; name a folder")
-        target = Target("detect", place, False, force, True, quiet)
-    else:
-        target = aim("detect", place, usual, inputs, force=force, no_clobber=no_clobber, quiet=quiet, through=True)
-    return target, folder
+    return event_target("detect", output, usual, inputs, force, no_clobber, quiet)
 
 
 def _format(target: Target, folder: bool, name: str | None, calibrating: bool) -> str:
     """Return the format to write; refuse, before any work, one that the output cannot take."""
-    from soundssl.detection import formats
-
     if calibrating:
         if folder or name:
             raise typer.BadParameter("thresholds are one table, as CSV; name a file and leave out --format")
         return "csv"
-    if name is None and not folder and target.path.suffix.lower() in (".h5", ".hdf5"):
-        name = "labels"
-    if folder or target.piped:
-        name = name or "csv"
-    if name == "labels":
-        if folder or target.piped:
-            raise typer.BadParameter("labels are one file; name it", param_hint="--output")
-        return name
-    name = formats.choose(target.path, name)
-    if name == "audacity" and not folder:
-        raise typer.BadParameter("a label track holds one recording; end the output with / for a folder of them")
-    if name == "parquet" and target.piped:
-        raise typer.BadParameter("Parquet cannot be sent through a pipe; name a file", param_hint="--output")
-    return name
+    return event_format(target, folder, name)
 
 
 def _rule(threshold: str, release: float | None, gap: float, least: float, top: int) -> tuple[Rule, Thresholds | None]:
@@ -258,6 +251,48 @@ def _heard(target: Target, recordings: list[Path], model: Model, *, null: bool, 
     features = len(recordings) == 1 and recordings[0].is_file() and files.kind_of(recordings[0]) == "features"
     inputs = recordings[0] if features else extraction.collect(listed(recordings, null), outputs=[target.path])
     return job.listen(inputs, model, folder, progress=target.terminal, **options)
+
+
+def _check_revision(smooth: str | None, taxonomy: Path | None) -> None:
+    """Refuse, before any work, what cannot be read."""
+    from soundssl import files
+    from soundssl.datasets import ontology
+
+    if smooth is not None and potential_of(smooth) is None:
+        files.Labels(smooth)
+    if taxonomy is not None:
+        ontology.read(files.require(taxonomy))
+
+
+def potential_of(smooth: str) -> float | None:
+    """Return what is said of staying as a number, None where it is a file."""
+    try:
+        number = float(smooth)
+    except ValueError:
+        return None
+    if not math.isfinite(number):
+        raise typer.BadParameter("is no number of nats; give one, as 2, or a labels file", param_hint="--smooth")
+    return number
+
+
+def _revised(heard: Heard, smooth: str | None, taxonomy: Path | None) -> Heard:
+    from soundssl.datasets import ontology
+    from soundssl.detection import smoothing
+    from soundssl.labels import labelset
+
+    change, option, edges = None, "--smooth", smoothing.Revision().edges
+    try:
+        if smooth is not None and (potential := potential_of(smooth)) is not None:
+            change = smoothing.staying(potential)
+        elif smooth is not None:
+            hop = float(heard.scores.attributes["hop"])
+            change = smoothing.learn(labelset.of_file(smooth), heard.classes, hop, heard.window)
+        if taxonomy is not None:
+            option = "--taxonomy"
+            edges = smoothing.edges(heard.classes, ontology.read(taxonomy))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    return dataclasses.replace(heard, revision=smoothing.Revision(change, edges))
 
 
 def _clear(target: Target) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import comparison, scoring
+from soundssl.commands import comparison, scoring, strong_scoring
 from soundssl.commands.consistency import consistency
 from soundssl.commands.evaluate_separation import separation
 from soundssl.commands.options import Hop, Seed, words
@@ -281,6 +281,7 @@ def linear(
 
 
 app.command("tagging")(tagging)
+app.command("strong")(strong_scoring.strong)
 app.command("compare")(comparison.compare)
 
 

@@ -21,10 +21,22 @@ if TYPE_CHECKING:
     import numpy as np
 
     from soundssl.files import Labels
-    from soundssl.labelling import Answers, Cost, Plan, Windows
+    from soundssl.labelling import Answers, Cost, Panel, Plan, Windows
 
 TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".json")  # endings of tables of events
-OTHERS = ("labels", "questions", "truth", "preset", "order", "ask", "spread", "random", "split", "unanswered")
+OTHERS = (
+    "labels",
+    "questions",
+    "truth",
+    "preset",
+    "order",
+    "ask",
+    "spread",
+    "random",
+    "split",
+    "unanswered",
+    "answers more than once",
+)
 SHEET = ("CSV", "text")  # formats of a sheet
 
 
@@ -55,7 +67,21 @@ def label_clusters(
             "the sheet that it saves is for --answers. Then stop."
         ),
     ] = None,
-    answers: Annotated[Path | None, typer.Option(help="Read the answers from this sheet, filled in.")] = None,
+    answers: Annotated[
+        list[Path] | None,
+        typer.Option(help="Read the answers from this sheet, filled in; several, of annotators, become one."),
+    ] = None,
+    agree: Annotated[
+        Literal["majority", "dawid-skene"],
+        typer.Option(
+            help="Of several sheets: the answer of most, or the likelier one by how reliable each annotator is (Dawid "
+            "and Skene 1979)."
+        ),
+    ] = "majority",
+    disagreements: Annotated[
+        Path | None,
+        typer.Option(help="Of several sheets: write a sheet of the questions that they answer differently."),
+    ] = None,
     truth: Annotated[
         Path | None, typer.Option(help="Labels file by which to report precision and recall; --labels is one already.")
     ] = None,
@@ -107,6 +133,9 @@ def label_clusters(
     to begin afresh. In a sheet the column class takes the name of a class, or several separated by ;, or none for none
     of these, or ? for cannot tell; a line left empty is a question that was not asked.
 
+    Several annotators may answer one sheet each: their answers become one, what they disagree on is listed, and how far
+    they agree is Krippendorff's alpha.
+
     The labels file has a segment a window: origin 0 and weight 1 for those asked about, origin 1 and the confidence of
     the clustering for those labelled with them. Where the truth is known, precision and recall are printed as by
     soundssl evaluate labels.
@@ -128,6 +157,8 @@ def label_clusters(
 
     soundssl label-clusters clusters.h5 --answers q.csv -o spread.h5
 
+    soundssl label-clusters clusters.h5 --answers ann.csv --answers ben.csv --agree dawid-skene -o spread.h5
+
     soundssl label-clusters clusters.h5 --budget 40 -o spread.h5
 
     soundssl label-clusters detections.csv --page review.html
@@ -137,15 +168,17 @@ def label_clusters(
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     if clusters.suffix.lower() in TABLES:
         others = [labels, questions, truth, preset, order, ask, spread, random, split, unanswered != "spend"]
-        review_events(clusters, output, page, answers, budget, seed, flags, dict(zip(OTHERS, others, strict=True)))
+        others.append(len(answers or ()) > 1)
+        given: dict[str, object] = dict(zip(OTHERS, others, strict=True))
+        review_events(clusters, output, page, answers[0] if answers else None, budget, seed, flags, given)
         return
     sheet = questions or page
-    _check(labels, questions, page, answers, truth, unanswered)
+    _check(labels, questions, page, answers, truth, unanswered, disagreements)
     plan = _plan(preset, {"order": order, "ask": ask, "spread": spread}, random)
     usual = beside(clusters, "random.labels" if random else "spread.labels")
-    given = [path for path in (clusters, labels, answers, truth) if path]
+    read = [path for path in (clusters, labels, *(answers or ()), truth) if path]
     formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
-    target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
+    target = aim("label-clusters", sheet or output, usual, read, *formats, through=bool(sheet), **flags)
     windows = labelling.read_windows(clusters, words(split), random)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
@@ -155,7 +188,9 @@ def label_clusters(
         _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
     known = files.Labels(path) if (path := labels or truth) else None
-    found = _answers(target, windows, asked, cost, known if labels else None, answers)
+    panel = _panel(target, windows, answers, disagreements)
+    found = panel.answers(agree, cost) if panel else None
+    found = found or _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
     inputs = [files.identity(windows.kind, clusters, windows.source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if labels and known else []
     facts = {"questions": len(found.asked), **vars(plan), "random": random, "split": split or ""}
@@ -164,7 +199,7 @@ def label_clusters(
         labelled = labelling.Labelling(windows, found, plan.spread)
         with target.create("labels", inputs, made_from, facts) as sink:
             labelled.write(sink)
-        _finish(target, labelled.scores(known), len(windows))
+        _finish(target, labelled.scores(known) + (panel.scores() if panel else []), len(windows))
 
 
 def _finish(target: Target, scores: Sequence[Mapping[str, Any]], windows: int) -> None:
@@ -175,6 +210,27 @@ def _finish(target: Target, scores: Sequence[Mapping[str, Any]], windows: int) -
     if not target.quiet and (sys.stdout.isatty() or not target.implied):
         _print(scores, target.path)
     target.finish()
+
+
+def _panel(target: Target, windows: Windows, answers: list[Path] | None, disagreements: Path | None) -> Panel | None:
+    """Return what several annotators say, None of one; say how reliable they are, and list where they disagree."""
+    from soundssl import files, labelling
+
+    if len(answers or ()) < 2:
+        return None
+    panel = labelling.read_panel(answers or (), windows)
+    for name, sensitivity, specificity in panel.reliability():
+        target.terminal.say(f"{name}: sensitivity {sensitivity:.2f}, specificity {specificity:.2f} (Dawid and Skene)")
+    for one in panel.scores()[:1]:
+        target.terminal.say(f"Krippendorff's alpha {one['value']:.3f}, mean over {one['count']} classes")
+    count = len(panel.disagreed())
+    if disagreements:
+        with files.replace(disagreements) as partial:
+            partial.write_text(panel.disagreements(windows), "utf-8")
+        target.terminal.say(f"{count} questions that they answer differently in {files.text(disagreements)}")
+    elif count:
+        target.terminal.say(f"{count} questions that they answer differently; --disagreements FILE lists them")
+    return panel
 
 
 def _ask_elsewhere(target: Target, windows: Windows, asked: np.ndarray, sheet: Path | None) -> None:
@@ -193,13 +249,16 @@ def _check(
     labels: Path | None,
     questions: Path | None,
     page: Path | None,
-    answers: Path | None,
+    answers: list[Path] | None,
     truth: Path | None,
     unanswered: str,
+    disagreements: Path | None,
 ) -> None:
     """Raise BadParameter for options that exclude one another."""
     ways = {"--labels": labels, "--questions": questions, "--page": page, "--answers": answers}
     chosen = [name for name, path in ways.items() if path]
+    if disagreements and len(answers or ()) < 2:
+        raise typer.BadParameter("give --answers twice or more", param_hint="--disagreements")
     if len(chosen) > 1:
         raise typer.BadParameter(f"answers come from one place; give {' or '.join(chosen)}")
     if truth and (labels or questions or page):

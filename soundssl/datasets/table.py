@@ -33,7 +33,8 @@ def clips(path: Path, root: Path | None = None) -> Iterator[Clip]:
     in seconds, also with decimal commas; LAYOUT has their other names. With `onset` and `offset`, seconds from the
     clip's start, a row is an event of its classes, and the rows of one clip are one; where both are empty it has none.
     Raises TableError for a table that cannot be read or has no column for the path, an empty path, a line break in a
-    class, a time that is no number or ends before it begins, and a flag that is none.
+    class, a time that is no number or ends before it begins, a flag that is none, and rows of one clip that differ in
+    split or recording.
     """
     root = root or path.parent
     table = read(path)
@@ -43,7 +44,7 @@ def clips(path: Path, root: Path | None = None) -> Iterator[Clip]:
     timed = "onset" in table.columns
     if timed and "offset" not in table.columns:
         raise TableError(f"{path} line {table.line} has a column onset and none offset; an event has both")
-    together: dict[str, Clip] = {}
+    together: dict[str, list[Clip]] = {}
     for row in table.rows:
         place = f"{path} line {row.number}"
         clip = _clip(row, root, place)
@@ -51,12 +52,21 @@ def clips(path: Path, root: Path | None = None) -> Iterator[Clip]:
             yield clip
             continue
         clip = replace(clip, classes=clip.classes or (), events=_events(row, clip.classes, place))
-        before = together.get(clip.key)
-        if before is not None:
-            classes = tuple(dict.fromkeys([*(before.classes or ()), *(clip.classes or ())]))
-            clip = replace(before, classes=classes, events=before.events + clip.events)
-        together[clip.key] = clip
-    yield from together.values()
+        rows = together.setdefault(clip.key, [])
+        _same(rows[0] if rows else clip, clip, place)
+        rows.append(clip)
+    for rows in together.values():
+        classes = tuple(dict.fromkeys(name for row in rows for name in row.classes or ()))
+        yield replace(rows[0], classes=classes, events=tuple(event for row in rows for event in row.events))
+
+
+def _same(one: Clip, other: Clip, place: str) -> None:
+    for name in ("split", "recording"):
+        if getattr(one, name) != getattr(other, name):
+            raise TableError(
+                f"{place}: the {name} of {one.key} is {getattr(other, name)!r}, and {getattr(one, name)!r} above; "
+                f"a clip has one"
+            )
 
 
 def _clip(row: Row, root: Path, place: str) -> Clip:
@@ -93,9 +103,9 @@ def _events(row: Row, classes: tuple[str, ...] | None, place: str) -> tuple[tupl
         onset, offset = map(tables.number, given)
     except ValueError:
         onset = offset = math.nan
-    if not 0 <= onset < offset:
+    if not 0 <= onset <= offset < math.inf:
         raise TableError(
-            f"{place}: onset and offset are seconds, and offset is the later, not {given[0]!r}, {given[1]!r}"
+            f"{place}: onset and offset are seconds, and offset is not the earlier, not {given[0]!r}, {given[1]!r}"
         )
     if not classes:
         raise TableError(f"{place}: an event has no class; name it, or leave onset and offset empty")

@@ -20,9 +20,10 @@ from soundssl.datasets import Clip, Shard
 from soundssl.detection import calibration
 from soundssl.detection.decisions import Rule, decide
 from soundssl.detection.events import Event, Recording
+from soundssl.detection.smoothing import Revision
 from soundssl.detection.thresholds import Thresholds
 from soundssl.embedding import Job as Embedding
-from soundssl.labels import Index, align
+from soundssl.labels import Timeline, align
 from soundssl.media import encoding
 from soundssl.model import Model
 from soundssl.progress import SILENT, Progress
@@ -32,11 +33,15 @@ MADE = re.compile(r"(features|scores)\.h5(\.(parts|lock)|\.[0-9a-f]{8}\.partial)
 
 @dataclass(frozen=True)
 class Heard:
-    """Hold what was listened to: scores of windows in a file, and the inputs that gave nothing, (path, reason) each."""
+    """Hold what was listened to: scores of windows in a file, and the inputs that gave nothing, (path, reason) each.
+
+    `revision` says how the scores of a recording are made to agree with each other.
+    """
 
     scores: files.Embeddings
     classes: list[str]
     skipped: tuple[tuple[str, str], ...] = ()
+    revision: Revision | None = None
 
     @property
     def window(self) -> float:
@@ -49,7 +54,8 @@ class Heard:
         edges = np.append(np.flatnonzero(np.diff(clip, prepend=-1)), len(clip))
         for first, end in itertools.pairwise(edges):
             score = np.asarray(self.scores.embedding[first:end], np.float32)
-            yield int(clip[first]), score, np.asarray(self.scores.start[first:end])
+            start = np.asarray(self.scores.start[first:end])
+            yield int(clip[first]), self.revision(score, start, self.window) if self.revision else score, start
 
     def path(self, row: int) -> str:
         """Return the file to listen to of a clip."""
@@ -170,7 +176,7 @@ def recordings(heard: Heard) -> list[Recording]:
     A file that is gone has the length of its last window.
     """
     found: dict[str, Recording] = {}
-    last = {row: float(start[-1]) + heard.window for row, _, start in heard.clips()}
+    last = {row: float(start[-1]) + heard.window for row, _, start in replace(heard, revision=None).clips()}
     for row in range(len(heard.scores.clips)):
         path = heard.path(row)
         if path in found and found[path].rate:
@@ -192,12 +198,12 @@ def calibrate(
     where no window has a label of a class of the model.
     """
     clips = heard.scores.clips
-    clip, centre = np.asarray(heard.scores.clip), np.asarray(heard.scores.start) + heard.window / 2
+    clip, start = np.asarray(heard.scores.clip), np.asarray(heard.scores.start)
     names = list(map(str, clips.key))
     if not set(names) & set(labels.key):
         names = [heard.path(row) for row in range(len(clips))]
-        centre = centre + np.array([heard.offset(row) for row in range(len(clips))])[clip]
-    said = Index(labels, names).of_windows(clip, centre)
+        start = start + np.array([heard.offset(row) for row in range(len(clips))])[clip]
+    said = Timeline(labels, labels.events, names).of_windows(clip, start, start + heard.window)
     label = align(said, labels.classes, heard.classes)
     if not (label >= 0).any():
         raise SoundsslError(

@@ -25,21 +25,22 @@ def write(
     name: str,
     events: Sequence[Event],
     recordings: Sequence[Recording],
-    heard: Heard,
+    heard: Heard | None = None,
     *,
     folder: bool = False,
-    inputs: list[dict],
+    inputs: list[dict] | None = None,
 ) -> int:
     """Write events in a format and return the number of recordings; `folder` is for a file for each of them.
 
-    Each file is whole or not there. Raises FormatError for events that the format cannot hold.
+    A labels file is of what was `heard`. Each file is whole or not there. Raises FormatError for events that the format
+    cannot hold.
     """
     if not isinstance(place, Path):
         for _, content in formats.write(Path("detections"), events, recordings, name):
             place.write(content)
             place.flush()
-    elif name == "labels":
-        write_labels(place, events, heard, inputs)
+    elif name == "labels" and heard is not None:
+        write_labels(place, events, heard, inputs or [])
     elif folder:
         own: dict[str, list[Event]] = {recording.path: [] for recording in recordings}
         for event in events:

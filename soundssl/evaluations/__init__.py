@@ -16,6 +16,7 @@ EVALUATIONS: dict[str, str] = {
     "retrieval": "query by example: are two clips of a class nearer each other than clips of other classes?",
     "knn": "nearest neighbours: do the clips nearest to a clip, outside its own recording, have its class?",
     "tagging": "clip scores of a classifier: do they rank clips within classes, and classes within clips?",
+    "strong": "window scores of a classifier: do they tell when a class is heard, and when not?",
     "shallow": "a small classifier trained on frozen embeddings, with all labels or a few per class",
     "linear": "one linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows",
     "clusters": "does a cluster hold windows of one class, and a class windows of one cluster?",

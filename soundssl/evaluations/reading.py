@@ -11,7 +11,7 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.evaluations.table import Table
-from soundssl.labels import Index, align, clips_in_splits, of_segments, splits_of
+from soundssl.labels import Index, Timeline, align, clips_in_splits, of_segments, splits_of
 from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
@@ -151,6 +151,46 @@ def read_scores(
     table = read_embeddings(path, known, level="clip", splits=splits, mean=mean)
     label = align(table.label, known.classes, classes)
     return Table(table.value, label, classes, recording=table.recording, split=table.split)
+
+
+def read_strong(
+    path: str | os.PathLike,
+    known: files.Labels,
+    splits: list[str] | None = None,
+    overlap: float = 0.0,
+    score: np.ndarray | None = None,
+) -> Table:
+    """Read window scores of classes with what events, or else segments, say of each window; a row a window.
+
+    An event counts where it overlaps the window by `overlap` of the shorter of the two, or at all; labels are brought
+    into the order of the scores' classes. `score` `[windows, classes]` stands for the scores in the file. Raises
+    FormatError, and SoundsslError where nothing is said of any window.
+    """
+    classes = json.loads(files.Embeddings(path).attributes["class"])
+    if not classes:
+        raise files.FormatError(
+            f"{files.text(path)} holds embeddings, not scores of classes; "
+            f"make them with soundssl embed --layer probabilities"
+        )
+    source = files.Embeddings(path)
+    chosen = clips_in_splits(known, source.clips, splits, path)
+    rows = np.flatnonzero(chosen[np.asarray(source.clip)])
+    clip, start = np.asarray(source.clip)[rows].astype(np.int64), np.asarray(source.start)[rows]
+    timeline = Timeline(known, known.events, source.clips.key)
+    label = timeline.of_windows(clip, start, start + float(source.attributes["window"]), overlap)
+    label = align(label, known.classes, classes)
+    said = (label >= 0).any(1)
+    if not said.any():
+        raise SoundsslError(
+            f"{files.text(known.path)} says nothing of the windows and classes of {files.text(path)}; are the keys of "
+            f"its clips and the names of its classes the same?"
+        )
+    value = np.asarray(source.embedding[:] if score is None else score, np.float32)[rows[said]]
+    recording, split = (
+        column.astype(str)[clip[said]]
+        for column in (source.clips.recording, splits_of(known, source.clips.key, source.clips.split))
+    )
+    return Table(value, label[said], classes, recording=recording, split=split)
 
 
 def read_clusters(source: files.Clusters, known: files.Labels, splits: list[str] | None = None) -> Table:

@@ -4,6 +4,7 @@ windows  the windows that may be asked about
 plan     which clusters to ask about, and which of their windows
 sheets   CSV tables that people fill in, and the journal of answers
 answers  where answers come from, and how they spread
+agreement  the sheets of several annotators to one set of answers
 page     questions to hear and see, in one HTML file
 
     windows = labelling.read_windows("clusters.h5")
@@ -12,6 +13,7 @@ page     questions to hear and see, in one HTML file
     labelling.Labelling(windows, answers, share=0.5).label
 """
 
+from soundssl.labelling.agreement import Panel, read_panel
 from soundssl.labelling.answers import (
     Answers,
     Conversation,
@@ -39,6 +41,7 @@ __all__ = [
     "Conversation",
     "Cost",
     "Labelling",
+    "Panel",
     "Plan",
     "Upcoming",
     "Windows",
@@ -48,6 +51,7 @@ __all__ = [
     "encode",
     "order",
     "questions",
+    "read_panel",
     "read_sheet",
     "read_windows",
     "spent",

@@ -1,6 +1,7 @@
 """Labels: what is said of sounds, and what can be done to it; labels in, labels out, vectorised.
 
 moments    what labels say of a clip, of a window, of a moment
+events     strong labels: what is heard from when to when, as targets of windows
 labelset   everything a labels file says, as arrays
 hierarchy  propagate, merge, tree: up an ontology
 splits     split: who validates, and what is shared with training
@@ -13,6 +14,7 @@ scores     a recogniser's scores of segments
 
 from soundssl.labels.choice import Draw, sample, top
 from soundssl.labels.errors import Noise, add_noise, compare, flag, lq_loss, prune
+from soundssl.labels.events import Moments, Timeline, diffuse, from_events, negatives, targets, weak
 from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
 from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
@@ -23,17 +25,22 @@ __all__ = [
     "Draw",
     "Index",
     "LabelSet",
+    "Moments",
     "Noise",
     "Segments",
+    "Timeline",
     "add_noise",
     "align",
     "clips_in_splits",
     "compare",
     "contamination",
+    "diffuse",
     "flag",
+    "from_events",
     "least_contaminated",
     "lq_loss",
     "merge",
+    "negatives",
     "nominate",
     "of_file",
     "of_segments",
@@ -43,7 +50,9 @@ __all__ = [
     "sample",
     "splits_of",
     "stratified",
+    "targets",
     "top",
     "tree",
+    "weak",
     "write",
 ]

@@ -134,12 +134,12 @@ class Index:
         Shape: `clip` rows and `moment` (seconds into the clip) `[moments]`; two results `[pairs]`.
         """
         number = self.number[clip]
-        place, group = _spans(self.groups[number], self.groups[number + 1])
+        place, group = spans(self.groups[number], self.groups[number + 1])
         begun = np.searchsorted(self.starts, moment, side="right")[place]
         ended = np.searchsorted(self.ends, moment, side="right")[place]
         first = np.searchsorted(self.latest, group * (len(self.ends) + 1) + ended)
         last = np.searchsorted(self.begins, group * (len(self.starts) + 1) + begun)
-        of, where = _spans(first, last)
+        of, where = spans(first, last)
         place, segment = place[of], self.order[where]
         held = (self.start[segment] <= moment[place]) & (moment[place] < self.end[segment])
         return place[held], segment[held]
@@ -201,7 +201,7 @@ def of_segments(segments: Said, keys: Sequence[str] | np.ndarray, start: np.ndar
     return found
 
 
-def _spans(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def spans(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Lay spans of numbers end to end: return the span of each number, and the numbers."""
     count = np.maximum(last - first, 0)
     of = np.repeat(np.arange(len(count)), count)

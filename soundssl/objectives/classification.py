@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl.labels import balance, rows_of
+from soundssl.labels import Moments, balance, rows_of
 from soundssl.models.tensors import below
 from soundssl.objectives import Head, Inputs, Layer, option
 from soundssl.ops import losses, robust
@@ -69,6 +69,16 @@ class Options:
     smoothing: float = option(0.0, "share of a label that all classes of ce share; Fonseca et al. 2019 take 0.15")
     smoothing_step: float = option(0.0, "added to it for labels of noisy_classes, and taken from it for others")
     noisy_classes: str = option("", "classes whose labels are often wrong, separated by ;")
+    events: bool = option(
+        True, "where the labels have events, a window takes those that it overlaps; off: a segment's labels throughout"
+    )
+    strong: float = option(
+        0.5,
+        "share of each batch from segments with events, where others are weakly labelled (inferred); 0: as they come",
+    )
+    overlap: float = option(
+        0.0, "least overlap of an event, as a share of the window or the event, whichever is shorter; 0: any (inferred)"
+    )
     balance: float = option(
         0.0, "exponent b of (largest / own class)^b, by which clips are drawn: 0 as they come, 1 alike"
     )
@@ -155,6 +165,7 @@ class Examples(torch.utils.data.Dataset):
         self.options, self.classes = options, labels.classes
         self.frames, self.window, self.seed = features.frames, features.window, seed
         clip = rows_of(labels.key, features.clips.key)
+        self.seconds = float(features.seconds(1)), float(features.seconds(features.window))
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
         kept = (clip >= 0) & useful & np.where(clip >= 0, inputs.clips[clip], False)
         begin, end = features.offset[clip], features.offset[clip + 1]
@@ -169,7 +180,11 @@ class Examples(torch.utils.data.Dataset):
             raise ValueError("no window of the chosen clips has a label; are the keys of labels and features the same?")
         self.low = np.clip(low, begin, last)[kept]
         self.high = np.clip(high, begin, last)[kept]
-        self.label = labels.label[kept]
+        self.label, self.begin = labels.label[kept], begin[kept]
+        self.moments = Moments(labels.label, labels.events if options.events else None, np.flatnonzero(kept))
+        timed = self.moments.timed
+        weak = ~timed & (self.label == 1).any(1)  # where nothing is heard, weak and strong labels are the same
+        self.strong = timed if options.strong > 0 and timed.any() and weak.any() else None
         self.weight = (labels.weight if options.weighted else np.ones(len(labels.key), np.float32))[kept]
         self.noisy = (np.zeros(len(labels.key), bool) if labels.noisy is None else labels.noisy == 1)[kept]
         self.chance = balance.weights(self.label, options.balance)
@@ -180,12 +195,14 @@ class Examples(torch.utils.data.Dataset):
 
     @property
     def balanced(self) -> bool:
-        """Whether examples are drawn otherwise than each once an epoch."""
+        """Whether examples are drawn otherwise than each once an epoch, as their classes are balanced."""
         return self.options.balance > 0 or self.options.balance_by == "queue"
 
     def arrange(self, epoch: int) -> np.ndarray:
         """Return the rows of an epoch, as many as there are: each once, or as classes are balanced."""
         generator = np.random.default_rng([self.seed, epoch])
+        if self.strong is not None:
+            return _interleaved(self.strong, self.options.strong, self.chance, generator)
         if self.options.balance_by == "queue":
             return balance.queue(self.label, len(self), generator)
         if not self.balanced:
@@ -201,9 +218,10 @@ class Examples(torch.utils.data.Dataset):
         """
         rows = np.array([row for _, row in keys])
         draws = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in keys]
+        window, label = self._windows(rows, draws)
         batch = {
-            "window": self._windows(rows, draws),
-            "label": torch.from_numpy(self.label[rows].astype(np.int64)),
+            "window": window,
+            "label": label,
             "weight": torch.from_numpy(self.weight[rows].astype(np.float32)),
             "noisy": torch.from_numpy(self.noisy[rows]),
             "epoch": torch.tensor([epoch for epoch, _ in keys]),
@@ -213,15 +231,38 @@ class Examples(torch.utils.data.Dataset):
             batch["share"] = torch.tensor([draw.beta(a, a) for draw in draws], dtype=torch.float32)
             if self.options.mixup_with == "between":
                 partners = np.array([int(draw.integers(len(self))) for draw in draws])
-                batch["partner"] = self._windows(partners, draws)
-                batch["partner_label"] = torch.from_numpy(self.label[partners].astype(np.int64))
+                batch["partner"], batch["partner_label"] = self._windows(partners, draws)
         return batch
 
-    def _windows(self, rows: np.ndarray, draws: list[np.random.Generator]) -> Tensor:
-        """Return a window of each example, its place drawn. Shape: `[rows, frames, bands]`."""
+    def _windows(self, rows: np.ndarray, draws: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
+        """Return a window of each example, its place drawn, and its labels.
+
+        Shape: `[rows, frames, bands]`, `[rows, classes]`.
+        """
         places = zip(self.low[rows], self.high[rows], draws, strict=True)
-        first = [draw.integers(low, high + 1) for low, high, draw in places]
-        return torch.from_numpy(self.frames.gather(np.array(first), self.window))
+        first = np.array([draw.integers(low, high + 1) for low, high, draw in places])
+        frame, window = self.seconds
+        start = (first - self.begin[rows]) * frame
+        label = self.moments.of_windows(rows, start, start + window, self.options.overlap)
+        return torch.from_numpy(self.frames.gather(first, self.window)), torch.from_numpy(label.astype(np.int64))
+
+
+def _interleaved(strong: np.ndarray, share: float, chance: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return an epoch in which strong examples have a share of any stretch, drawn by their chances within their kind.
+
+    Each kind is taken in permutations, or where chances differ drawn. Shape: `[rows]` twice; result `[rows]`.
+    """
+    count = len(strong)
+    turn = np.floor(np.arange(1, count + 1) * share + 1e-9) > np.floor(np.arange(count) * share + 1e-9)
+    order = np.empty(count, np.int64)
+    for rows, places in ((np.flatnonzero(strong), turn), (np.flatnonzero(~strong), ~turn)):
+        wanted = int(places.sum())
+        if np.ptp(chance[rows]) > 0:
+            order[places] = generator.choice(rows, wanted, p=chance[rows] / chance[rows].sum())
+        else:
+            turns = [generator.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+            order[places] = np.concatenate([np.empty(0, np.int64), *turns])[:wanted]
+    return order
 
 
 def check(options: Options, labels: Any) -> None:
@@ -229,6 +270,10 @@ def check(options: Options, labels: Any) -> None:
     for name, low, high in (("q", 0, 1), ("beta", 0, 1), ("discard_q", 0, 1), ("smoothing", 0, 1), ("balance", 0, 1)):
         if not low <= getattr(options, name) <= high or (name == "q" and options.q == 0):
             raise ValueError(f"{name} is {getattr(options, name):g}; it lies from {low} to {high}, q above 0")
+    if not (0 <= options.strong <= 1 and 0 <= options.overlap <= 1):
+        raise ValueError("strong and overlap are shares from 0 to 1")
+    if options.loss == "ce" and options.events and labels.events is not None:
+        raise ValueError("events overlap, and classes of ce exclude one another; give loss=bce, or events=false")
     if options.discard_at < 0 or (options.discard == "percentile" and options.discard_at > 100) or options.mixup < 0:
         raise ValueError("discard_at and mixup are not negative, and a percentile is at most 100")
     if options.loss == "bce" and (options.robust != "none" or options.smoothing):

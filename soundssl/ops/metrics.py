@@ -155,6 +155,23 @@ def roc_auc(score: np.ndarray, label: np.ndarray) -> float:
     return float(below + below_or_equal) / (2.0 * len(positive) * len(negative))
 
 
+def weighted_roc_auc(score: np.ndarray, label: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Return `roc_auc` with items as often as the weights say, a value a row of weights; NaN without one of both.
+
+    Shape: score, label [items] in {1, 0}, weight [replicates, items]; returns [replicates].
+
+    >>> weighted_roc_auc(np.array([0.9, 0.4, 0.4]), np.array([1, 1, 0]), np.array([[1, 1, 1], [0, 1, 2]])).tolist()
+    [0.75, 0.5]
+    """
+    order = np.argsort(score, kind="stable")
+    group = np.unique(tie_starts(score[order]))
+    positive = np.add.reduceat(weight[:, order] * (label[order] == 1), group, axis=1).astype(float)
+    negative = np.add.reduceat(weight[:, order] * (label[order] == 0), group, axis=1).astype(float)
+    right = (positive * (np.cumsum(negative, axis=1) - negative / 2)).sum(axis=1)
+    pairs = positive.sum(axis=1) * negative.sum(axis=1)
+    return np.divide(right, pairs, out=np.full(len(weight), np.nan), where=pairs > 0)
+
+
 def d_prime(auc: float | np.ndarray) -> float | np.ndarray:
     """Return sqrt(2) Phi^-1(AUC), the distance of two unit normals with that AUC; AUC is clipped at 1e-7 from 0 and 1.
 

@@ -5,6 +5,7 @@ upwards   propagate, merge, tree: along an ontology
 sides     split, sample, nominate: who is chosen
 faults    flag, prune, noise, compare: missing and wrong labels
 machine   top: a recogniser's scores as labels
+exchange  import, export: events in the formats of other programs
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 import typer
 
-from soundssl.commands.labels import faults, machine, sides, upwards
+from soundssl.commands.labels import exchange, faults, machine, sides, upwards
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Change labels: up an ontology, into splits, missing, wrong."
@@ -32,6 +33,8 @@ VERBS: dict[str, Callable[..., None]] = {
     "noise": faults.noise,
     "compare": faults.compare,
     "top": machine.top,
+    "import": exchange.import_,
+    "export": exchange.export,
 }
 
 for _name, _verb in VERBS.items():

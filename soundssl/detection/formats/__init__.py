@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from soundssl.detection.events import Event, Recording
-from soundssl.detection.formats import aoef, audacity, label_studio, raven, rows
+from soundssl.detection.formats import aoef, audacity, label_studio, raven, rows, strong
 from soundssl.detection.formats.text import Files, FormatError
 
 
@@ -73,6 +73,13 @@ FORMATS: dict[str, Format] = {
         "tasks of Label Studio with predictions", ".tasks.json", label_studio.write, label_studio.read
     ),
     "aoef": Format("Acoustic Objects Exchange Format, of soundevent", ".aoef.json", aoef.write, aoef.read),
+    "dcase": Format("a table of DCASE and DESED", ".events.tsv", strong.write_dcase, strong.reader(strong.DCASE)),
+    "audioset": Format(
+        "a table of AudioSet's strong labels",
+        ".strong.tsv",
+        strong.write_audioset,
+        strong.reader(strong.AUDIOSET),
+    ),
 }
 ENDINGS: dict[str, tuple[str, ...]] = {
     **{f".{name}": (name,) for name in ("csv", "tsv", "jsonl", "parquet")},
@@ -88,3 +95,15 @@ def beside(recording: str, name: str) -> PurePath:
     """
     parts = [part for part in PurePath(recording).parts if part not in ("/", "..", ".")]
     return PurePath(*parts[:-1], parts[-1] + FORMATS[name].suffix)
+
+
+def recording_of(path: str, name: str | None) -> str:
+    """Return the recording that the name of a file of events says: what `beside` put the ending of the format to.
+
+    >>> recording_of("a/b.wav.selections.txt", "raven"), recording_of("b.txt", "audacity")
+    ('a/b.wav', 'b')
+    """
+    for suffix in [FORMATS[name].suffix] if name in FORMATS else [each.suffix for each in FORMATS.values()]:
+        if path.endswith(suffix):
+            return path.removesuffix(suffix)
+    return PurePath(path).with_suffix("").as_posix()

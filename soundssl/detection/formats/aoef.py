@@ -64,6 +64,14 @@ def read(content: bytes, name: str, recording: str) -> list[Event]:
         raise FormatError(f"{name} is no AOEF file with sound events ({error!r})") from None
 
 
+def recordings(content: bytes, name: str) -> list[str]:
+    """Return the recordings of a collection, also those in which nothing is heard; raise FormatError."""
+    try:
+        return [each["path"] for each in parse_json(content, name, dict)["data"].get("recordings") or []]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{name} is no AOEF file with recordings ({error!r})") from None
+
+
 def _span(geometry: dict[str, Any]) -> tuple[float, float, float | None, float | None]:
     """Return start, end, low and high of a geometry; points of time and frequency are bounded by a box."""
     kind, coordinates = geometry["type"], geometry["coordinates"]
