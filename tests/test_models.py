@@ -6,14 +6,16 @@ import sys
 import pytest
 import torch
 
-from soundssl.models import ENCODERS, build
+from soundssl.models import build
 
 
 def weights(encoder):
     return sum(parameter.numel() for parameter in encoder.parameters())
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize(
+    "name", ["plain", "resnet18-half", "resnet18", "resnet50", pytest.param("vggish", marks=pytest.mark.slow)]
+)
 def test_gradients_are_finite_and_reach_the_input_and_every_weight(name):
     torch.manual_seed(0)
     encoder = build(name, size=32)
@@ -30,12 +32,12 @@ def test_gradients_are_finite_and_reach_the_input_and_every_weight(name):
     assert all("layer" in key for key in without)
 
 
-def test_numbers_of_weights_are_those_of_the_papers():
-    assert weights(build("vggish")) == 72_141_184
-    assert weights(build("resnet18-half")) == pytest.approx(2.8e6, abs=0.1e6)
+def test_numbers_of_weights_are_those_of_the_libraries():
     # timm's ResNet-50 has 25,557,032 weights for 3 channels and 1,000 classes; the stem loses two channels.
-    assert weights(build("resnet50", size=1000)) == 25_557_032 - 2 * 64 * 49
-    assert weights(build("resnet18", size=1000)) == 11_689_512 - 2 * 64 * 49
+    with torch.device("meta"):
+        assert weights(build("resnet50", size=1000)) == 25_557_032 - 2 * 64 * 49
+        assert weights(build("resnet18", size=1000)) == 11_689_512 - 2 * 64 * 49
+        assert weights(build("resnet18-torchvision", size=1000)) == 11_689_512 - 2 * 64 * 49
 
 
 @pytest.mark.parametrize("name", ["resnet18-half", "resnet18", "resnet50"])
@@ -91,7 +93,8 @@ def test_same_seed_same_weights_and_channels_last_changes_nothing():
 
 
 def test_other_window_sizes_fit():
-    assert build("vggish", size=8, bands=32, frames=48)(torch.randn(2, 48, 32)).shape == (2, 8)
+    with torch.device("meta"):
+        assert build("vggish", size=8, bands=32, frames=48)(torch.zeros(2, 48, 32)).shape == (2, 8)
     assert build("plain", size=8, bands=40, frames=50)(torch.randn(2, 50, 40)).shape == (2, 8)
 
 

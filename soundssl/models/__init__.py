@@ -18,38 +18,103 @@ if TYPE_CHECKING:
 
 
 class Net(NamedTuple):
-    """Say which module of this room builds a net, and in a line what it is."""
+    """Say which module of this room builds a net, and in a line what it is.
+
+    Of an encoder, `frames` and `bands` are the input of its paper, `size` the outputs to which the paper's number of
+    weights belongs; `weights` and `products` (multiply-adds a window, norms and poolings left out) are counted at them.
+    """
 
     module: str
     line: str
+    weights: int = 0
+    products: int = 0
+    paper: str = ""
+    size: int = 128
+    frames: int = 96
+    bands: int = 64
+
+    @property
+    def counts(self) -> str:
+        """Weights and multiply-adds in words."""
+        return f"{_short(self.weights)} weights, {_short(self.products)} multiply-adds at {self.frames} x {self.bands}"
+
+
+def _short(count: int) -> str:
+    """Return a number in millions.
+
+    >>> _short(1_250_000), _short(313_000_000)
+    ('1.2M', '313M')
+    """
+    return f"{count / 1e6:.1f}M" if count < 2e7 else f"{count / 1e6:,.0f}M"
 
 
 def _lines(rows: dict[str, Net]) -> dict[str, str]:
-    return {name: row.line for name, row in rows.items()}
+    return {name: f"{row.line}: {row.counts}" if row.weights else row.line for name, row in rows.items()}
 
 
+_H17, _MMV = "Hershey et al. 2017", "MM-Videos 2019"
+_F19A, _F19B = "Fonseca et al. 2019, noisy labels", "Fonseca et al. 2019, model-agnostic"
+_F21A, _F21C = "Fonseca et al. 2021, contrastive", "Fonseca et al. 2021, shift invariance"
 _ENCODERS = {
-    "resnet18-half": Net("resnet", "ResNet-18 with every width halved, stem stride 1: 2.8M weights, 61M multiply-adds"),
-    "resnet18": Net("resnet", "ResNet-18, stem stride 1: 11.2M weights, 213M multiply-adds"),
+    "plain": Net(
+        "plain", "eight 3x3 convolutions with norm and ReLU, mean and max over the map", 1_238_304, 313_262_080, "none"
+    ),
+    "resnet18-half": Net("resnet", "ResNet-18 with every width halved, stem stride 1", 2_828_640, 217_284_608, "none"),
+    "resnet18": Net("resnet", "ResNet-18, stem stride 1", 11_235_904, 849_805_312, "He et al. 2016"),
     "resnet50": Net(
         "resnet",
-        "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020: 23.8M weights, 491M multiply-adds",
+        "ResNet-50, stem stride 1, the net of Jansen et al. 2018 and 2020",
+        29_827_023,
+        1_969_649_664,
+        _H17,
+        3087,
     ),
-    "vggish": Net("vggish", "VGGish with its fully connected layers, no batch norm: 72.1M weights, 864M multiply-adds"),
-    "plain": Net(
-        "plain",
-        "eight 3x3 convolutions with norm and ReLU, mean and max over the map: 1.2M weights, 80M multiply-adds",
+    "resnet18-torchvision": Net("resnet", "ResNet-18, stem stride 2", 11_170_240, 370_222_080, _F21A, 512, 101, 96),
+    "dnn": Net("fully_connected", "three fully connected layers of 1,000 units", 11_237_087, 11_231_000, _H17, 3087),
+    "alexnet": Net("alexnet", "AlexNet, first stride 2 x 1, batch norm", 37_352_495, 767_639_744, _H17, 3087),
+    "vgg-e": Net("vgg", "VGG configuration E, batch norm", 62_044_495, 2_423_713_792, _H17, 3087),
+    "inceptionv3": Net(
+        "inception", "Inception V3 without the first four layers of its stem", 28_077_023, 5_437_980_672, _H17, 3087
+    ),
+    "vggish": Net(
+        "vggish", "VGGish with its fully connected layers, no batch norm", 72_141_184, 863_895_552, "VGGish, released"
+    ),
+    "vggish-bn": Net("vggish", "VGGish, batch norm after every activation", 72_161_024, 882_917_376, _MMV, 128, 100),
+    "vggish-bn-fc": Net("vggish", "VGGish, batch norm, fully convolutional", 72_161_280, 882_917_376, _MMV, 128, 100),
+    "mobilenetv1": Net(
+        "mobilenet", "MobileNet V1, the net of YAMNet", 3_740_425, 69_165_056, "Howard et al. 2017", 521
+    ),
+    "mobilenetv2": Net("mobilenet", "MobileNet V2, stem stride 1", 2_387_264, 145_578_240, _MMV, 128, 100),
+    "vgg-like": Net(
+        "vgg_like", "six 3x3 convolutions, mean and max over the map", 280_032, 358_587_392, _F21A, 512, 101, 96
+    ),
+    "crnn": Net("crnn", "three 5x5 convolutions and a bidirectional GRU", 946_816, 462_581_760, _F21A, 64, 101, 96),
+    "vgg41": Net(
+        "vgg4", "nine 3x3 convolutions, mean over bands, max over frames", 1_258_728, 771_900_416, _F21C, 200, 101, 96
+    ),
+    "vgg42": Net("vgg4", "VGG41 with twice its widths", 4_927_240, 3_081_914_368, _F21C, 200, 101, 96),
+    "baseline-cnn": Net("baseline_cnn", "three 5x5 convolutions, dropout", 529_938, 49_056_768, _F19A, 64, 100, 96),
+    "dense-se": Net("dense_se", "dense blocks with squeeze-and-excitation", 963_341, 381_485_376, _F19B, 20, 100, 96),
+    "cnn14": Net(
+        "cnn14",
+        "six blocks of two 3x3 convolutions, for decibels",
+        79_673_792,
+        20_038_451_200,
+        "Kong et al. 2020, PANNs",
+        2048,
+        1000,
     ),
 }
+TIMM = "timm:"  # what the name of a backbone of timm begins with
 _IMAGE_TOWERS = {
     "space-to-depth": Net(
         "image",
-        "four 3x3 convolutions on 4x4 pixels taken as channels, mean and max: 0.7M weights, 49M multiply-adds at "
+        "four 3x3 convolutions on 4x4 pixels taken as channels, mean and max: 0.7M weights, 50M multiply-adds at "
         "128 px",
     ),
     "vgg": Net(
         "image",
-        "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights, 3.4G multiply-adds",
+        "four VGG blocks to 512 channels (Arandjelovic and Zisserman 2017): 4.8M weights, 3.4G multiply-adds at 128 px",
     ),
     "vgg-small": Net("image", "the VGG tower with a quarter of its widths: 0.3M weights, 0.2G multiply-adds at 128 px"),
     "resnet50": Net("image", "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px"),
@@ -82,14 +147,33 @@ MOST_TRACKS = 100  # a track's number is stored in one byte
 
 def options_type(name: str) -> type:
     """Return the dataclass of the choices that an encoder or a separator leaves; raise ValueError for no net."""
-    rows = _ENCODERS | _SEPARATORS
-    if name not in rows:
-        raise ValueError(f"no net {name!r}; there are {', '.join(rows)}")
-    return _module(rows[name]).Options
+    if name in _SEPARATORS:
+        return _module(_SEPARATORS[name]).Options
+    if not is_encoder(name):
+        raise ValueError(f"no net {name!r}; there are {', '.join(_ENCODERS | _SEPARATORS)}")
+    return _module(net(name)).Options
+
+
+def is_encoder(name: str) -> bool:
+    """Return whether a name is that of an encoder, or of what timm may have.
+
+    >>> is_encoder("vgg41"), is_encoder("timm:convnext_atto"), is_encoder("tdcn")
+    (True, True, False)
+    """
+    return name in _ENCODERS or name.startswith(TIMM)
+
+
+def net(name: str) -> Net:
+    """Return the row of an encoder; raise ValueError for an unknown name."""
+    if name.startswith(TIMM):
+        return Net("timm_backbone", f"{name.removeprefix(TIMM)} of timm")
+    if name not in _ENCODERS:
+        raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}, and {TIMM}NAME")
+    return _ENCODERS[name]
 
 
 def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, **options: Any) -> Encoder:
-    """Build an untrained encoder by its name in `ENCODERS`.
+    """Build an untrained encoder by its name in `ENCODERS`, or a backbone of timm by `timm:NAME`.
 
     `options` are fields of its module's Options. `norm` of those that have it is `batch` or `group`: normalisation of
     each window on its own, where the statistics of batch norm depend on how a batch is split over devices. Weights are
@@ -99,9 +183,7 @@ def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, **optio
     >>> build("plain", size=16, norm="group").size
     16
     """
-    if name not in _ENCODERS:
-        raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}")
-    module = _module(_ENCODERS[name])
+    module = _module(net(name))
     chosen = _chosen(name, module.Options, options)
     if size < 1 or frames < 16 or bands < 16:
         raise ValueError(f"size {size}, frames {frames}, bands {bands}: at least 1, 16 and 16 are needed")

@@ -10,13 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from soundssl.models import pooling
+from soundssl.models.convolutions import convolution
+
 WIDTHS = (32, 64, 128, 256)
-GROUPS = 8  # of group norm; divides every width
 
 
 @dataclass(frozen=True)
-class Options:
-    """Choose how maps are normalised: over the batch, or within each window."""
+class Options(pooling.Options):
+    """Choose the pooling, and how maps are normalised: over the batch, or within each window."""
 
     norm: Literal["batch", "group"] = "batch"
 
@@ -24,13 +26,13 @@ class Options:
 class Plain(nn.Module):
     """Apply four pairs of convolutions with poolings between, then mean and maximum, then a linear layer."""
 
-    def __init__(self, size: int, norm: str):
+    def __init__(self, size: int, options: Options) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
         for width in WIDTHS:
-            layers += [nn.MaxPool2d(2)] if layers else []
-            layers += [*_convolution(before, width, norm), *_convolution(width, width, norm)]
+            layers += [pooling.pool(options, before)] if layers else []
+            layers += [*convolution(before, width, norm=options.norm), *convolution(width, width, norm=options.norm)]
             before = width
         self.features = nn.Sequential(*layers)
         self.projection = nn.Linear(2 * before, size)
@@ -43,12 +45,4 @@ class Plain(nn.Module):
 
 def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
     """Build the plain net. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    return Plain(size, options.norm)
-
-
-def _convolution(before: int, after: int, norm: str) -> list[nn.Module]:
-    """List a 3x3 convolution without bias, its norm and its ReLU."""
-    convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
-    nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
-    layer = nn.BatchNorm2d(after) if norm == "batch" else nn.GroupNorm(GROUPS, after)
-    return [convolution, layer, nn.ReLU(inplace=True)]
+    return Plain(size, options)
