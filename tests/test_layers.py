@@ -50,7 +50,9 @@ ROOMS = {
     "presets": Room(""),
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
-    "objectives": Room("objectives objectives.clock objectives.pairs labels models* ops* files* device", "torch numpy"),
+    "objectives": Room(
+        "objectives objectives.clock objectives.mixit objectives.pairs labels models* ops* files* device", "torch numpy"
+    ),
     "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy scipy"),
     "evaluations.reading": Room("evaluations.table labels files ops.groups progress", "numpy"),
     # floor 3

@@ -26,7 +26,7 @@ def toy(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def waves(tmp_path_factory):
-    source = files.Features(write_waves(tmp_path_factory.mktemp("objectives") / "waves.h5", seconds=3.5))
+    source = files.Features(write_waves(tmp_path_factory.mktemp("objectives") / "waves.h5", seconds=3.5, pictures=True))
     return objectives.Inputs(source, np.ones(len(source.clips), bool))
 
 

@@ -22,9 +22,7 @@ def brute_force(logits, candidate, loss):
         return outside
     if loss == "multi-instance":
         return outside + min(on[m] for m in of_first)
-    subsets = [
-        set(chosen) for size in range(1, len(of_first) + 1) for chosen in itertools.combinations(of_first, size)
-    ]
+    subsets = [set(chosen) for size in range(1, len(of_first) + 1) for chosen in itertools.combinations(of_first, size)]
     return min(sum(on[m] if m in subset else off[m] for m in sources) for subset in subsets)
 
 

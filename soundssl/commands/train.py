@@ -108,6 +108,10 @@ def train(
         ),
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
+    coincidence: Annotated[
+        Path | None,
+        typer.Option(help="Model of sound and picture, with whose nets the on-screen classifier begins."),
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Examples a step and process. Default: 64 (inferred).")
@@ -120,6 +124,12 @@ def train(
         typer.Option(help="Numbers of steps, separated by commas, after which OUTPUT's STEM.step-N is kept beside it."),
     ] = None,
     split: Split = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LIST", help="Only clips whose keys this file lists, one a line; see evaluate coincidence."
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -164,6 +174,8 @@ def train(
 
     soundssl train features.h5 --triplets triplets.h5 --curriculum plan.toml
 
+    soundssl train waves.h5 --objective onscreen --coincidence coincidence.safetensors --init separator.safetensors
+
     soundssl train waves.h5 --objective mixit --steps 3000 --keep 300,1000 -o separator.safetensors
     """
     from soundssl import device as hardware
@@ -174,7 +186,7 @@ def train(
         raise typer.BadParameter("a model has one net; leave out --encoder", param_hint="--separator")
     single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
     plan = _plan(curriculum, objective, set_, single, {**net, "net": _settings(net_, "--net") or None})
-    given = {"triplets": triplets, "labels": labels, "init": init}
+    given = {"triplets": triplets, "labels": labels, "init": init, "coincidence": coincidence, "clips": clips}
     read = [path for path in (features, *given.values(), curriculum) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("train", output, beside(features, "", ".safetensors"), read, "safetensors", **flags)

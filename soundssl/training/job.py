@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,8 +27,10 @@ class Job:
     """Say what is trained on what: `made_from` stands for all of it.
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
-    `init` to start from are files. `splits` chooses clips by their split, all by default. Raises Missing or FormatError
-    for files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
+    `init` to start from are files, and so is `coincidence`, a model whose nets of sound and picture the on-screen
+    classifier begins with. `splits` chooses clips by their split, `clips` by the keys that a file lists, all by default.
+    Raises Missing or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves an input
+    unread.
     """
 
     def __init__(
@@ -39,21 +42,27 @@ class Job:
         triplets: str | os.PathLike | None = None,
         labels: str | os.PathLike | None = None,
         init: str | os.PathLike | None = None,
+        coincidence: str | os.PathLike | None = None,
         splits: Sequence[str] | None = None,
+        clips: str | os.PathLike | None = None,
         seed: int = 0,
     ) -> None:
-        _refuse_unused(plan, {"triplets": triplets, "labels": labels})
+        _refuse_unused(plan, {"triplets": triplets, "labels": labels, "coincidence": coincidence})
         self.accelerator, self.seed, self.splits = accelerator, seed, splits
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
         self.labels = files.Labels(labels) if labels else None
         self.start = files.read_model(init) if init else None
+        self.coincidence = files.read_model(coincidence) if coincidence else None
+        self.listed = files.read_keys(clips) if clips else None
         read = {"features": self.source, "triplets": self.triplets, "labels": self.labels, "init": self.start}
+        read["coincidence"] = self.coincidence
         self.inputs = [files.identity(role, each.path, each.attributes) for role, each in read.items() if each]
         self.plan = settle(plan, accelerator.device.type == "cuda", self.start.config if self.start else None)
         chosen = ",".join(splits) if splits else None
         settings = self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size
-        self.made_from = files.digest("model", self.inputs, *settings)
+        listed = [] if self.listed is None else [sorted(self.listed)]
+        self.made_from = files.digest("model", self.inputs, *settings, *listed)
 
     @property
     def steps(self) -> int:
@@ -92,8 +101,7 @@ class Job:
         with files.alone(output, main):
             device.seed(self.seed)
             network = self._network()
-            clips = self.source.clips.in_splits(self.splits, self.source.path)
-            inputs = Inputs(self.source, clips, self.triplets, self.labels)
+            inputs = Inputs(self.source, self._clips(), self.triplets, self.labels, coincidence=self.coincidence)
             facts = self._facts(inputs)
             config = self._config(facts)
             checkpoint = self.checkpoint(output, every)
@@ -127,6 +135,11 @@ class Job:
                 write(output, trained.heads, self.made_from)
                 checkpoint.remove()
         return trained.finished
+
+    def _clips(self) -> np.ndarray:
+        """Return which clips may be trained on; raise FormatError for a list that names none of them."""
+        chosen = self.source.clips.in_splits(self.splits, self.source.path)
+        return chosen if self.listed is None else chosen & files.among(self.source.clips, self.listed, self.source.path)
 
     def _made_from(self, step: int) -> str:
         return files.digest(self.made_from, step)
