@@ -23,7 +23,7 @@ def tone(number: int, generator: np.random.Generator, seconds: float = SECONDS) 
 
 
 def picture(number: int, generator: np.random.Generator, side: int = 32) -> np.ndarray:
-    """Return a dark picture with a thing somewhere: a red square where the number is even, blue stripes where it is odd."""
+    """Return a dark picture with a thing: a red square where the number is even, blue stripes where it is odd."""
     made = generator.integers(0, 60, (side, side, 3), np.uint8)
     y, x = generator.integers(0, side // 2, 2)
     thing = made[y : y + side // 2, x : x + side // 2]

@@ -23,7 +23,10 @@ def read_keys(path: str | os.PathLike) -> set[str]:
 
 
 def among(clips: Clips, keys: Collection[str], path: str | os.PathLike = "the file") -> np.ndarray:
-    """Return which clips have one of these keys; raise FormatError for a key that none has. Shape: boolean `[clips]`."""
+    """Return which clips have one of these keys. Shape: boolean `[clips]`.
+
+    Raises FormatError for a key that none has.
+    """
     known = clips.key.astype(str)
     if unknown := set(keys) - set(known):
         raise FormatError(

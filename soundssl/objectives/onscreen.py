@@ -8,7 +8,7 @@ that sees the frames. No label is given; those of clips known to be all on scree
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,7 +35,7 @@ class Options:
     seconds: float = option(5.0, "length of the excerpts (inferred)")
     snr_max: float = option(30.0, "signal-to-noise ratio in dB beyond which nothing is gained")
     equal: bool = option(False, "bring both excerpts to the same energy before they are summed (inferred)")
-    loss: onscreen.Loss = option(
+    loss: Literal["exact", "multi-instance", "active-combinations"] = option(
         "active-combinations",
         "of the classifier: exact (all tracks of the first recording are on screen), multi-instance (one at least) or "
         "active-combinations (some of them)",
@@ -202,7 +202,10 @@ class Examples(mixit.Examples):
                 return clip
 
     def seen(self, clip: int, place: int) -> np.ndarray:
-        """Return the pictures from a place on; where there are none the nearest. Shape: [pictures, height, width, 3]."""
+        """Return the pictures from a place on, the nearest where there are none.
+
+        Shape: [pictures, height, width, 3].
+        """
         return pictures_at(self.images, self.first_image, clip, place / self.rate * self.image_rate, self.pictures)
 
 
@@ -246,7 +249,7 @@ class Objective(nn.Module):
         self.scope.audio.set_statistics(bands.mean(0), bands.std(0).clamp(LEAST_DEVIATION))
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss; log that of the classifier, the improvement in dB, and mean probabilities on and off screen."""
+        """Return the loss; log the classifier's, the improvement in dB, and mean probabilities on and off screen."""
         mixtures = batch["mixtures"].float()
         if self.options.equal:
             mixtures = mixit.equalise(mixtures)

@@ -1,7 +1,7 @@
 """Losses and scores of on-screen sounds: which of the sources of a mixture belong to what is seen.
 
-Tzinis et al. 2021 ("Into the wild with AudioScope"), section 3.3. A mixture of two mixtures is separated; the frames are
-those of the first. Sources that mixture invariant training assigns to the first are *candidates*: they may be on
+Tzinis et al. 2021 ("Into the wild with AudioScope"), section 3.3. A mixture of two mixtures is separated; the frames
+are those of the first. Sources that mixture invariant training assigns to the first are *candidates*: they may be on
 screen, or belong to it unseen. All others are off screen. Logits z stand for probabilities: log p is -softplus(-z),
 log(1 - p) is -softplus(z), so that nothing overflows.
 """
@@ -46,8 +46,8 @@ def active_combinations(logits: Tensor, candidate: Tensor) -> Tensor:
     """Compute the loss of the best non-empty set of candidates being on screen, and of no other source.
 
     The least over such sets S of the sum of -log p in S and -log(1 - p) outside. As log p - log(1 - p) is the logit
-    itself, a set gains the sum of its logits: the best one is that of all positive ones, or the largest alone. So no set
-    is enumerated. Without a candidate all sources are off screen. Shape: as `exact`.
+    itself, a set gains the sum of its logits: the best one is that of all positive ones, or the largest alone. So no
+    set is enumerated. Without a candidate all sources are off screen. Shape: as `exact`.
     """
     _check(logits, candidate)
     none = F.softplus(logits).sum(1)

@@ -28,9 +28,9 @@ class Job:
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
     `init` to start from are files, and so is `coincidence`, a model whose nets of sound and picture the on-screen
-    classifier begins with. `splits` chooses clips by their split, `clips` by the keys that a file lists, all by default.
-    Raises Missing or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves an input
-    unread.
+    classifier begins with. `splits` chooses clips by their split, `clips` by the keys that a file lists, all by
+    default. Raises Missing or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves
+    an input unread.
     """
 
     def __init__(
