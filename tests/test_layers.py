@@ -51,7 +51,9 @@ ROOMS = {
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room(
-        "objectives objectives.clock objectives.mixit objectives.pairs labels models* ops* files* device", "torch numpy"
+        "objectives objectives.clock objectives.coincidence objectives.mixit objectives.pairs labels models* ops* "
+        "files* device",
+        "torch numpy",
     ),
     "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy scipy"),
     "evaluations.reading": Room("evaluations.table labels files ops.groups progress", "numpy"),
@@ -76,6 +78,7 @@ ROOMS = {
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),
     "embedding": Room("model progress files*", "numpy"),
+    "coincidence": Room("objectives.coincidence models* ops* files* device progress", "torch numpy"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6

@@ -11,6 +11,7 @@ from cluster_world import run
 from separation_world import RATE, picture, tone, write_waves
 
 from soundssl import files, models, objectives
+from soundssl.models import audioscope
 from soundssl.models.audioscope import AudioScope, LogMel, Sizes
 from soundssl.objectives import onscreen
 from soundssl.ops import onscreen as losses
@@ -77,14 +78,11 @@ def test_pictures_are_those_of_the_excerpt_or_of_a_stranger(waves):
     assert np.array_equal(np.array(seen) == first, kept.numpy())
 
 
-def test_pictures_beyond_the_end_of_a_clip_are_its_last(waves):
+def test_pictures_beyond_the_ends_of_a_clip_are_its_first_and_last(waves):
     source = files.Features(waves)
-    found = onscreen.pictures_at(source.images, source.image_offset, 2, 1.2, 3)
-    last = source.images[source.image_offset[3] - 1]
-    assert all(np.array_equal(each, last) for each in found)
-    assert np.array_equal(
-        onscreen.pictures_at(source.images, source.image_offset, 2, -0.5, 1)[0], source.images[source.image_offset[2]]
-    )
+    own = source.images_of(2)
+    assert len(own) == 2 and all(np.array_equal(each, own[1]) for each in source.images_from(2, 1.2, 3))
+    assert np.array_equal(source.images_from(2, -0.5, 1)[0], own[0])
 
 
 def test_labelled_clips_are_all_on_screen_or_not_at_all(waves, tmp_path):
@@ -136,7 +134,7 @@ def test_training_writes_a_classifier_beside_the_separator(waves, tmp_path):
     done = train(waves, tmp_path / "m.safetensors")
     assert done.status == 0, done.err
     stored = files.read_model(tmp_path / "m.safetensors")
-    scope = onscreen.restore(stored.config, stored.tensors)
+    scope = audioscope.restore(stored.config, stored.tensors)
     assert scope is not None and stored.config["heads"]["onscreen"]["size"] == 8
     line = json.loads((tmp_path / "m.safetensors.metrics.jsonl").read_text().splitlines()[-1])
     assert {"onscreen.classifier", "onscreen.improvement", "onscreen.on", "onscreen.off"} <= set(line)

@@ -1,9 +1,9 @@
 """Write short videos of four kinds of sound, half of them with a moving thing that makes it, half with a scene alone.
 
-The sounds are those of a folder in the layout of ESC-50 (ESC-10 has all four kinds), or made by `synthesise.py` where no
-folder is named. What is seen of a kind is a shape that moves as loud as the sound is; a video without it shows a
-backdrop only, so that its sound is off screen. A table says of every video its kind and whether its sound is on screen:
-for scores, never for training.
+The sounds are those of a folder in the layout of ESC-50 (ESC-10 has all four kinds), or made as `synthesise.py` does
+where no folder is named. What is seen of a kind is a shape that moves as loud as the sound is; a video without it shows
+a backdrop only, so that its sound is off screen. A table says of every video its kind and whether its sound is on
+screen: for scores, never for training.
 
     python examples/onscreen/videos.py work --esc /data/ESC-10 --clips 24
 """

@@ -152,6 +152,17 @@ class Features:
             return None
         return self.images[self.image_offset[clip] : self.image_offset[clip + 1]]
 
+    def images_from(self, clip: int, seconds: float, count: int) -> np.ndarray:
+        """Return `count` images of a clip from the one shown at a time on; where it has none, the nearest.
+
+        Raises ValueError for a clip without images. Shape: `[count, height, width, 3]`, uint8.
+        """
+        images = self.images_of(clip)
+        if images is None or not len(images):
+            raise ValueError(f"{text(self.path)}: {self.clips.key[clip]} has no images")
+        first = int(np.floor(seconds * float(self.attributes["image_rate"]) + 1e-6))
+        return images[np.clip(first + np.arange(count), 0, len(images) - 1)]
+
     def grid(self, length: int, hop: int, clips: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return clip row and first frame (within the file) of the windows that lie `hop` frames apart in each clip.
 

@@ -128,7 +128,7 @@ FEATURES = Kind(
         "fmax": "upper edge of the last band, Hz",
         "floor": "added to the mel energy before the logarithm",
         "resampler": "resampling library and quality",
-        "image_rate": "images per second of video, 0 where there are none",
+        "image_rate": "images per second of video, as given by --image-rate; 0 where there are none",
         "image_size": "pixels of a side of an image, 0 where there are none",
         "window_frames": "frames of a window: what an encoder of this front end sees",
         "window_hop": "frames from one window to the next where nobody says; absent: those of a window",

@@ -13,12 +13,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from soundssl import models
 from soundssl.models.encoder import Encoder
 from soundssl.models.image import Tower
+from soundssl.models.tensors import below
 from soundssl.ops.spectrogram import WINDOWS, FrontEnd, mel_matrix
 
 PROBE = 64  # pixels of a side of the picture that tells how many channels the map of a tower has
@@ -39,6 +41,16 @@ class Sizes:
     hidden: int = 128  # units of the classifier
     frames: int = 96  # log-mel frames that the encoder hears at once
     front_end: dict[str, Any] = field(default_factory=dict)  # what differs from the front end of VGGish
+
+
+def restore(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> AudioScope | None:
+    """Return the on-screen classifier of a model file, None where it has none."""
+    facts = config.get("heads", {}).get("onscreen")
+    if facts is None:
+        return None
+    scope = AudioScope(Sizes(**facts))
+    scope.load_state_dict(below(tensors, "head.onscreen.scope."))
+    return scope
 
 
 class AudioScope(nn.Module):

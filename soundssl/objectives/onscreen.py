@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from soundssl.labels import Index
 from soundssl.models.audioscope import AudioScope, Sizes
 from soundssl.models.tensors import below
-from soundssl.objectives import Head, Inputs, mixit, option
+from soundssl.objectives import Head, Inputs, coincidence, mixit, option
 from soundssl.ops import onscreen, separation
 
 NEEDS: tuple[str, ...] = ("features",)
@@ -85,9 +85,9 @@ def sizes(inputs: Inputs, options: Options) -> Sizes:
     if inputs.coincidence is None:
         return Sizes(options.audio_net, tower, options.size, attention=options.attention, hidden=options.hidden)
     config = inputs.coincidence.config
-    learnt = learnt_from_pictures(config)
+    learnt = coincidence.learnt_from_pictures(config)
     if learnt is None:
-        raise ValueError(f"{inputs.coincidence.path} was never trained on pictures; train it with --set modality=image")
+        raise ValueError(f"{inputs.coincidence.path}: {coincidence.NO_PICTURES}")
     return Sizes(
         audio=config["encoder"],
         image=learnt["tower"],
@@ -102,28 +102,11 @@ def sizes(inputs: Inputs, options: Options) -> Sizes:
     )
 
 
-def learnt_from_pictures(config: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the options of the last stage of a model that learnt coincidence of sound and picture, None of others."""
-    found = [stage["objective"].get("coincidence") for stage in config.get("stage", ())]
-    seen = [each for each in found if each and each["modality"] != "audio"]
-    return seen[-1] if seen else None
-
-
 def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
     return asdict(sizes(inputs, options))
 
 
 HEAD = Head("on-screen classifier", _facts, tuple(Sizes.__dataclass_fields__))
-
-
-def restore(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> AudioScope | None:
-    """Return the on-screen classifier of a model file, None where it has none."""
-    facts = config.get("heads", {}).get("onscreen")
-    if facts is None:
-        return None
-    scope = AudioScope(Sizes(**facts))
-    scope.load_state_dict(below(tensors, "head.onscreen.scope."))
-    return scope
 
 
 # ---------------------------------------------------------------- examples
@@ -145,11 +128,10 @@ class Examples(mixit.Examples):
                 f"{features.path.name} holds no pictures; make it from videos with soundssl featurize --representation "
                 "waveform --images"
             )
-        self.options, self.images, self.first_image = options, features.images, features.image_offset
-        self.rate, self.image_rate = int(features.attributes["sample_rate"]), float(features.attributes["image_rate"])
-        self.pictures = max(1, round(options.seconds * self.image_rate))
+        self.options, self.features, self.rate = options, features, int(features.attributes["sample_rate"])
+        self.pictures = max(1, round(options.seconds * float(features.attributes["image_rate"])))
         self.heard, self.label = self.clip, np.full(len(features.clips), -1, np.int8)
-        self.clip = self.clip[np.diff(self.first_image)[self.clip] > 0]
+        self.clip = self.clip[np.diff(features.image_offset)[self.clip] > 0]
         least, found = 3 if options.off_screen else 1, len(np.unique(self.recording[self.clip]))
         if found < least:
             raise ValueError(
@@ -191,7 +173,7 @@ class Examples(mixit.Examples):
         if generator.random() < self.options.off_screen:
             seen = self._other(self.clip, generator, first, second)
             label, place = 0, int(generator.integers(max(1, self.offset[seen + 1] - self.offset[seen] - self.length)))
-        return np.stack([one, other]), self.seen(seen, place), label
+        return np.stack([one, other]), self.features.images_from(seen, place / self.rate, self.pictures), label
 
     def _other(self, clips: np.ndarray, generator: np.random.Generator, *unlike: int) -> int:
         """Draw a clip of another recording than those."""
@@ -200,23 +182,6 @@ class Examples(mixit.Examples):
             clip = int(clips[generator.integers(len(clips))])
             if self.recording[clip] not in known:
                 return clip
-
-    def seen(self, clip: int, place: int) -> np.ndarray:
-        """Return the pictures from a place on, the nearest where there are none.
-
-        Shape: [pictures, height, width, 3].
-        """
-        return pictures_at(self.images, self.first_image, clip, place / self.rate * self.image_rate, self.pictures)
-
-
-def pictures_at(images: Any, offset: np.ndarray, clip: int, first: float, count: int) -> np.ndarray:
-    """Return `count` pictures of a clip from the one that is shown at picture number `first` on.
-
-    Where the clip has no more, the nearest stands in. Shape: images [all, height, width, 3], offset [clips + 1].
-    """
-    number = np.clip(int(np.floor(first + 1e-6)) + np.arange(count), 0, offset[clip + 1] - offset[clip] - 1)
-    low = number.min()
-    return np.asarray(images[offset[clip] + low : offset[clip] + number.max() + 1])[number - low]
 
 
 # ---------------------------------------------------------------- loss
