@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import scoring
+from soundssl.commands import evaluate_video, scoring
 from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
 from soundssl.commands.target import check_ending
 from soundssl.commands.terminal import Terminal
@@ -364,6 +364,10 @@ def separation(
     if picture:
         separation.plot(picture, scored.examples)
     scoring.show(scored.rows, report)
+
+
+app.command("onscreen")(evaluate_video.onscreen)
+app.command("coincidence")(evaluate_video.coincidence)
 
 
 @app.command("labels")
