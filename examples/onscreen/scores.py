@@ -45,9 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     score = np.array([row["probability"] for row in known])
     label = np.array([seen[row["key"]] for row in known])
     share = label[score >= np.median(score)].mean()
-    print(
-        f"\nCoincidence, videos that show their sound against those that do not: AUC {metrics.roc_auc(score, label):.2f}"
-    )
+    auc = metrics.roc_auc(score, label)
+    print(f"\nCoincidence: videos that show their sound against those that do not, AUC {auc:.2f}")
     print(f"Of the better half of the videos by coincidence {share:.0%} show their sound; of all {label.mean():.0%}")
 
 
