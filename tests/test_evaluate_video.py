@@ -2,13 +2,13 @@
 
 import json
 
+import builder
 import numpy as np
 import pytest
 from cluster_world import run
 from separation_world import write_waves
 from test_onscreen import train
 
-import builder
 from soundssl import files
 from soundssl.evaluations import onscreen as task
 

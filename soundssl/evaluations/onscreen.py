@@ -9,7 +9,7 @@ suppression (Tzinis et al. 2021 warn that it looks good).
 
 Metrics
 -------
-- `si_snr_improvement`: SI-SNR in dB of the on-screen estimate with the on-screen sound, less that of the mixture; on+off
+- `si_snr_improvement`: SI-SNR in dB of the on-screen estimate to the on-screen sound, less the mixture's; on+off
 - `si_snr`: without the mixture's taken off
 - `suppression`: power of the mixture over that of the on-screen estimate, in dB; off+off
 - `suppression_on_off`: the same of on+off mixtures, which should lose about 3 dB

@@ -34,7 +34,7 @@ class Tracks(NamedTuple):
 
     `parent` is the row of the mixture (-1: a recording), `track` its number within the mixture and processor, from 0,
     `processor` the number of the separator, from 0, `level` dB relative to the mixture, `silent` whether it is
-    next to silent.
+    next to silent, `onscreen` the probability that it is seen (nan: nobody says).
     """
 
     parent: np.ndarray
@@ -42,12 +42,14 @@ class Tracks(NamedTuple):
     processor: np.ndarray
     level: np.ndarray
     silent: np.ndarray
+    onscreen: np.ndarray
 
 
 def _tracks(file) -> Tracks:
     parent, track, processor, level = (file[f"clip/{name}"][:] for name in ("parent", "track", "processor", "level"))
     silent = file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(parent), bool)
-    return Tracks(parent, track, processor, level, silent)
+    seen = file["clip/onscreen"][:] if "clip/onscreen" in file else np.full(len(parent), np.nan, np.float32)
+    return Tracks(parent, track, processor, level, silent, seen)
 
 
 class Features:
@@ -144,6 +146,8 @@ class Features:
             found["parent"] = str(self.clips.key[self.tracks.parent[clip]])
             found |= {name: getattr(self.tracks, name)[clip].item() for name in ("track", "processor", "level")}
             found["silent"] = int(self.tracks.silent[clip])
+            if not np.isnan(self.tracks.onscreen[clip]):
+                found["onscreen"] = float(self.tracks.onscreen[clip])
         return found
 
     def images_of(self, clip: int) -> np.ndarray | None:

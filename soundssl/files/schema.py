@@ -86,7 +86,9 @@ FEATURES = Kind(
         "clip/processor": Column("i1", "[C]", "number of the separator that made it, -1 for none"),
         "clip/level": Column("f4", "[C]", "level in dB relative to the mixture, 0 for a recording"),
         "clip/silent": Column("u1", "[C]", "1 for a track that is next to silent, else 0", optional=True),
-        "clip/onscreen": Column("f4", "[C]", "probability of being seen", optional=True),
+        "clip/onscreen": Column(
+            "f4", "[C]", "probability that a track is seen; nan of recordings, and without pictures", optional=True
+        ),
         "clip/peak": Column("f4", "[C]", "largest magnitude of a sample of the source, 0 for silence", optional=True),
         "clip/clipped": Column("i8", "[C]", "samples of the source at full scale, in all its channels", optional=True),
         "clip/truncated": Column("u1", "[C]", "1 where the source ends before its time, else 0", optional=True),
@@ -140,6 +142,7 @@ FEATURES = Kind(
         "damaged": "what became of files that are broken in the middle: keep (silence for what is lost) or skip",
         "part": "which part of the inputs this is, as 3/8; absent where it is all",
         "processors": "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor",
+        "estimates": "on-screen, off-screen where track 0 is all that is seen and track 1 the rest; absent: tracks",
         "silence": "dB relative to the mixture below which a track is marked silent, where there are tracks",
     },
 )

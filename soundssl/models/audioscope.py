@@ -48,7 +48,7 @@ def restore(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> AudioScop
     facts = config.get("heads", {}).get("onscreen")
     if facts is None:
         return None
-    scope = AudioScope(Sizes(**facts))
+    scope = AudioScope(Sizes(**{name: facts[name] for name in Sizes.__dataclass_fields__}))
     scope.load_state_dict(below(tensors, "head.onscreen.scope."))
     return scope
 

@@ -103,7 +103,9 @@ def sizes(inputs: Inputs, options: Options) -> Sizes:
 
 
 def _facts(inputs: Inputs, options: Options) -> dict[str, Any]:
-    return asdict(sizes(inputs, options))
+    attributes = inputs.features.attributes
+    pictures = {"image_size": int(attributes.get("image_size", 0)), "image_rate": float(attributes["image_rate"])}
+    return {**asdict(sizes(inputs, options)), **pictures}
 
 
 HEAD = Head("on-screen classifier", _facts, tuple(Sizes.__dataclass_fields__))

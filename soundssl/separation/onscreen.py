@@ -1,55 +1,21 @@
-"""On-screen sounds: a separator with its on-screen classifier, and its scores on mixtures of clips known to be seen."""
+"""Mixtures of clips whose sound is known to be seen or not, and what an on-screen model makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
-import torch
 
 from soundssl import SoundsslError, files
 from soundssl import device as hardware
 from soundssl.evaluations import onscreen as task
 from soundssl.labels import Index
-from soundssl.models import audioscope
+from soundssl.progress import SILENT, Progress
+from soundssl.reports import pictures
 from soundssl.separation.mixtures import excerpt
-from soundssl.separation.tracks import place, read_separator
-
-
-class Seen(NamedTuple):
-    """Hold the tracks of mixtures, the probability that each is on screen, and where it looks.
-
-    Shape: `[n, tracks, samples]`, `[n, tracks]`, `[n, tracks, pictures, h, w]`.
-    """
-
-    tracks: np.ndarray
-    probability: np.ndarray
-    attention: np.ndarray
-
-
-class OnScreen:
-    """Separate waveforms and say which tracks are on screen; raise FormatError for a model that cannot."""
-
-    def __init__(self, trained: files.Model, accelerator: hardware.Accelerator) -> None:
-        scope = audioscope.restore(trained.config, trained.tensors)
-        if scope is None:
-            raise files.FormatError(
-                f"{files.text(trained.path)} has no on-screen classifier; train one with --objective onscreen"
-            )
-        self.accelerator, self.separator = accelerator, place(trained, accelerator)
-        self.scope = accelerator.place(scope).eval()
-
-    @torch.inference_mode()
-    def __call__(self, waveforms: np.ndarray, images: np.ndarray) -> Seen:
-        """Separate. Shape: `[n, samples]`, uint8 `[n, pictures, height, width, 3]`."""
-        heard, shown = (torch.from_numpy(each).to(self.accelerator.device) for each in (waveforms, images))
-        with self.accelerator.autocast():
-            tracks = self.separator(heard.float())
-            logits, attention = self.scope(tracks, shown)
-        found = [each.float().cpu().numpy() for each in (tracks, logits.sigmoid(), attention)]
-        return Seen(*found)
+from soundssl.separation.networks import OnScreen, read_separator
 
 
 def score(
@@ -112,8 +78,8 @@ def draw(
         pairs = np.array([(i, j) for i in first for j in unseen if recording[i] != recording[j]]).reshape(-1, 2)
         if not len(pairs):
             raise SoundsslError(
-                f"{where}: {len(seen)} clips with pictures are {name} and {len(unseen)} are not; one of the one and two "
-                "of the other are needed, of different recordings"
+                f"{where}: {len(seen)} clips with pictures are {name} and {len(unseen)} are not; one of the one and "
+                "two of the other are needed, of different recordings"
             )
         found[on] = pairs[generator.choice(len(pairs), count, replace=count > len(pairs))]
     return found
@@ -124,13 +90,13 @@ def _batches(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield sounds at equal energy and the pictures of the first. Shape: `[n, 2, samples]`, `[n, pictures, …]`."""
     length = source.frames_of(seconds)
-    pictures = max(1, round(seconds * float(source.attributes["image_rate"])))
+    shown = max(1, round(seconds * float(source.attributes["image_rate"])))
     for first in range(0, len(pairs), size):
         sounds, images = [], []
         for one, other in pairs[first : first + size]:
             sound, at = placed(source, int(one), length, generator)
             sounds.append(np.stack([sound, excerpt(source, int(other), length, generator)]))
-            images.append(source.images_from(int(one), at, pictures))
+            images.append(source.images_from(int(one), at, shown))
         batch = np.stack(sounds)
         energy = np.square(batch, dtype=np.float64).sum(2, keepdims=True)
         gain = np.sqrt(energy[:, :1] / np.maximum(energy, np.finfo(np.float64).tiny))
@@ -149,3 +115,43 @@ def placed(source: files.Features, row: int, length: int, generator: np.random.G
 
 def _joined(measured: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.concatenate([each[name] for each in measured]) for name in measured[0]}
+
+
+def attend(
+    separated: Path,
+    model: Path,
+    folder: Path,
+    *,
+    seconds: float = 10.0,
+    device: str = "auto",
+    precision: str = "auto",
+    threads: int = 0,
+    progress: Progress = SILENT,
+) -> int:
+    """Plot where the tracks of each recording of a separated file look, a picture each below a folder; return how many.
+
+    The first `seconds` of each are separated again. Recordings without pictures have none. Raises FormatError for a
+    model without an on-screen classifier.
+    """
+    source = files.Features(separated)
+    trained = read_separator(model, source.front_end())
+    shown = np.zeros(len(source.clips), int) if source.image_offset is None else np.diff(source.image_offset)
+    rows = np.flatnonzero(source.recorded & (shown > 0))
+    with (
+        hardware.start(device, precision, threads) as accelerator,
+        progress.track("attention", len(rows), "recordings") as advance,
+    ):
+        network = OnScreen(trained, accelerator)
+        for row in rows:
+            begin, end = source.offset[row], min(source.offset[row + 1], source.offset[row] + source.frames_of(seconds))
+            sound = np.array(source.frames[begin:end], np.float32)
+            length = len(sound) / int(source.attributes["sample_rate"])
+            images = source.images_from(int(row), 0.0, max(1, round(length * float(source.attributes["image_rate"]))))
+            seen = network(sound[None], images[None])
+            names = [f"track {track}: {each:.2f} on screen" for track, each in enumerate(seen.probability[0])]
+            below = [part for part in str(source.clips.key[row]).split("/") if part not in ("", ".", "..")]
+            place = folder.joinpath(*below[:-1], f"{below[-1]}.png")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            pictures.attention(place, images, seen.attention[0], names)
+            advance(1, "")
+    return len(rows)
