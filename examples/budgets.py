@@ -206,7 +206,10 @@ def mean(lines: list[dict[str, Any]], way: str, budget: int, metric: str) -> tup
     """Return the mean of a metric over runs, and the ends of its 95 % interval."""
     values = np.array([line[metric] for line in lines if (line["way"], line["budget"]) == (way, budget)])
     reach = NORMAL * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
-    return float(values.mean()), float(values.mean() - reach), float(values.mean() + reach)
+    low, high = values.mean() - reach, values.mean() + reach
+    if metric in ("accuracy", "mAP"):
+        low, high = max(0.0, low), min(1.0, high)
+    return float(values.mean()), float(low), float(high)
 
 
 def equal(lines: list[dict[str, Any]], value: float, metric: str) -> str:
@@ -253,6 +256,8 @@ def draw(path: Path, lines: list[dict[str, Any]], budgets: Sequence[int], metric
         curves.append((TITLES[way], given, [mean(lines, way, each, metric) for each in given]))
     complete = next(line["budget"] for line in lines if line["way"] == "complete")
     top = (f"all {complete} windows labelled", mean(lines, "complete", complete, metric)[0])
+    runs = sum(line["way"] == "complete" for line in lines)
+    title = f"{title}\n(means of {runs} runs and their 95 % intervals)" if runs > 1 else title
     pictures.curves(path, curves, title, "questions answered", f"clip {metric}", top)
 
 

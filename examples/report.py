@@ -41,6 +41,7 @@ TAGGERS = {
 }
 GAINING = "both"  # the row whose gain over log-mel is checked
 SIDES = {"log-mel": "log-mel", "categories": "learnt without labels"}  # what the picture sets side by side
+SHORT = {"random": "drawn at random,\nfrom scratch", "consolidated": "of clusters,\nfine-tuned"}  # on the picture
 SHOWN = 400  # frames of a clip in the picture: 4 s
 NEIGHBOURS = 3  # on each side
 SEED = 0  # of the map
@@ -137,7 +138,7 @@ def flat(vectors: np.ndarray) -> np.ndarray:
 
 
 def loudest(features: files.Features, key: str) -> np.ndarray:
-    """Return the 4 s of a clip that hold most level. Shape: [frames, bands]."""
+    """Return the seconds of a clip that hold most level. Shape: [frames, bands]."""
     row = int(np.flatnonzero(features.clips.key == key)[0])
     frames = np.asarray(features.frames[features.offset[row] : features.offset[row + 1]], np.float32)
     level = np.cumsum(np.concatenate([[0.0], frames.mean(1, dtype=np.float64)]))
@@ -146,10 +147,26 @@ def loudest(features: files.Features, key: str) -> np.ndarray:
     return frames[first : first + shown]
 
 
+def draw_scores(figure: "Figure", found: dict[str, Any]) -> None:
+    """Draw the retrieval mAP of every embedding, and beside it what the questions give a recogniser."""
+    rows, taggers = found["rows"], found["recognisers"]
+    left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": [1.75, 1]})
+    values = [
+        pictures.Score(title, *(rows[row][name] for name in ("value", "low", "high"))) for row, title in ROWS.items()
+    ]
+    pictures.scores(left, values, "retrieval mAP of embeddings, 95 % intervals", rows["log-mel"]["chance"])
+    below = [pictures.Score(title, taggers[name]["mAP"]["value"]) for name, title in SHORT.items()]
+    asked = taggers["random"]["questions"]
+    title = f"recognisers from {asked} labels:\nclip mAP"
+    pictures.scores(right, below, title, taggers["random"]["mAP"]["chance"])
+    for axes in (left, right):
+        axes.set_xlim(0, 1.12)
+
+
 def draw_maps(figure: "Figure", sides: dict[str, Clips]) -> None:
     """Draw the clips of each side as a map, with one legend below."""
     figure.suptitle(
-        "Test recordings laid out by t-SNE, near ones near each other.",
+        "Recordings held out, laid out by t-SNE: near ones lie near each other.",
         x=0.004,
         ha="left",
         fontsize=11,
@@ -179,22 +196,37 @@ def draw_neighbours(figure: "Figure", features: files.Features, sides: dict[str,
     )
     for axes in panels.flat:
         axes.axis("off")
-    for line, query in zip(panels, queries, strict=True):
+    scale = pictures.Scale.of(features.front_end())
+    for number, (line, query) in enumerate(zip(panels, queries, strict=True), start=1):
         show(line[0], loudest(features, first.key[query]), pictures.INK)
         line[0].annotate(
-            first.name[query], (-0.06, 0.5), xycoords="axes fraction", ha="right", va="center", fontsize=11.5
+            first.name[query], (-0.2, 0.5), xycoords="axes fraction", ha="right", va="center", fontsize=11.5
         )
         for side, clips in enumerate(sides.values()):
             for place, row in enumerate(nearest(clips, query)):
                 border = pictures.SAME if clips.name[row] == clips.name[query] else pictures.OTHER
                 show(line[2 + side * (NEIGHBOURS + 1) + place], loudest(features, clips.key[row]), border)
+        label(line, features.bands, scale, number == len(panels))
     figure.suptitle(
-        "The first test recording of each class, and the others nearest to it: green where the class is the same.",
+        "The first recording held out of each class, and those nearest to it: green where of one class, red where not. "
+        "Frequency in kHz over seconds.",
         x=0.004, ha="left", fontsize=11, color=pictures.GREY,
     )  # fmt: skip
     head(panels[0, 0], "query").set_in_layout(True)  # narrow, so that it makes room for all headings
     for side, row in enumerate(sides):
         head(panels[0, 2 + side * (NEIGHBOURS + 1)], f"nearest: {SIDES[row]}")
+
+
+def label(line: np.ndarray, bands: int, scale: pictures.Scale, last: bool) -> None:
+    """Write kilohertz beside the first spectrogram of a line, and seconds below those of the last line."""
+    shown = [axes for axes in line if axes.images]
+    for axes in shown:
+        frames = axes.images[0].get_array().shape[1]
+        pictures.timed(axes, frames, bands, scale)
+        if axes is not shown[0]:
+            axes.set_yticks([])
+        if not last:
+            axes.set_xticks([])
 
 
 def show(axes: "Axes", frames: np.ndarray, border: str) -> None:
@@ -210,15 +242,22 @@ def head(axes: "Axes", text: str) -> "Annotation":
     )
 
 
-def draw(folder: Path) -> None:
-    """Draw maps and neighbours of the test clips into report.png."""
+def draw(folder: Path, found: dict[str, Any]) -> None:
+    """Draw scores, maps and neighbours of the recordings held out into report.png."""
     features, labels = files.Features(folder / "features.h5"), files.Labels(folder / "labels.h5")
     names = {row: "features.h5" if row == "log-mel" else f"{row}.embeddings.h5" for row in SIDES}
     sides = {row: test_clips(folder / name, labels) for row, name in names.items()}
-    rows = len(np.unique(sides["log-mel"].name))
-    below = 0.5 + 0.72 * rows
-    with pictures.canvas(folder / "report.png", 11, 5.2 + below) as figure:
-        above, under = figure.subfigures(2, 1, height_ratios=[5.2, below])
+    held = sides["log-mel"]
+    rows, recordings = len(np.unique(held.name)), len(np.unique(features.clips.recording))
+    below = 0.6 + 0.74 * rows
+    with pictures.canvas(folder / "report.png", 11, 9.3 + below) as figure:
+        title, scored, above, under = figure.subfigures(4, 1, height_ratios=[0.7, 3.4, 5.2, below])
+        title.text(0.004, 0.5, "What is learnt from unlabelled videos", fontsize=17, weight="bold", va="center")
+        title.text(
+            0.996, 0.5, f"{recordings} recordings, {len(np.unique(held.recording))} of them held out and scored",
+            color=pictures.GREY, fontsize=11, va="center", ha="right",
+        )  # fmt: skip
+        draw_scores(scored, found)
         draw_maps(above, sides)
         draw_neighbours(under, features, sides)
 
@@ -231,7 +270,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         found = scores(options.folder)
-        draw(options.folder)
+        draw(options.folder, found)
     except (SoundsslError, ValueError, OSError) as error:
         print(f"report.py: {error}", file=sys.stderr)
         return 1

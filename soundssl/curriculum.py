@@ -14,6 +14,8 @@ from soundssl import SoundsslError, models, objectives
 from soundssl.presets import in_force
 
 AUTO = "auto"
+AUTO_BATCH = 0  # a batch size that is left to the device, see `settle`
+SEPARATED_ON_A_CPU = 8  # excerpts a step where a separator is trained on a CPU: 300 steps of 64 take over half an hour
 
 
 class Refused(SoundsslError, ValueError):
@@ -112,7 +114,8 @@ def _check_net(plan: Curriculum, where: str) -> None:
 def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> Curriculum:
     """Return a curriculum without `auto`: nets as in the model that a run starts from (its config), else by the device.
 
-    Raises ValueError for an option that the net does not have.
+    A separator takes a smaller batch on a CPU, where none is given. Raises ValueError for an option that the net does
+    not have.
 
     >>> settle(from_data({"stage": [{"objective": {"triplet": {}}}]}), gpu=False).encoder
     'plain'
@@ -124,9 +127,11 @@ def settle(plan: Curriculum, gpu: bool, start: dict[str, Any] | None = None) -> 
         for name, options in chosen.items():
             known = {each.name for each in objectives.describe(name)}
             options |= {key: net for key, net in nets.items() if key in known and options.get(key, AUTO) == AUTO}
-        stages.append(dataclasses.replace(stage, objective=chosen))
+        batch = stage.batch_size or (Stage.batch_size if gpu else SEPARATED_ON_A_CPU)
+        stages.append(dataclasses.replace(stage, objective=chosen, batch_size=batch))
     encoder = nets["encoder"] if plan.encoder == AUTO else plan.encoder
-    net = plan.net or (start.get("net", {}) if start and start["encoder"] == encoder else {})
+    before = start.get("net", {}) if start and start["encoder"] == encoder else models.stated(encoder)
+    net = before | plan.net
     net = _checked(models.options_type(encoder), net, f"the net {encoder}")
     norm = net.pop("norm", plan.norm)
     return dataclasses.replace(plan, encoder=encoder, norm=norm, net=net, stage=tuple(stages))
@@ -144,7 +149,11 @@ def _nets_of(config: dict[str, Any]) -> dict[str, str]:
 
 def replace(plan: Curriculum, values: dict[str, Any]) -> Curriculum:
     """Return a curriculum with other values for its net: encoder, size, norm, net, tracks or consistency."""
-    return from_data({**plan.as_dict(), **values, "stage": [dataclasses.asdict(stage) for stage in plan.stage]})
+    stages = [dataclasses.asdict(stage) for stage in plan.stage]
+    for stage in stages:
+        if stage["batch_size"] == AUTO_BATCH:
+            del stage["batch_size"]
+    return from_data({**plan.as_dict(), **values, "stage": stages})
 
 
 def _stage(data: dict[str, Any], where: str) -> Stage:
@@ -172,7 +181,8 @@ def _stage(data: dict[str, Any], where: str) -> Stage:
             **in_force(preset, options),
             "weight": _typed(float, weight, "weight", here),
         }
-    return Stage(**{**values, "objective": checked})
+    left = {"batch_size": AUTO_BATCH} if any(map(objectives.separates, checked)) else {}
+    return Stage(**{**left, **values, "objective": checked})
 
 
 def _checked(kind: type, data: dict[str, Any], where: str) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from soundssl import files
+from soundssl import SoundsslError, files
 from soundssl.files import Features
 from soundssl.files.features import Windows
-from soundssl.model import BATCH, Model
+from soundssl.model import BATCH, Model, fitting
 from soundssl.progress import SILENT, Advance, Progress
 
 Store = Literal["float32", "float16"]
@@ -42,7 +42,8 @@ class Job:
         batch_size: int = BATCH,
         raw: bool = False,
     ) -> None:
-        source.check_front_end(model.config["front_end"], model.path)
+        with fitting(model.path):
+            source.check_front_end(model.config["front_end"], model.path)
         self.source, self.model, self.layer, self.store, self.batch_size = source, model, layer, store, batch_size
         self.length = model.config["frames"]
         self.step = source.window_hop if hop is None else source.frames_of(hop)
@@ -111,11 +112,23 @@ class Job:
         for windows in self.source.windows(self.length, self.step, self.batch_size, self.clips):
             vectors = kept.take() if kept else None
             if vectors is None:
-                vectors = output(windows.frames).astype(self.store)
+                vectors = self._stored(output(windows.frames), windows)
                 if kept:
                     kept.add(vectors)
             yield vectors, windows
             advance(len(vectors))
+
+    def _stored(self, vectors: np.ndarray, windows: Windows) -> np.ndarray:
+        """Return vectors in the type they are stored in; raise SoundsslError where one does not fit into it."""
+        with np.errstate(over="ignore"):
+            stored = vectors.astype(self.store)
+        if not (fine := np.isfinite(stored).all(1)).all():
+            row = int(np.flatnonzero(~fine)[0])
+            raise SoundsslError(
+                f"the vector of {self.source.clips.key[windows.clip[row]]} at {windows.start[row]:g} s has numbers "
+                f"beyond {self.store}; --store float32 holds them"
+            )
+        return stored
 
     def _write(
         self, path: Path, batches: Iterator[tuple[np.ndarray, Windows]], width: int, command: str | None

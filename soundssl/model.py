@@ -7,18 +7,21 @@ array is all that is needed; whole files and collections are the business of `so
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
+from soundssl import SoundsslError, files, media, models, objectives
 from soundssl import device as hardware
-from soundssl import files, media, models, objectives
 from soundssl.device import Accelerator
 from soundssl.ops import separation
 from soundssl.ops.spectrogram import PRESETS, WAVEFORM, FrontEnd, log_mel
@@ -42,6 +45,18 @@ def load_model(path: str | os.PathLike, device: str = "auto", precision: str = "
     return Model(files.read_model(path), hardware.choose(device, precision))
 
 
+@contextlib.contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Raise FormatError where a net cannot be restored because what the file says of it and its weights do not fit."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError, RuntimeError, OverflowError) as error:
+        said = f"{type(error).__name__} {error}" if isinstance(error, KeyError) else str(error)
+        raise files.FormatError(
+            f"{files.text(path)} is damaged: its weights do not fit what it says of them: {said}; train it again"
+        ) from error
+
+
 @dataclass(frozen=True)
 class Output:
     """Turn windows into the vectors of one layer of a model; `classes` are named where it speaks of any."""
@@ -53,11 +68,19 @@ class Output:
     accelerator: Accelerator
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Return vectors, float32. Shape: `[n, frames, bands]` to `[n, width]`."""
+        """Return vectors, float32. Shape: `[n, frames, bands]` to `[n, width]`.
+
+        Raises SoundsslError where one, or its length, is not finite.
+        """
         vectors = self.accelerator.run(self.network, windows)
-        if self.unit_length:
-            vectors /= (vectors**2).sum(1, keepdims=True) ** 0.5 + LEAST_NORM
-        return vectors
+        with np.errstate(over="ignore"):
+            length = (vectors**2).sum(1, keepdims=True) ** 0.5
+        if not np.isfinite(length).all():
+            said = (
+                "windows hold numbers that are not" if not np.isfinite(windows).all() else "what the net gives is not"
+            )
+            raise SoundsslError(f"{said} finite; soundssl info --verify says whether model or features are damaged")
+        return vectors / (length + LEAST_NORM) if self.unit_length else vectors
 
 
 class Model:
@@ -80,7 +103,8 @@ class Model:
     def front_end(self) -> FrontEnd:
         """How a waveform becomes frames."""
         named, length = {each.name for each in fields(FrontEnd)}, self.config["frames"]
-        given = {name: value for name, value in self.config["front_end"].items() if name in named}
+        with fitting(self.path):
+            given = {name: value for name, value in self.config["front_end"].items() if name in named}
         front_end = FrontEnd(preset="", window_frames=length, **given)
         known = (*PRESETS.values(), WAVEFORM)  # a model file does not say how far apart windows usually are
         alike = (each for each in known if replace(each, preset="", window_hop=0) == front_end)
@@ -116,9 +140,11 @@ class Model:
         if name not in self._outputs:
             encoder, size = self._network, self.config["size"]
             if layer == "embedding":
-                found = Output(encoder, size, [], self.config["unit_length"] and not raw, self.accelerator)
+                scaled = self.config.get("unit_length", False) and not raw
+                found = Output(encoder, size, [], scaled, self.accelerator)
             else:
-                head, width, classes = objectives.restore(layer, self.config, self._tensors)
+                with fitting(self.path):
+                    head, width, classes = objectives.restore(layer, self.config, self._tensors)
                 network = nn.Sequential(encoder, self.accelerator.place(head)).eval()
                 found = Output(network, width, classes, False, self.accelerator)
             self._outputs[name] = found
@@ -126,11 +152,13 @@ class Model:
 
     @cached_property
     def _network(self) -> nn.Module:
-        return self.accelerator.place(models.restore(self.config, self._tensors)).eval()
+        with fitting(self.path):
+            return self.accelerator.place(models.restore(self.config, self._tensors)).eval()
 
     @cached_property
     def _separator(self) -> Any:
-        return self.accelerator.place(models.restore_separator(self.config, self._tensors)).eval()
+        with fitting(self.path):
+            return self.accelerator.place(models.restore_separator(self.config, self._tensors)).eval()
 
     def embed(
         self, waveform: ArrayLike, rate: float, hop: float | None = None, layer: str = "embedding", raw: bool = False

@@ -17,6 +17,7 @@ from soundssl.ops.spectrogram import FrontEnd
 
 SIZES = {"T": 7, "bands": 64, "C": 3, "I": 4, "height": 2, "width": 5, "N": 6, "D": 8, "K": 2, "S": 4, "L": 3, "E": 2}
 FRONT_END = {**FrontEnd().attributes(), "resampler": "none", "image_rate": 0.0}
+CONFIG = {"encoder": "plain", "size": 3, "bands": 64, "frames": 96}
 ATTRIBUTES: dict[str, dict[str, object]] = {
     "features": FRONT_END,
     "triplets": {"features": "u", "window_frames": 96, "noise": 0.5, "seed": 0, "samplers": "[]", "classes": "[]"},
@@ -59,9 +60,11 @@ def columns(kind: str, seed: int = 0) -> dict[str, object]:
         if dtype == "str":
             made[name] = [f"{name} {i} ü" for i in range(shape[0])]
         else:
-            made[name] = generator.integers(0, 100, shape).astype(dtype)
+            rows = KINDS[kind].columns[column.rows].shape.strip("[]") if column.rows else ""
+            most = SIZES[rows] - 1 if rows else min(column.high, 99)
+            made[name] = generator.integers(max(column.low, 0), most, shape, endpoint=True).astype(dtype)
     if kind == "features":
-        made["clip/offset"] = np.array([0, 2, 2, 7])
+        made |= {"clip/offset": np.array([0, 2, 2, 7]), "clip/image_offset": np.array([0, 1, 1, 4])}
         made["clip/parent"] = np.array([-1, 0, 0], "i4")
     return made
 
@@ -228,7 +231,7 @@ def triplets(
 
 def model(path: Path, tensors: Mapping[str, np.ndarray], config: Mapping[str, object]) -> Path:
     """Write tensors and the configuration of what they are of as a model file."""
-    files.write_model(path, dict(tensors), dict(config), inputs=[], made_from="digest")
+    files.write_model(path, dict(tensors), {**CONFIG, **config}, inputs=[], made_from="digest")
     return path
 
 

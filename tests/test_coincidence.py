@@ -154,6 +154,18 @@ def test_pictures_belong_to_their_recording_and_time(cut, modality, delta):
     assert len(seen) == (9 if delta == 0.3 else 12), "a picture at a clip's start has no window's centre within 0.3 s"
 
 
+def test_a_picture_of_correspondence_lies_inside_its_second_of_sound(videos):
+    settled = coincidence.settle(coincidence.Options(preset="correspondence-small"))
+    source, examples = files.Features(videos), coincidence.Examples(inputs_of(videos), settled, 0)
+    shown = set()
+    for pair in drawn(examples):
+        clip = np.searchsorted(source.image_offset, pair["image"], side="right") - 1
+        into = 100 * int(pair["image"] - source.image_offset[clip]) - int(pair["window"] - source.offset[clip])
+        assert 0 <= into <= source.window
+        shown.add(into)
+    assert min(shown) < 10 and max(shown) > source.window - 10, "anywhere in it"
+
+
 def test_a_row_is_a_recording_and_a_batch_names_it(videos):
     examples = examples_of(videos, modality="both")
     assert len(examples) == RECORDINGS
@@ -276,10 +288,10 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
     assert any(name.startswith("audio_scorer") for name in heads[1])
 
 
-def test_a_preset_has_the_last_word():
+def test_a_preset_fills_in_what_is_not_given():
     settled = coincidence.settle(coincidence.Options(preset="correspondence", modality="both", hidden=7))
-    assert (settled.modality, settled.negatives, settled.delta, settled.tower) == ("image", "random", 1.0, "vgg")
-    assert settled.hidden == 7
+    assert (settled.modality, settled.negatives, settled.delta, settled.tower) == ("both", "random", 0.48, "vgg")
+    assert settled.hidden == 7 and coincidence.settle(settled) == settled
     assert coincidence.settle(coincidence.Options(preset="correspondence-small")).tower == "vgg-small"
 
 

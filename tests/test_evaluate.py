@@ -68,14 +68,15 @@ def world(tmp_path_factory) -> World:
     some = np.flatnonzero(clip % 4 == 0)[:11]
     spread = {"label": label[clip[some]], "segment/key": [KEYS[i] for i in clip[some]], "class": CLASSES}
     spread |= {"segment/start": start[some], "segment/end": start[some] + WINDOW}
+    found = {"method": "entropy", "metric": "cosine", "scale": 1.0, "window": WINDOW}
     bare = {name: column[:12] if len(column) > 3 else column for name, column in groups.items()}
     np.save(folder / "m.npy", np.eye(3, 8, dtype="f4")[of_class])
     return World(
         write(folder / "e.h5", "embeddings", {"embedding": vector, **windows, **more}, about),
         write(folder / "s.h5", "embeddings", {"embedding": score[:, [2, 1, 0]], **windows, **more}, named),
         folder / "m.npy",
-        write(folder / "c.h5", "clusters", {**groups, **windows}, {"window": WINDOW}),
-        write(folder / "b.h5", "clusters", bare),
+        write(folder / "c.h5", "clusters", {**groups, **windows}, found),
+        write(folder / "b.h5", "clusters", bare, found),
         write(folder / "l.h5", "labels", {"label": label, "split": SPLITS, **whole}),
         write(folder / "p.h5", "labels", spread),
         vector, clip, label,
@@ -196,6 +197,45 @@ def test_sides_are_chosen_by_splits():
         reading.choose_sides(table, ["a"], ["d"], path="e.h5")
 
 
+def test_labels_to_learn_from_take_the_place_of_those_of_the_test(world, tmp_path):
+    known = files.Labels(world.labels)
+    wrong = np.roll(world.label[:, [2, 0, 1]], 1, axis=1)  # the columns are [siren, bark, other]
+    wrong[0] = -1
+    whole = {"segment/key": KEYS, "segment/start": np.zeros(12), "segment/end": np.full(12, np.inf)}
+    path = write(tmp_path / "t.h5", "labels", {"label": wrong, **whole, "class": ["siren", "bark", "other"]})
+    table = reading.read_embeddings(world.embeddings, known, level="clip", taught=files.Labels(path))
+    test = table.split == "2"
+    sides = table.sides(test, ~test)
+    assert np.array_equal(sides.label[test], table.label[test])
+    learnt = np.flatnonzero(sides.train)
+    assert 0 not in learnt and len(learnt) == (~test).sum() - 1, "what nothing is known of is not learnt from"
+    number = [KEYS.index(key) for key in table.recording[learnt]]
+    assert np.array_equal(sides.label[learnt][:, [0, 2]], wrong[number][:, [1, 0]]), "by the names of classes"
+    assert (sides.label[learnt][:, 1] == -1).all(), "rain is no class there"
+    held = table.sides(table.split == "1", table.split == "2", table.split == "3")
+    assert (held.label[held.validation][:, 1] == -1).all()
+    assert np.array_equal(table.label, reading.read_embeddings(world.embeddings, known, level="clip").label)
+    with pytest.raises(ValueError, match="4 clips are scored and learnt from, by different labels; name other"):
+        table.sides(table.split == "1", np.ones(len(test), bool))
+    with pytest.raises(ValueError, match=r"labels to learn from \[2, 3\] are none of \[10, 3\]"):
+        Table(table.value, table.label, CLASSES, taught=wrong[:2])
+
+
+@pytest.mark.parametrize(
+    "name, words", [("knn", {"query": "3"}), ("linear", {"test": "3", "epochs": 10}), ("shallow", {"test": "3"})]
+)
+@pytest.mark.parametrize("place", ["embeddings", "matrix"])
+def test_what_is_learnt_from_other_labels_shows_in_the_scores(world, tmp_path, capsys, name, words, place):
+    """Classes that are exchanged in training are exchanged in what is recognised, but not in what is right."""
+    whole = {"segment/key": KEYS, "segment/start": np.zeros(12), "segment/end": np.full(12, np.inf)}
+    exchanged = write(tmp_path / "t.h5", "labels", {"label": world.label, **whole, "class": ["rain", "siren", "bark"]})
+    command, score = getattr(evaluate, name), {}
+    for train_labels in (None, world.labels, exchanged):
+        command(getattr(world, place), world.labels, train_labels=train_labels, **words)
+        score[train_labels] = next(row["value"] for row in printed(capsys) if row["metric"] == "mAP")
+    assert score[None] == score[world.labels] > 0.8 > 0.7 > score[exchanged]
+
+
 # The commands from Python -------------------------------------------------------------------------------------------
 
 
@@ -293,6 +333,17 @@ def test_what_does_not_go_together_is_a_usage_error(world):
         (["retrieval", "m.npy", "--labels", "p.h5"], 4, "m.npy has 12 rows and the labels 11 segments"),
         (["retrieval", "e.h5", "--labels", "elsewhere.h5"], 1, "no clip of e.h5 has a label in elsewhere.h5; are"),
         (["linear", "e.h5", "--test", "1,2,3"], 1, "10 test clips are in another part too"),
+        (
+            ["linear", "e.h5", "--test", "3", "--train-labels", "none.h5"],
+            1,
+            "none.h5 has no class of l.h5; give labels",
+        ),
+        (
+            ["knn", "e.h5", "--train-labels", "l.h5"],
+            1,
+            "10 clips are scored and learnt from, by different labels; name",
+        ),
+        (["knn", "e.h5", "--train-labels", "l.h5", "-o", "l.h5"], 2, "is one of the inputs"),
         (["labels", "p.h5", "--truth", "l.h5", "--windows", "b.h5"], 4, "b.h5 holds no times of windows"),
         (["tagging", "e.h5"], 4, "e.h5 holds embeddings, not scores of classes; make them with soundssl embed --layer"),
     ],
@@ -302,6 +353,7 @@ def test_bad_input_has_its_line_and_status(world, words, status, fact, capsys, m
     whole = {"segment/key": ["x"], "segment/start": np.zeros(1), "segment/end": np.ones(1), "class": ["bark"]}
     write(Path("elsewhere.h5"), "labels", {"label": np.ones((1, 1), "i1"), **whole})
     write(Path("some.h5"), "labels", {"label": np.ones((1, 1), "i1"), **whole, "segment/key": [KEYS[0]]})
+    write(Path("none.h5"), "labels", {"label": np.ones((1, 1), "i1"), **whole, "class": ["cat"]})
     named = [] if "--labels" in words or "--truth" in words else ["--labels", "l.h5"]
     with pytest.raises(SystemExit) as end:
         main(["evaluate", *words, *named])

@@ -129,6 +129,65 @@ def test_pairs_are_of_different_recordings_and_classes():
         task.draw(recording[:3], label[:3], 2, generator)
 
 
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_any_number_of_sources_is_scored_by_the_best_permutation(count):
+    generator = np.random.default_rng(count)
+    given = generator.normal(size=(3, count, 3000)).astype("f4")
+    noise = 0.1 * generator.normal(size=(3, 4, 3000)).astype("f4")
+    noise[:, generator.permutation(4)[:count]] += given
+    found = task.measure(given, noise, task.Options(heard=-10))
+    assert found["equally_separated"].tolist() == [1, 1, 1] and not found["over_separation"].any()
+    assert found["sources"].tolist() == [count] * 3 and "summed_tracks_improvement" not in found
+    if count == 1:
+        assert "si_snr_improvement" not in found and "by_source" not in found, "nothing to improve on"
+        return
+    best = []
+    for sources, tracks in zip(torch.from_numpy(given), torch.from_numpy(noise), strict=True):
+        each = separation.si_snr(sources[:, None], tracks[None]).numpy()
+        before = separation.si_snr(sources, sources.sum(0)).numpy().mean()
+        options = itertools.permutations(range(4), count)
+        best.append(max(each[range(count), order].mean() for order in options) - before)
+    assert found["si_snr_improvement"] == pytest.approx(np.array(best))
+    assert np.mean(best) == pytest.approx(20 + 10 * np.log10(count - 1), abs=0.5)
+    with pytest.raises(ValueError, match="a track or more for each source"):
+        task.measure(given, noise[:, : count - 1], OPTIONS)
+
+
+def test_numbers_of_sources_have_rows_of_their_own_where_they_differ():
+    one, three = sources(2)[:, :1], np.random.default_rng(5).normal(size=(4, 3, 2000)).astype("f4")
+    silent = np.zeros((4, 1, 2000), "f4")
+    batches = [(one, np.concatenate([one, one], 1)), (three, np.concatenate([three[:, :2], silent], 1))]
+    measured = [task.measure(given, tracks, OPTIONS) for given, tracks in batches]
+    label = np.eye(3, dtype="i1")[np.tile(np.arange(3), (4, 1))]
+    rows = task.evaluate(measured, label, ["a", "b", "c"], task.Options(bootstrap=20))
+    assert value(rows, "over_separated") == pytest.approx(1 / 3) and value(rows, "under_separated") == pytest.approx(
+        2 / 3
+    )
+    assert value(rows, "over_separated_1_source") == 1 and value(rows, "under_separated_3_sources") == 1
+    assert value(rows, "si_snr_improvement_3_sources") == value(rows, "si_snr_improvement")
+    assert not any(row["metric"] == "si_snr_improvement_1_source" for row in rows)
+    assert value(rows, "si_snr_improvement", "a") > 50 > value(rows, "si_snr_improvement", "c"), (
+        "sources keep their class"
+    )
+    alike = task.evaluate(measured[1:], None, [], OPTIONS)
+    assert not any(row["metric"].endswith("sources") for row in alike)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_mixtures_of_any_number_are_of_different_recordings_and_classes(count):
+    recording, label = np.array([0, 0, 1, 2, 3, 4]), np.eye(4, dtype="i1")[[0, 0, 0, 1, 2, 3]]
+    generator = np.random.default_rng(0)
+    drawn = task.draw(recording, None, 100, generator, count)
+    assert drawn.shape == (100, count) and all(len(set(recording[mixed])) == count for mixed in drawn)
+    of_classes = task.draw(recording, label, 60, generator, count)
+    assert all(len(set(label[mixed].argmax(1))) == count for mixed in of_classes)
+    assert set(of_classes.ravel()) == set(range(6)), "every clip is drawn"
+    few = task.draw(recording, None, 5, generator, count)
+    assert len(np.unique(np.sort(few, 1), axis=0)) == 5, "without repetition where there are as many"
+    with pytest.raises(ValueError, match="no 6 clips are of different recordings"):
+        task.draw(recording, None, 1, generator, 6)
+
+
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluate")
@@ -146,9 +205,9 @@ def evaluate(*words: object) -> int:
 
 def test_excerpts_are_of_equal_energy(world):
     generator = np.random.default_rng(0)
-    drawn = mixtures.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
-    assert set(drawn.pair.ravel()) <= set(range(6)) and (drawn.pair.sum(1) % 2 == 1).all()
-    batches = list(mixtures.sources(drawn, 0.5, 2, generator))
+    (drawn,) = mixtures.read(world / "waves.h5", world / "labels.h5", ["train"], 5, generator)
+    assert set(drawn.clip.ravel()) <= set(range(6)) and (drawn.clip.sum(1) % 2 == 1).all()
+    batches = list(mixtures.excerpts(drawn, 0.5, 2, generator))
     assert [len(batch) for batch in batches] == [2, 2, 1] and batches[0].shape[1:] == (2, 8000)
     energy = np.square(np.concatenate(batches), dtype="f8").sum(2)
     assert energy[:, 0] == pytest.approx(energy[:, 1], rel=1e-5)
@@ -163,6 +222,11 @@ def test_the_command_scores_and_draws(world, tmp_path, capsys):
     assert value(rows, "consistency_error") < 1e-5 and value(rows, "over_separation_alone") <= 2
     assert np.isfinite(value(rows, "si_snr_improvement", "low")) and np.isfinite(value(rows, "preservation"))
     assert (tmp_path / "tracks.png").read_bytes()[:4] == b"\x89PNG"
+    assert evaluate(words[0], *words[1:3], *more[2:], "--count", 5, "--sources", "1-3") == 0
+    numbered = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    counts = {row["metric"]: row["count"] for row in numbered}
+    assert counts["equally_separated"] == 5 and counts["si_snr_improvement"] == 3
+    assert [counts[f"over_separated_{each}"] for each in ("1_source", "2_sources", "3_sources")] == [2, 2, 1]
     assert evaluate(*words, *more, "-o", tmp_path / "scores.jsonl") == 0
     assert [json.loads(line) for line in (tmp_path / "scores.jsonl").read_text().splitlines()] == rows
 
@@ -174,6 +238,10 @@ def test_what_cannot_be_scored_is_said(world, toy, tmp_path, capsys):
         (4, "e.safetensors is an encoder, not a separator", [world / "waves.h5", "-m", encoder, "--seconds", 0.5]),
         (4, "separation is scored on waveform features: make them with", [toy.features, *good]),
         (1, "has no split '7'; it has 'test', 'train'", [world / "waves.h5", *good, "--split", 7]),
+        (2, "'0' is neither a number from 1 nor a range of them", [world / "waves.h5", *good, "--sources", 0]),
+        (2, "'4-2' is neither a number from 1 nor a range", [world / "waves.h5", *good, "--sources", "4-2"]),
+        (1, "s.safetensors gives 3 tracks, too few for 4 sources", [world / "waves.h5", *good, "--sources", "2-4"]),
+        (1, "no 9 clips are of different recordings; give more", [world / "waves.h5", *good, "--sources", 9]),
         (2, "is one of the inputs", [world / "waves.h5", *good, "--picture", world / "waves.h5"]),
     ):
         assert evaluate(*words) == status

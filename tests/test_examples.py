@@ -25,8 +25,9 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "SMALL", "WORK"}
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    program = f"{sys.executable} -m soundssl" if "-n" in words else for_makefiles()
     return subprocess.run(
-        ["make", "-C", str(folder), f"SOUNDSSL={for_makefiles()}", f"PYTHON={sys.executable}", *words],
+        ["make", "-C", str(folder), f"SOUNDSSL={program}", f"PYTHON={sys.executable}", *words],
         env=environment,
         capture_output=True,
         text=True,
@@ -100,7 +101,7 @@ def test_what_is_made_is_not_made_again_and_what_is_missing_is(quick_start):
 
 
 def test_too_small_a_gain_is_one_line_and_a_failure(quick_start, capsys, monkeypatch):
-    monkeypatch.setattr(report, "draw", lambda folder: None)
+    monkeypatch.setattr(report, "draw", lambda folder, found: None)
     assert report.main([str(quick_start[0]), "--least", "1.5"]) == 1
     assert "at least +1.50 is expected" in capsys.readouterr().err.strip().splitlines()[-1]
     assert report.main([str(quick_start[0]), "--least", "-1"]) == 0

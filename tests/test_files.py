@@ -5,13 +5,14 @@ import os
 import pickle
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from builder import CONFIG, columns, write
 from builder import FRONT_END as ATTRIBUTES
-from builder import columns, write
 
 from soundssl import SoundsslError, files
 from soundssl.commands import main
@@ -49,11 +50,43 @@ def test_readers_give_what_was_written(tmp_path):
     assert np.array_equal(embeddings.embedding[:], columns("embeddings")["embedding"])
 
 
+@pytest.mark.parametrize("command", [None, "soundssl test"])
+def test_writing_a_model_takes_little_memory_beside_its_tensors(tmp_path, command):
+    tensors = {"encoder.large": np.ones((4096, 1024), "f4"), "encoder.small": np.ones(3, "f4")}
+    tracemalloc.start()
+    try:
+        files.write_model(tmp_path / "m.safetensors", tensors, {}, inputs=[], made_from="test", command=command)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 1.5 * sum(tensor.nbytes for tensor in tensors.values()), "a copy at most, by the library"
+
+
+def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
+    def identity(tensors, config, command=None):
+        config = {**CONFIG, **config}
+        files.write_model(tmp_path / "m", tensors, config, inputs=[], made_from="test", command=command)
+        return files.read_model(tmp_path / "m").attributes["uuid"]
+
+    ones, names = np.ones((2, 3), "f4"), ("encoder.a", "encoder.b")
+    same = [identity({name: ones for name in order}, {"size": 3}) for order in (names, names[::-1])]
+    assert same[0] == same[1]
+    others = [
+        ({names[0]: ones, names[1]: 2 * ones}, {"size": 3}),
+        ({names[0]: ones, names[1]: ones.reshape(3, 2)}, {"size": 3}),
+        ({names[0]: ones, names[1]: ones.view("i4")}, {"size": 3}),
+        ({names[0]: ones, "encoder.c": ones}, {"size": 3}),
+        ({name: ones for name in names}, {"size": 4}),
+    ]
+    assert len({same[0], *(identity(*other) for other in others)}) == 1 + len(others)
+    assert identity({}, {}, "soundssl test") != identity({}, {}, "soundssl test")
+
+
 def test_models_come_back_and_run_no_code(tmp_path):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3), "head.b": np.zeros(0, "f4")}
-    files.write_model(tmp_path / "m.safetensors", tensors, {"size": 3}, inputs=[], made_from="digest")
+    files.write_model(tmp_path / "m.safetensors", tensors, CONFIG, inputs=[], made_from="digest")
     model = files.read_model(tmp_path / "m.safetensors")
-    assert model.config == {"size": 3} and files.model_made_from(tmp_path / "m.safetensors") == "digest"
+    assert model.config == CONFIG and files.model_made_from(tmp_path / "m.safetensors") == "digest"
     assert all(np.array_equal(model.tensors[name], tensors[name]) for name in tensors)
     (tmp_path / "bad.safetensors").write_bytes(pickle.dumps(print))
     with pytest.raises(files.FormatError, match="is not a safetensors file; make a model with soundssl train"):

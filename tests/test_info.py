@@ -6,7 +6,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from builder import columns, model, write
+import safetensors.numpy
+from builder import CONFIG, columns, model, write
 
 from soundssl import commands, files
 from soundssl.commands import main
@@ -75,11 +76,12 @@ def test_every_kind_has_something_to_say(tmp_path, info, kind):
 
 def test_a_model(tmp_path, info):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3)}
-    model(tmp_path / "m.safetensors", tensors, {"size": 3})
+    model(tmp_path / "m.safetensors", tensors, {})
     found = json.loads(info(tmp_path / "m.safetensors", "--verify")[1])
-    assert (found["kind"], found["parameters"], found["config"], found["faults"]) == ("model", 6, {"size": 3}, [])
+    assert (found["kind"], found["parameters"], found["config"], found["faults"]) == ("model", 6, CONFIG, [])
     tensors["encoder.w"][0, 0] = np.nan
-    model(tmp_path / "m.safetensors", tensors, {"size": 3})
+    metadata = files.read_model(tmp_path / "m.safetensors").attributes
+    safetensors.numpy.save_file(tensors, tmp_path / "m.safetensors", metadata)
     status, _, err = info(tmp_path / "m.safetensors", "--verify")
     assert status == 4 and "encoder.w has numbers that are not finite; make it again" in err
     (tmp_path / "a.txt").write_text("words")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cluster_world import CLASSES, CLIPS, NUMBER, WINDOW, World, make_world, run, write_clusters
+from cluster_world import CLASSES, CLIPS, HOP, NUMBER, WINDOW, World, make_world, run, write_clusters
 
 from soundssl import files
 
@@ -78,7 +78,8 @@ def test_random_windows_of_the_same_budget(world, source):
     if source == "embeddings":
         path = world.folder / "e.embeddings.h5"
         clusters = files.Clusters(world.clusters)
-        with files.create(path, "embeddings", inputs=[], made_from="", attributes={"window": WINDOW}) as sink:
+        about = {"layer": "embedding", "hop": HOP, "window": WINDOW, "class": "[]"}
+        with files.create(path, "embeddings", inputs=[], made_from="", attributes=about) as sink:
             sink.write("embedding", np.zeros((len(world.cluster), 2), "f4"))
             sink.write("window/clip", clusters.clip.astype("i4"))
             sink.write("window/start", clusters.start)

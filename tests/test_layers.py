@@ -65,6 +65,7 @@ ROOMS = {
         "torch numpy",
     ),
     "labelling": Room("labelling* evaluations* labels files* media* ops* tables progress", "numpy"),
+    "labelling.review": Room("labelling* detection.events detection.formats* files tables", "numpy"),
     "separation": Room(
         "separation* extraction* evaluations* datasets reports* models* labels files* media* ops* device progress",
         "torch numpy",
@@ -79,6 +80,7 @@ ROOMS = {
     "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),
     "embedding": Room("model progress files*", "numpy"),
     "coincidence": Room("objectives.coincidence models* ops* files* device progress", "torch numpy"),
+    "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
     # floor 6

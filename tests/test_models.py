@@ -53,6 +53,30 @@ def test_residual_maps_have_the_published_sizes(name):
     assert list(maps.values()) == [(96, 64), (48, 32), (48, 32), (24, 16), (12, 8), (6, 4)]
 
 
+def test_the_sound_net_of_look_listen_and_learn_has_its_four_blocks():
+    kinds = (torch.nn.Conv2d, torch.nn.BatchNorm2d, torch.nn.MaxPool2d)
+    layers = [layer for layer in build("vgg-l3").modules() if isinstance(layer, kinds)]
+    block = ["Conv2d", "BatchNorm2d"] * 2
+    names = [type(layer).__name__ for layer in layers]
+    assert names == [*block, *(["MaxPool2d", *block] * 3)]
+    convolutions = [layer for layer in layers if isinstance(layer, torch.nn.Conv2d)]
+    assert [layer.out_channels for layer in convolutions] == [64, 64, 128, 128, 256, 256, 512, 512]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    assert build("vgg-l3", size=8).backbone.projection.in_features == 512
+
+
+def test_the_draft_has_the_weights_of_plain_and_maps_of_half_the_sides():
+    plain, draft = build("plain").eval(), build("draft").eval()
+    assert [each.shape for each in draft.parameters()] == [each.shape for each in plain.parameters()]
+    maps = []
+    for encoder in (plain, draft):
+        encoder.backbone.features.register_forward_hook(lambda module, given, made: maps.append(tuple(made.shape[2:])))
+        with torch.no_grad():
+            encoder(torch.zeros(1, 96, 64))
+    assert maps == [(12, 8), (6, 4)]
+    assert build("draft", bands=16, frames=16).eval()(torch.zeros(1, 16, 16)).shape == (1, 128)
+
+
 def test_half_net_has_half_the_widths_everywhere():
     half = [parameter.shape for parameter in build("resnet18-half").backbone.parameters()]
     full = [parameter.shape for parameter in build("resnet18").backbone.parameters()]
@@ -73,7 +97,7 @@ def test_statistics_normalise_bands_and_travel_with_the_state():
     torch.testing.assert_close(standard, plain(windows), atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["resnet18-half", "plain"])
+@pytest.mark.parametrize("name", ["resnet18-half", "plain", "vgg-l3"])
 def test_with_group_norm_a_window_does_not_see_its_batch(name):
     torch.manual_seed(0)
     windows = torch.randn(3, 96, 64)

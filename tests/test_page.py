@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from soundssl.labelling import sheets
+from soundssl.detection.events import Event
+from soundssl.labelling import review, sheets
 from soundssl.labelling.page import Group, build, spectrogram
 from soundssl.labelling.sheets import Question
 
@@ -208,3 +209,31 @@ def test_the_spectrogram_shows_a_tone_at_its_height():
 def test_silence_and_a_single_sample_have_a_spectrogram():
     for samples in (np.zeros(16000, np.float32), np.ones(1, np.float32)):
         assert np.isfinite(spectrogram(samples, 16000)).all()
+
+
+def test_events_are_reviewed_yes_or_no(browser, recordings, tmp_path):
+    from selenium.webdriver.common.keys import Keys
+
+    names = [HOSTILE, "cat", HOSTILE, "cat", "dog"]
+    events = [Event(path, 1.0, 1.96, name, 0.5) for path, name in zip(recordings, names, strict=True)]
+    page = opened(browser, tmp_path / "r.html", build(review.groups(events), ["cat", "dog", HOSTILE], "r").html)
+    assert (
+        HOSTILE in page.find_element("id", "heading").text and "score 0.500" in page.find_element("id", "heading").text
+    )
+    assert page.find_element("css selector", "#chips button").text.endswith(f"Yes: \u2068{HOSTILE}\u2069")
+    press(page, "1", Keys.ENTER, "0", Keys.ENTER, "-", Keys.ENTER, "1", "2", Keys.ENTER, *"owl", Keys.ENTER)
+    for path in page.downloads.glob("*.csv"):
+        path.unlink()
+    page.find_element("id", "save").click()
+    path = wait_for(lambda: next(iter(page.downloads.glob("*.csv")), None))
+    assert review.read_answers(path, events) == {0: (HOSTILE,), 1: (), 2: None, 3: ("cat", "dog"), 4: ("owl",)}
+    quiet(page)
+
+
+def test_four_hundred_questions_fit_in_sixty_megabytes(tmp_path):
+    """Noise at 44.1 kHz packs worst."""
+    soundfile.write(tmp_path / "noise.wav", np.random.default_rng(0).normal(0, 0.1, 10 * 44100), 44100)
+    asked = [Question(1, str(tmp_path / "noise.wav"), "noise.wav", start, start + 0.96) for start in (4.0, 2.0, 7.0)]
+    one, empty = (len(build([group], ["dog"]).html) for group in (Group(asked[0], asked[1:]), Group(asked[0])))
+    assert 400 * one < 60e6 + 400 * len(build([], ["dog"]).html)
+    assert one - empty < empty  # those beside it cost less than the question itself

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from soundssl import SoundsslError
+from soundssl.ops import spectrogram
 from soundssl.reports import pictures
 
 image = pytest.importorskip("matplotlib.image")
@@ -106,6 +107,34 @@ def test_shapes_are_checked(tmp_path, generator):
     with pytest.raises(ValueError, match="at least one row"):
         pictures.bars(tmp_path / "x.png", [])
     assert not list(tmp_path.iterdir())
+
+
+def test_frequencies_lie_at_the_bands_that_hear_them():
+    for end in spectrogram.PRESETS.values():
+        scale = pictures.Scale.of(end.attributes())
+        matrix = spectrogram.mel_matrix(end)
+        hertz = np.array([0.3, 0.5, 0.7]) * (end.fmax - end.fmin) + end.fmin
+        bins = np.round(hertz / end.sample_rate * end.fft_length).astype(int)
+        heard = matrix[bins].argmax(1)
+        place = scale.band(bins * end.sample_rate / end.fft_length, end.bands)
+        assert np.abs(place - heard).max() <= 0.75, end.preset
+    assert scale.band(np.array([scale.fmin, scale.fmax]), 64).tolist() == pytest.approx([-1, 64])
+    assert pictures.Scale.of(spectrogram.FrontEnd().attributes()).words(96) == "0.96 s, 0.125 to 7.5 kHz"
+
+
+def test_clusters_are_shown_by_their_sound_or_by_name(tmp_path, generator):
+    sizes, share, edges = np.array([5, 3]), np.array([0.5, 0.5]), np.array([0.0, 0.5, 1.0])
+    named = pictures.Category("0: 5 windows", "a.wav at 1 s")
+    seen = pictures.Category("0: 5 windows", "", [generator.normal(size=(96, 64))], ["a.wav 1 s"])
+    scale = pictures.Scale.of(spectrogram.FrontEnd().attributes())
+    colours = {}
+    for name, category in (("named", named), ("seen", seen)):
+        pictures.clusters(tmp_path / f"{name}.png", sizes, share, edges, [category], scale)
+        picture = image.imread(tmp_path / f"{name}.png")[..., :3].reshape(-1, 3)
+        colours[name] = len(np.unique(picture, axis=0))
+    assert colours["seen"] > colours["named"] + 100
+    with pytest.raises(ValueError, match="at least one cluster"):
+        pictures.clusters(tmp_path / "c.png", sizes[:0], share, edges, [])
 
 
 def test_a_failure_leaves_the_old_picture(tmp_path):

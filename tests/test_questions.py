@@ -31,9 +31,10 @@ def recordings(tmp_path_factory) -> Path:
 def write_model(path: Path, features: Path) -> Path:
     """Write an untrained model for the front end of a features file."""
     source = files.Features(features)
-    network = models.build("plain", 8)
+    network = models.build("plain", 8, source.bands, source.window)
     config = {
-        **{"encoder": "plain", "size": 8, "bands": 64, "frames": 96, "norm": "batch", "unit_length": True},
+        **{"encoder": "plain", "size": 8, "bands": source.bands, "frames": source.window},
+        **{"norm": "batch", "unit_length": True},
         **{"front_end": source.front_end(), "heads": {}},
     }
     tensors = {f"encoder.{name}": value.numpy() for name, value in network.state_dict().items()}
@@ -110,6 +111,35 @@ def test_the_picture_shows_sound_where_it_is_found_and_names_where_not(recording
     assert len(shown) == len(nearest) and all(frames.shape[1] == 64 for frames in shown)
     assert summary._spectrograms([{**nearest[0], "file": "gone.wav"}], 0.96) == []
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_shows_the_frames_of_any_front_end(recordings, tmp_path, monkeypatch):
+    from soundssl.clustering import summary
+    from soundssl.reports import pictures
+
+    features = tmp_path / "f.h5"
+    done("featurize", recordings, "--clip", 3, "--preset", "bird", "--bands", 80, "-o", features)
+    on = ["--device", "cpu", "--precision", "float32", "--threads", 1]
+    done("embed", features, "-m", write_model(tmp_path / "m.safetensors", features), "-o", tmp_path / "e.h5", *on)
+    done("cluster", tmp_path / "e.h5", "--method", "kmeans", "--k", 2, "-o", tmp_path / "c.h5", *on)
+    shown = []
+    monkeypatch.setattr(pictures, "clusters", lambda *given: shown.append(given))
+    found = clustering.largest(tmp_path / "c.h5")
+    summary.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
+    source, (_, _, _, _, categories, scale) = files.Features(features), shown[0]
+    assert (scale.fmin, scale.fmax) == (150.0, 15000.0)
+    for category, each in zip(categories, found, strict=True):
+        assert len(category.frames) == len(category.titles) == len(each["nearest"])
+        for frames, window in zip(category.frames, each["nearest"], strict=True):
+            first = source.offset[list(source.clips.key).index(window["clip"])] + source.frames_of(
+                window["start"] + 1e-9
+            )
+            first -= window["start"] < 1e-6  # frames_of is one at the least
+            assert np.array_equal(frames, source.frames[first : first + source.window])
+    features.unlink()  # then the recordings are there still, as VGGish has them
+    summary.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
+    assert shown[1][5].fmax == 7500.0 and shown[1][4][0].frames[0].shape[1] == 64
+    assert summary._stored(source, [{"row": 3}], 0.96) == []
 
 
 def test_clusters_of_earlier_versions_name_their_clips(tmp_path):

@@ -31,6 +31,7 @@ def write_separator(path, seed: int = 0, tracks: int = TRACKS, **config):
         "encoder": "tdcn-stft-small",
         "tracks": tracks,
         "consistency": "predicted",
+        "net": models.stated("tdcn-stft-small"),
         "front_end": front_end,
         **config,
     }

@@ -61,7 +61,7 @@ def write_embeddings(path: Path, gigabytes: float) -> None:
         sink.reserve("embedding", (rows, 128), "f4")
         noise = np.random.default_rng(0).normal(0, 1, (1000 * CLIP, 128)).astype("f4")
         for first in range(0, rows, len(noise)):
-            sink.place("embedding", first, noise[: rows - first])
+            sink.fill("embedding", first, noise[: rows - first])
         sink.write("window/clip", np.repeat(np.arange(len(keys), dtype="i4"), CLIP))
         sink.write("window/start", np.tile(np.arange(CLIP) * 0.96, len(keys)))
         for name, values in (("key", keys), ("recording", keys), ("split", [""] * len(keys)), ("source", keys)):

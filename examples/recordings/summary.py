@@ -27,28 +27,48 @@ def rank(events: list[Event], column: str) -> list[str]:
     return sorted(count, key=lambda name: (-count[name], name))
 
 
+def scale(seconds: float) -> tuple[str, float]:
+    """Return the unit in which a time is best told, and its seconds."""
+    return ("hours", 3600.0) if seconds > 3 * 3600 else ("minutes", 60.0) if seconds > 180 else ("seconds", 1.0)
+
+
+def told(seconds: float) -> str:
+    """Return a duration in words.
+
+    >>> told(12), told(600), told(36000)
+    ('12 seconds', '10 minutes', '10 hours')
+    """
+    unit, size = scale(seconds)
+    return f"{seconds / size:.0f} {unit}"
+
+
 def plot(events: list[Event], path: Path) -> None:
     """Draw the page."""
-    classes, recordings = rank(events, "name")[:SHOWN], rank(events, "path")[:SHOWN]
-    colours = dict(zip(classes, plt.get_cmap("tab20").colors, strict=False))
-    height = 1.6 + 0.34 * max(len(classes), len(recordings), 4)
+    classes, recordings = rank(events, "name")[:SHOWN], sorted(rank(events, "path")[:SHOWN])
+    colours = dict(zip(classes, plt.get_cmap("tab10" if len(classes) <= 10 else "tab20").colors, strict=False))
+    lanes = max(len(classes), len(recordings), 4)
+    height = 1.6 + 0.34 * lanes
+    unit, size = scale(max(event.end for event in events))
     figure, (left, right) = plt.subplots(1, 2, figsize=(13, height), width_ratios=(2, 3), layout="constrained")
     names, places = (len({getattr(event, column) for event in events}) for column in ("name", "path"))
     figure.suptitle(f"{len(events)} events of {names} classes in {places} recordings")
     for row, name in enumerate(classes):
         own = [event for event in events if event.name == name]
-        minutes = sum(event.end - event.start for event in own) / 60
-        left.barh(row, len(own), color=colours[name])
-        left.annotate(f" {minutes:.1f} min", (len(own), row), va="center", fontsize=9)
-    left.set(yticks=range(len(classes)), yticklabels=classes, xlabel="events", title="what is heard", xmargin=0.2)
-    left.invert_yaxis()
+        left.barh(row, len(own), color=colours[name], height=0.7)
+        left.annotate(
+            f" {told(sum(event.end - event.start for event in own))}", (len(own), row), va="center", fontsize=9
+        )
+    left.set(yticks=range(len(classes)), yticklabels=classes, xlabel="events", title="what is heard", xmargin=0.25)
+    left.xaxis.get_major_locator().set_params(integer=True)
+    left.set_ylim(lanes - 0.5, -0.5)
     for row, name in enumerate(recordings):
         for event in (event for event in events if event.path == name and event.name in colours):
-            width = max(event.end - event.start, 0.1) / 60
-            right.barh(row, width, left=event.start / 60, color=colours[event.name], height=0.7)
+            width = max(event.end - event.start, 0.1) / size
+            right.barh(row, width, left=event.start / size, color=colours[event.name], height=0.7)
     labels = [Path(name).name[-32:] for name in recordings]
-    right.set(yticks=range(len(recordings)), yticklabels=labels, xlabel="minutes into the recording", title="and when")
-    right.invert_yaxis()
+    right.set(yticks=range(len(recordings)), yticklabels=labels, xlabel=f"{unit} into the recording", title="and when")
+    right.set_xlim(0)
+    right.set_ylim(lanes - 0.5, -0.5)
     with files.replace(path) as partial:
         figure.savefig(partial, dpi=110, format="png")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import numpy as np
 import torch
 
 from soundssl import device, files
-from soundssl.clustering.rows import Rows, read_rows
+from soundssl.clustering.rows import LARGEST, Rows, read_rows
 from soundssl.clustering.summary import Summary
 from soundssl.device import Accelerator
 from soundssl.ops import assignment, entropy, kmeans, neighbors
@@ -65,6 +66,13 @@ def read_centres(path: str | os.PathLike) -> Centres:
 
     Raises Missing and FormatError.
     """
+    centres = _stored_centres(path)
+    if not (np.abs(centres.weight) <= LARGEST).all() or not math.isfinite(centres.scale):  # NaN is not less
+        raise files.FormatError(f"{files.text(path)} is damaged: its centres are not finite; make it again")
+    return centres
+
+
+def _stored_centres(path: str | os.PathLike) -> Centres:
     if files.kind_of(path) is not None:
         found = files.Clusters(path)
         facts = found.attributes

@@ -14,6 +14,7 @@ from soundssl import SoundsslError, files
 from soundssl.files.reading import Array
 
 BLOCK = 1 << 14  # rows read and assigned at a time
+LARGEST = 1e15  # length of a row: the squares of millions still sum to a number of 32 bits
 NEAR = 1e-6  # seconds by which times may miss one another through rounding
 MAGIC = b"\x93NUMPY"  # the first bytes of an NPY file
 
@@ -58,13 +59,12 @@ class Rows:
     def blocks(self) -> Iterator[tuple[int, np.ndarray]]:
         """Yield the rows in blocks, as float32, each with the number of its first.
 
-        Raises SoundsslError for a row that is not finite.
+        Raises SoundsslError for a row that is not finite, or too large to be compared.
         """
         for first in range(0, len(self), BLOCK):
-            rows = np.array(self[slice(first, min(first + BLOCK, len(self)))], np.float32)
-            if not np.isfinite(rows).all():
-                row = first + int(np.flatnonzero(~np.isfinite(rows).all(1))[0])
-                raise SoundsslError(f"row {row} of the embeddings is not finite; leave such rows out")
+            with np.errstate(over="ignore"):
+                rows = np.array(self[slice(first, min(first + BLOCK, len(self)))], np.float32)
+            _require_comparable(rows, np.arange(first, first + len(rows)))
             yield first, rows
 
     def choose(self, splits: Sequence[str] | None) -> Rows:
@@ -93,9 +93,22 @@ class Rows:
         return replace(self, context=seconds)
 
     def sample(self, count: int, seed: int) -> np.ndarray:
-        """Return rows drawn at random, in rising order, as float32."""
-        drawn = np.random.default_rng(seed).choice(len(self), min(count, len(self)), replace=False)
-        return np.asarray(self[np.sort(drawn)], np.float32)
+        """Return rows drawn at random, in rising order, as float32; raise SoundsslError as `blocks` does."""
+        drawn = np.sort(np.random.default_rng(seed).choice(len(self), min(count, len(self)), replace=False))
+        with np.errstate(over="ignore"):
+            rows = np.asarray(self[drawn], np.float32)
+        _require_comparable(rows, drawn)
+        return rows
+
+
+def _require_comparable(rows: np.ndarray, numbers: np.ndarray) -> None:
+    """Raise SoundsslError for a row that is not finite, or so large that sums of squared distances are not."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        square = np.einsum("nd,nd->n", rows, rows)
+    if not (fine := square <= LARGEST**2).all():  # NaN is not less
+        row = int(np.flatnonzero(~fine)[0])
+        said = f"has a length beyond {LARGEST:g}" if np.isfinite(rows[row]).all() else "is not finite"
+        raise SoundsslError(f"row {numbers[row]} of the embeddings {said}; leave such rows out, or scale all of them")
 
 
 def _around(clip: np.ndarray, start: np.ndarray, rows: np.ndarray, reach: float) -> tuple[np.ndarray, np.ndarray]:

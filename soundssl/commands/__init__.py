@@ -26,6 +26,7 @@ from soundssl.commands import (
     info,
     label_clusters,
     sample_triplets,
+    search,
     separate,
     train,
 )
@@ -37,14 +38,14 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Mixtures to tracks": {"separate": separate.separate},
     "Features to embeddings": {"train": train.train, "embed": embed.embed},
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
-    "Recordings to events": {"detect": detect.detect},
+    "Recordings to events": {"detect": detect.detect, "search": search.search},
     "Measure": {"evaluate": evaluate.app},
     "Look": {"info": info.info},
 }
 
 
 class Headed(typer.core.TyperGroup):
-    """List commands under their headings also where help is plain text."""
+    """List commands under their headings."""
 
     def format_commands(self, ctx, formatter) -> None:
         """Write one section a heading."""
@@ -53,16 +54,12 @@ class Headed(typer.core.TyperGroup):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(100)) for name in commands])
 
 
-def _plain() -> bool:
-    return not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or bool(os.environ.get("NO_COLOR"))
-
-
 app = typer.Typer(
     name="soundssl",
     cls=Headed,
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None if _plain() else "rich",
+    rich_markup_mode=None,  # rich keeps the line ends of docstrings, and gives half the width to the types of options
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -116,12 +113,12 @@ def root(
     """
 
 
-for _heading, _commands in COMMANDS.items():
+for _commands in COMMANDS.values():
     for _name, _command in _commands.items():
         if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name, rich_help_panel=_heading)
+            app.add_typer(_command, name=_name)
         else:
-            app.command(_name, rich_help_panel=_heading)(_command)
+            app.command(_name)(_command)
 
 
 def _terminate(number, frame) -> None:
@@ -144,15 +141,16 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(getattr(error, "status", 1)) from None
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk says that takes no more, or no more of one file
 EXPECTED = (SoundsslError, ValueError, OSError, MemoryError, RuntimeError, ImportError)
 
 
 def _fact(error: Exception) -> str:
     """Return what an error says, in one line, with what to do about it."""
     fact = " ".join((str(error) or type(error).__name__).splitlines())
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in FULL:
         where = f"{os.fsdecode(error.filename)}: " if error.filename else ""
-        return f"{where}{error.strerror}; make room, and give the same command again"
+        return f"{where}{os.strerror(error.errno)}; make room, and give the same command again"
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _lacks_memory(fact)):
         return f"{fact}; a smaller --batch-size takes less"
     if not isinstance(error, EXPECTED):

@@ -167,8 +167,8 @@ def cluster(
         )  # fmt: skip
         runs = job.runs(target.path, checkpoint_every, signals.asked)
         if target.stands(job.made_from):
-            for run in runs if accelerator.main else ():
-                run.clear_finished()
+            if accelerator.main:
+                _clear(runs, target.path, picture)
             return
         told.say(accelerator.reason)
         for run in runs if force and accelerator.main else ():
@@ -181,6 +181,16 @@ def cluster(
                 run.finish()
             _report(summary, target, picture)
             target.finish()
+
+
+def _clear(runs: list[Runs], path: Path, picture: Path | None) -> None:
+    """Remove states of clusters that stand, and plot their picture: it may be new."""
+    from soundssl import clustering
+
+    for run in runs:
+        run.clear_finished()
+    if picture:
+        clustering.plot(picture, path, clustering.largest(path))
 
 
 def _fit(job: Job, runs: list[Runs], told: Terminal, signals: Signals) -> list[Centres]:

@@ -23,6 +23,13 @@ Input = Annotated[
     ),
 ]
 LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
+TrainLabels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels file of the clips that are learnt from, stopped by or taken as neighbours; those that are scored "
+        "keep --labels. Default: --labels for all."
+    ),
+]
 Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
 Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
 Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
@@ -71,6 +78,7 @@ def knn(
     base: Annotated[
         str | None, typer.Option(help="Splits whose clips are the neighbours. Default: all others, or all.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     k: Annotated[int | None, typer.Option(min=1, help="Neighbours that vote. Default: 5 (inferred).")] = None,
     level: Annotated[
@@ -127,12 +135,13 @@ def knn(
     """
     from soundssl.evaluations import knn as task
 
-    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(scoring.Report("knn", embeddings, output, baseline, topline, classes), labels, train_labels)
     if folds and (query or base):
         raise typer.BadParameter("--folds takes every split in turn; leave out --query and --base")
     given = {"k": k, "level": level, "vote": vote, "leave_out": leave_out, "ties": ties}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, level=options.level, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, level=options.level, hop=hop, taught=train_labels)
     sides = None if folds else (words(query), words(base), None)
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -144,6 +153,7 @@ def shallow(
     train: Annotated[str | None, typer.Option(help="Splits to train on. Default: all others than --test.")] = None,
     test: Annotated[str | None, typer.Option(help="Splits to score.")] = None,
     validation: Annotated[str | None, typer.Option(help="Splits to stop by: the epoch of best mAP is kept.")] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     hidden: Annotated[
         str, typer.Option(help="Units of the hidden layers, separated by commas; 0: a linear classifier.")
@@ -172,7 +182,9 @@ def shallow(
     """
     from soundssl.evaluations import shallow as task
 
-    report = scoring.begin(scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
@@ -181,7 +193,7 @@ def shallow(
     options = task.Options(
         hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
     )
-    table = scoring.load(embeddings, labels, hop=hop)
+    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -195,6 +207,7 @@ def linear(
     validation: Annotated[
         str | None, typer.Option(help="Splits to choose the epoch by: that of best balanced accuracy.")
     ] = None,
+    train_labels: TrainLabels = None,
     folds: Folds = False,
     learning_rate: Annotated[float | None, typer.Option(help="Rate of SGD in the first epochs. Default: 0.1.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Passes over the training clips. Default: 200.")] = None,
@@ -233,11 +246,14 @@ def linear(
     """
     from soundssl.evaluations import linear as task
 
-    report = scoring.begin(scoring.Report("linear", embeddings, output, baseline, topline, classes), labels)
+    report = scoring.begin(
+        scoring.Report("linear", embeddings, output, baseline, topline, classes), labels, train_labels
+    )
     _check_sides(folds, train, test, validation)
     given = {"learning_rate": learning_rate, "epochs": epochs, "standardise": standardise}
     options = task.Options(bootstrap=bootstrap, **presets.in_force(task.PRESETS[preset], given))
-    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop)
+    hop = task.HOPS[preset] if hop is None else hop
+    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
     if not options.standardise and table.of_length_one:
         Terminal("evaluate").warn(
             "the embeddings have length one; without --standardise those of embed --raw are wanted, which learn faster"
@@ -315,6 +331,9 @@ def separation(
     model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
     labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
     split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
+    sources: Annotated[
+        str, typer.Option(metavar="N or N-N", help="Sources of a mixture; 1-4: as many mixtures of one to four each.")
+    ] = "2",
     count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
     heard: Annotated[
@@ -330,10 +349,10 @@ def separation(
     output: Scores = None,
     classes: Classes = False,
 ) -> None:
-    """Mixtures of two known sources: how much of each do the tracks give back?
+    """Mixtures of known sources: how much of each do the tracks give back?
 
-    Recordings are mixed in pairs at equal energy and separated; ratios are scale-invariant, in dB. Every source also
-    goes in alone: a good separator leaves it whole.
+    Recordings are mixed, two or as many as --sources says, at equal energy, and separated; ratios are scale-invariant,
+    in dB. Every source also goes in alone: a good separator leaves it whole.
 
     Example:
 
@@ -352,6 +371,7 @@ def separation(
         model,
         labels=labels,
         splits=words(split),
+        sources=_numbers(sources, "--sources"),
         count=count,
         seconds=seconds,
         batch_size=batch_size,
@@ -368,6 +388,18 @@ def separation(
 
 app.command("onscreen")(evaluate_video.onscreen)
 app.command("coincidence")(evaluate_video.coincidence)
+
+
+def _numbers(text: str, option: str) -> range:
+    """Return the numbers of `3` or `1-4`; raise BadParameter for others."""
+    low, dash, high = text.partition("-")
+    if low.isdecimal() and (high.isdecimal() if dash else True):
+        found = range(int(low), int(high or low) + 1)
+        if found and found[0] >= 1:
+            return found
+    raise typer.BadParameter(
+        f"{text!r} is neither a number from 1 nor a range of them; give 2 or 1-4", param_hint=option
+    )
 
 
 @app.command("labels")

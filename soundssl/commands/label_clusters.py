@@ -13,10 +13,9 @@ import typer
 
 from soundssl.commands.asking import converse
 from soundssl.commands.options import Force, NoClobber, NoProvenance, Quiet, Seed, Split, beside, words
+from soundssl.commands.reviewing import review_events, write_page
 from soundssl.commands.target import Target, aim
 from soundssl.commands.terminal import print_table
-
-NAMED = 3  # files without sound that are named
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,12 +23,18 @@ if TYPE_CHECKING:
     from soundssl.files import Labels
     from soundssl.labelling import Answers, Cost, Plan, Windows
 
+TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".txt", ".json")  # endings of tables of events
+OTHERS = ("labels", "questions", "truth", "preset", "order", "ask", "spread", "random", "split", "unanswered")
 SHEET = ("CSV", "text")  # formats of a sheet
 
 
 def label_clusters(
     clusters: Annotated[
-        Path, typer.Argument(help="Clusters file written by cluster; with --random also an embeddings file.")
+        Path,
+        typer.Argument(
+            help="Clusters file written by cluster; with --random also an embeddings file. Or a table of events "
+            "written by detect or search, to review them."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -106,6 +111,11 @@ def label_clusters(
     the clustering for those labelled with them. Where the truth is known, precision and recall are printed as by
     soundssl evaluate labels.
 
+    A table of events, as detect and search write them, is reviewed: --page asks whether each is what it is said to be
+    (1 yes, 0 no), or --budget of them drawn at random, as many of each class; --answers with the sheet that the page
+    saves writes labels of these spans: 1 for yes, 0 for no. detect --calibrate reads them; what was never detected they
+    do not know, so that recall is that among the events reviewed.
+
     Examples:
 
     soundssl label-clusters clusters.h5 --labels labels.h5 --budget 40 -o spread.h5
@@ -119,15 +129,21 @@ def label_clusters(
     soundssl label-clusters clusters.h5 --answers q.csv -o spread.h5
 
     soundssl label-clusters clusters.h5 --budget 40 -o spread.h5
+
+    soundssl label-clusters detections.csv --page review.html
     """
     from soundssl import files, labelling
 
+    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    if clusters.suffix.lower() in TABLES:
+        others = [labels, questions, truth, preset, order, ask, spread, random, split, unanswered != "spend"]
+        review_events(clusters, output, page, answers, budget, seed, flags, dict(zip(OTHERS, others, strict=True)))
+        return
     sheet = questions or page
     _check(labels, questions, page, answers, truth, unanswered)
     plan = _plan(preset, {"order": order, "ask": ask, "spread": spread}, random)
     usual = beside(clusters, "random.labels" if random else "spread.labels")
     given = [path for path in (clusters, labels, answers, truth) if path]
-    flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
     target = aim("label-clusters", sheet or output, usual, given, *formats, through=bool(sheet), **flags)
     windows = labelling.read_windows(clusters, words(split), random)
@@ -144,36 +160,33 @@ def label_clusters(
     inputs += [files.identity("labels", known.path, known.attributes)] if labels and known else []
     facts = {"questions": len(found.asked), **vars(plan), "random": random, "split": split or ""}
     made_from = files.digest("labels", inputs, facts, found.asked.tolist(), found.label.tolist(), found.classes)
-    if target.stands(made_from):
-        return
-    labelled = labelling.Labelling(windows, found, plan.spread)
-    scores = labelled.scores(known)
-    with target.create("labels", inputs, made_from, facts) as sink:
-        labelled.write(sink)
-    target.terminal.say(labelling.summary(scores, len(windows)))
-    if not quiet and (sys.stdout.isatty() or not target.implied):
+    if not target.stands(made_from):
+        labelled = labelling.Labelling(windows, found, plan.spread)
+        with target.create("labels", inputs, made_from, facts) as sink:
+            labelled.write(sink)
+        _finish(target, labelled.scores(known), len(windows))
+
+
+def _finish(target: Target, scores: Sequence[Mapping[str, Any]], windows: int) -> None:
+    """Say what was labelled, and print the scores."""
+    from soundssl import labelling
+
+    target.terminal.say(labelling.summary(scores, windows))
+    if not target.quiet and (sys.stdout.isatty() or not target.implied):
         _print(scores, target.path)
     target.finish()
 
 
 def _ask_elsewhere(target: Target, windows: Windows, asked: np.ndarray, sheet: Path | None) -> None:
     """Write the questions to a sheet, or to a page to be answered in a browser."""
-    from soundssl import SoundsslError, files, labelling
+    from soundssl import files, labelling
     from soundssl.labelling import page
 
-    name = files.text(target.path)
     if sheet:
         labelling.write_sheet(sheet, windows, asked, target.force)
-        target.terminal.say(f"{len(asked)} questions in {name}; fill in the column class")
+        target.terminal.say(f"{len(asked)} questions in {files.text(target.path)}; fill in the column class")
         return
-    made = page.build(page.groups(windows, asked), title=target.path.stem, progress=target.terminal)
-    for path, reason in list(made.missing.items())[:NAMED]:
-        target.terminal.warn(f"{files.text(path)}: {reason}; its questions have no sound")
-    if len(made.missing) == len({question.file for question in windows.questions(asked)}):
-        raise SoundsslError(f"the sound of no question was found; run where the recordings of {name} lie")
-    with files.replace(target.path, through=True) as partial:
-        partial.write_text(made.html, "utf-8")
-    target.terminal.say(f"{len(asked)} questions in {name}; open it in a browser, and save the sheet for --answers")
+    write_page(target, page.groups(windows, asked))
 
 
 def _check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -39,13 +40,15 @@ def load(
     level: Literal["clip", "window"] = "window",
     hop: float | None = None,
     splits: list[str] | None = None,
+    taught: Path | None = None,
 ) -> Table:
-    """Read what has labels of an input, which may be standard input."""
+    """Read what has labels of an input, which may be standard input; other labels to learn from may be given."""
     from soundssl import files
     from soundssl.evaluations import reading
 
     source = io.BytesIO(sys.stdin.buffer.read()) if str(path) == "-" else path
-    return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits)
+    other = files.Labels(taught) if taught else None
+    return reading.read_embeddings(source, files.Labels(labels), level=level, hop=hop, splits=splits, taught=other)
 
 
 def evaluate(task, table: Table, options, seed: int, sides: Sides | None, report: Report) -> list[dict]:
@@ -72,13 +75,13 @@ def _said_by(report: Report, table: Table, sides: Sides) -> Path:
     return labels if asked - set(table.split.tolist()) <= set(clips.split.astype(str).tolist()) else path
 
 
-def begin(report: Report, labels: Path | None) -> Report:
+def begin(report: Report, labels: Path | None, taught: Path | None = None) -> Report:
     """Refuse, before any work, an output that cannot be written and score files that are none."""
     from soundssl import files
 
     if report.output:
         files.guard(report.output, no_clobber=False, through=True)
-        given = [path for path in (report.input, labels, report.baseline, report.topline) if path]
+        given = [path for path in (report.input, labels, taught, report.baseline, report.topline) if path]
         files.guard_inputs(report.output, given)
         check_ending(report.output, "JSON lines", "JSON", "text")
     if bool(report.baseline) != bool(report.topline):
@@ -95,6 +98,7 @@ def show(rows: list[dict], report: Report) -> None:
 
     if report.baseline and report.topline:
         rows = evaluations.recovery(rows, files.read_scores(report.baseline), files.read_scores(report.topline))
+    rows = [{name: None if _unknown(value) else value for name, value in row.items()} for row in rows]
     lines = [{"evaluation": report.evaluation, **row, "input": files.text(report.input.name)} for row in rows]
     if report.output:
         with files.replace(report.output, through=True) as partial:
@@ -107,6 +111,11 @@ def show(rows: list[dict], report: Report) -> None:
     optional = [name for name in ("split", "recovery") if any(name in line for line in shown)]
     columns = ["metric", *(["class"] if report.classes else []), *optional, "value", "95 % interval", "chance", "count"]
     terminal.print_table(columns, [_cells(line, columns) for line in shown])
+
+
+def _unknown(value: object) -> bool:
+    """Return whether a figure is NaN or infinite, which JSON has no word for."""
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _cells(line: dict, columns: list[str]) -> list[str]:

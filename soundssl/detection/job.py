@@ -188,11 +188,16 @@ def calibrate(
 ) -> Thresholds:
     """Choose the threshold of every class on labelled recordings: that of best F1, or of a wanted precision.
 
-    Raises SoundsslError where no window has a label of a class of the model.
+    Labels name clips by their keys, or as those of reviewed events do, recordings by their paths. Raises SoundsslError
+    where no window has a label of a class of the model.
     """
     clips = heard.scores.clips
-    clip, start = np.asarray(heard.scores.clip), np.asarray(heard.scores.start)
-    said = Index(labels, clips.key).of_windows(clip, start + heard.window / 2)
+    clip, centre = np.asarray(heard.scores.clip), np.asarray(heard.scores.start) + heard.window / 2
+    names = list(map(str, clips.key))
+    if not set(names) & set(labels.key):
+        names = [heard.path(row) for row in range(len(clips))]
+        centre = centre + np.array([heard.offset(row) for row in range(len(clips))])[clip]
+    said = Index(labels, names).of_windows(clip, centre)
     label = align(said, labels.classes, heard.classes)
     if not (label >= 0).any():
         raise SoundsslError(

@@ -25,15 +25,20 @@ def read_embeddings(
     level: Literal["clip", "window"] = "window",
     hop: float | None = None,
     splits: list[str] | None = None,
+    taught: files.Labels | None = None,
 ) -> Table:
     """Read the windows of an embeddings or features file that have labels, or the mean of each clip.
 
     An NPY matrix, or the bytes of one, has a row for each segment of the labels. `hop` in seconds places the windows of
-    features, by default as their front end has it; `splits` chooses clips. Raises Missing, FormatError, and
-    SoundsslError where no clip is left.
+    features, by default as their front end has it; `splits` chooses clips; `taught` are other labels, to learn from.
+    Raises Missing, FormatError, and SoundsslError where no clip is left, or no class of the other labels.
     """
+    if taught and not set(taught.classes) & set(known.classes):
+        raise SoundsslError(
+            f"{files.text(taught.path)} has no class of {files.text(known.path)}; give labels of one kind"
+        )
     if isinstance(path, io.BytesIO) or files.kind_of(path) is None:
-        return _read_matrix(path, known, splits)
+        return _read_matrix(path, known, splits, taught)
     kind = files.kind_of(path)
     if kind not in ("embeddings", "features"):
         raise files.FormatError(
@@ -43,7 +48,8 @@ def read_embeddings(
     if isinstance(source, files.Features):
         source.require("logmel", "the baseline is that of")
     label = Index(known, source.clips.key).of_clips()
-    chosen = source.clips.in_splits(splits, path) & (label >= 0).any(1)
+    other = align(Index(taught, source.clips.key).of_clips(), taught.classes, known.classes) if taught else label
+    chosen = source.clips.in_splits(splits, path) & ((label >= 0) | (other >= 0)).any(1)
     if not chosen.any():
         raise SoundsslError(
             f"no clip of {files.text(path)} has a label in {files.text(known.path)}; are their keys the same?"
@@ -51,20 +57,31 @@ def read_embeddings(
     value, clip = (clip_means if level == "clip" else windows)(source, chosen, hop)
     rows, clip = np.unique(clip, return_inverse=True)  # clips without windows are left out
     recording, split = source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str)
-    return Table(value, label[rows], known.classes, clip=clip.reshape(-1), recording=recording, split=split)
+    columns = {"clip": clip.reshape(-1), "recording": recording, "split": split}
+    return Table(value, label[rows], known.classes, **columns, taught=other[rows] if taught else None)
 
 
-def _read_matrix(path: str | os.PathLike | io.BytesIO, known: files.Labels, splits: list[str] | None) -> Table:
+def _read_matrix(
+    path: str | os.PathLike | io.BytesIO,
+    known: files.Labels,
+    splits: list[str] | None,
+    taught: files.Labels | None = None,
+) -> Table:
     matrix, name = files.read_matrix(path), "standard input" if isinstance(path, io.BytesIO) else files.text(path)
-    if len(matrix) != len(known.key):
-        raise files.FormatError(
-            f"{name} has {len(matrix)} rows and the labels {len(known.key)} segments; a bare matrix "
-            f"needs a row a segment, write an embeddings file instead"
-        )
+    for each in filter(None, (known, taught)):
+        if len(matrix) != len(each.key):
+            raise files.FormatError(
+                f"{name} has {len(matrix)} rows and the labels {len(each.key)} segments; a bare matrix "
+                f"needs a row a segment, write an embeddings file instead"
+            )
+    other = align(taught.label, taught.classes, known.classes) if taught else None
     split = known.split.astype(str) if known.split is not None else np.full(len(matrix), "")
     rows = files.in_splits(split, splits, known.path)
-    value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
-    return Table(value, known.label[rows], known.classes, recording=key, split=split[rows])
+    with np.errstate(over="ignore"):
+        value, key = np.asarray(matrix, np.float32)[rows], known.key[rows].astype(str)
+    _require_finite(name, value)
+    columns = {"recording": key, "split": split[rows], "taught": None if other is None else other[rows]}
+    return Table(value, known.label[rows], known.classes, **columns)
 
 
 def windows(
@@ -99,9 +116,16 @@ def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: 
     found = False
     for rows, clip in blocks:
         found = True
+        _require_finite(source.path, rows)
         yield rows, clip
     if not found:
         raise files.FormatError(f"{files.text(source.path)} has no window of the chosen clips")
+
+
+def _require_finite(name: str | os.PathLike, rows: np.ndarray) -> None:
+    """Raise FormatError for values that are not finite: what is computed of them would not be either."""
+    if not np.isfinite(rows).all():
+        raise files.FormatError(f"{files.text(name)} is damaged: it holds numbers that are not finite; make it again")
 
 
 def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:

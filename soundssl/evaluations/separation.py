@@ -1,29 +1,31 @@
-"""Separation: how much of each of two known sources do the tracks of their mixture give back?
+"""Separation: how much of each known source do the tracks of a mixture give back?
 
 Conventions
 -----------
-Both sources of a mixture have the same energy. All ratios are scale-invariant signal-to-noise ratios (SI-SNR) in dB. A
+All sources of a mixture have the same energy. All ratios are scale-invariant signal-to-noise ratios (SI-SNR) in dB. A
 track is heard where its level is at least `heard` dB re the quietest source (inferred). Chance is what the mixture
 itself gets: an improvement of 0.
 
 Metrics
 -------
-- `si_snr_improvement`, as published: one track for each source, another for the other, by the best permutation, against
-  the mixture as estimate; mean over both sources
+- `si_snr_improvement`, as published: a track for each source, no track for two, by the best permutation, against the
+  mixture as estimate; mean over the sources; of mixtures of two sources or more
 - `summed_tracks_improvement` (ours): every track goes to one source, the tracks of a source are summed; the best
-  assignment
+  assignment; of mixtures of two
 - `si_snr`: of the first kind, without the mixture's taken off
 - `under_separated`, `equally_separated`, `over_separated`: shares of mixtures of which fewer tracks are heard than
   there are sources, as many, or more
 - `preservation`: SI-SNR of the best track where a source goes in alone (Wisdom et al. 2020, single-source mixtures)
 - `over_separation`, `over_separation_alone`: tracks heard beyond the sources, of mixtures and of sources alone
 - `consistency_error`: what the tracks lack of their mixture, as a share of its root mean square; the largest
+- `si_snr_improvement_3_sources`, `equally_separated_1_source` and so on: of the mixtures of as many sources, where
+  their numbers differ, as in FUSS (Wisdom et al. 2021), which has one to four
 - rows of classes: `si_snr_improvement` of the sources of a class
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,6 +36,10 @@ from scipy.optimize import linear_sum_assignment
 from soundssl.evaluations import row
 from soundssl.ops import metrics, separation
 
+TRIES = 50  # draws of a mixture until one is found that is new
+NUMBERS = {1: "one", 2: "two", 3: "three", 4: "four"}
+BY_NUMBER = ("si_snr_improvement", "under_separated", "equally_separated", "over_separated")  # by number of sources
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,51 +49,99 @@ class Options:
     bootstrap: int = 0  # replicates over mixtures for 95 % intervals; 0: none
 
 
-def draw(recording: np.ndarray, label: np.ndarray | None, count: int, generator: np.random.Generator) -> np.ndarray:
-    """Draw pairs of clips of different recordings, and, with labels, of no class in common and a class each.
+def draw(
+    recording: np.ndarray, label: np.ndarray | None, count: int, generator: np.random.Generator, sources: int = 2
+) -> np.ndarray:
+    """Draw clips to be mixed, of different recordings, and, with labels, of no class in common and a class each.
 
-    Shape: recording [clips] numbers, label [clips, classes] or None; returns [count, 2] rows. Raises ValueError where
-    there are no such pairs.
+    No mixture is drawn twice where there are enough. Shape: recording [clips] numbers, label [clips, classes] or None;
+    returns [count, sources] rows. Raises ValueError where there are no such clips.
     """
     usable = np.ones(len(recording), bool) if label is None else (label == 1).any(1)
     allowed = (recording[:, None] != recording) & usable[:, None] & usable
     if label is not None:
         present = (label == 1).astype(np.int64)
         allowed &= present @ present.T == 0
-    pairs = np.argwhere(np.triu(allowed))
-    if not len(pairs):
-        raise ValueError("no two clips are of different recordings" + " and of different classes" * (label is not None))
-    chosen = pairs[generator.choice(len(pairs), count, replace=count > len(pairs))]
-    return generator.permuted(chosen, axis=1)
+    if sources == 2:
+        chosen = np.argwhere(np.triu(allowed))
+        if len(chosen):
+            chosen = chosen[generator.choice(len(chosen), count, replace=count > len(chosen))]
+            return generator.permuted(chosen, axis=1)
+    else:
+        found = _grown(usable, allowed, count, sources, generator)
+        if found is not None:
+            return found
+    number = NUMBERS.get(sources, str(sources))
+    raise ValueError(
+        f"no {number} clips are of different recordings" + " and of different classes" * (label is not None)
+    )
+
+
+def _grown(
+    usable: np.ndarray, allowed: np.ndarray, count: int, sources: int, generator: np.random.Generator
+) -> np.ndarray | None:
+    """Draw mixtures clip by clip, each allowed beside those before; None where none is found."""
+    mixtures: list[list[int]] = []
+    seen: set[tuple[int, ...]] = set()
+    for _ in range(count):
+        found: list[int] | None = None
+        for _ in range(TRIES):
+            found = _one(usable, allowed, sources, generator) or found
+            if found and tuple(sorted(found)) not in seen:
+                break
+        if found is None:
+            return None
+        seen.add(tuple(sorted(found)))
+        mixtures.append(found)
+    return np.array(mixtures)
+
+
+def _one(usable: np.ndarray, allowed: np.ndarray, sources: int, generator: np.random.Generator) -> list[int] | None:
+    left, found = usable, []
+    for _ in range(sources):
+        if not left.any():
+            return None
+        found.append(int(generator.choice(np.flatnonzero(left))))
+        left = left & allowed[found[-1]]
+    return found
 
 
 def measure(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[str, np.ndarray]:
-    """Score the tracks of mixtures of two sources; a row a mixture.
+    """Score the tracks of mixtures of as many sources each; a row a mixture.
 
-    Shape: sources [n, 2, samples], tracks [n, tracks, samples]; returns values [n], and `by_source` [n, 2]. Raises
-    ValueError where they do not fit.
+    Shape: sources [n, sources, samples], tracks [n, tracks, samples]; returns values [n], and `by_source` [n, sources].
+    A source alone has no improvement. Raises ValueError where they do not fit, and for more sources than tracks.
     """
-    if sources.ndim != 3 or sources.shape[1] != 2 or tracks.shape[::2] != sources.shape[::2]:
-        raise ValueError(f"sources {list(sources.shape)} and tracks {list(tracks.shape)}: [n, 2, samples] are needed")
+    if sources.ndim != 3 or tracks.shape[::2] != sources.shape[::2] or not sources.shape[1] <= tracks.shape[1]:
+        raise ValueError(
+            f"sources {list(sources.shape)} and tracks {list(tracks.shape)}: [n, sources, samples] and [n, tracks, "
+            "samples] are needed, with a track or more for each source"
+        )
     given, found = torch.from_numpy(sources), torch.from_numpy(tracks)
-    mixture = given.sum(1)
-    before = separation.si_snr(given, mixture[:, None]).numpy()
-    assigned = separation.assigned_si_snr(given, found).numpy()
-    pairs = separation.si_snr(given[:, :, None], found[:, None]).numpy()  # [n, 2, tracks]
-    single = np.array([each[linear_sum_assignment(each, maximize=True)] for each in pairs])
-    by_source = single - before
+    count = given.shape[1]
+    improvement = _improvement(given, found) if count > 1 else {}
     heard = _heard(given, found, options)
     return {
-        "si_snr_improvement": by_source.mean(1),
-        "summed_tracks_improvement": (assigned - before).mean(1),
-        "si_snr": single.mean(1),
-        "under_separated": (heard < given.shape[1]).astype(np.float64),
-        "equally_separated": (heard == given.shape[1]).astype(np.float64),
-        "over_separated": (heard > given.shape[1]).astype(np.float64),
-        "over_separation": heard - given.shape[1],
-        "consistency_error": _lack(mixture, found),
-        "by_source": by_source,
+        **improvement,
+        "under_separated": (heard < count).astype(np.float64),
+        "equally_separated": (heard == count).astype(np.float64),
+        "over_separated": (heard > count).astype(np.float64),
+        "over_separation": heard - count,
+        "consistency_error": _lack(given.sum(1), found),
+        "sources": np.full(len(sources), count),
     }
+
+
+def _improvement(given: torch.Tensor, found: torch.Tensor) -> dict[str, np.ndarray]:
+    """Score how much better the tracks estimate the sources than the mixture does."""
+    before = separation.si_snr(given, given.sum(1)[:, None]).numpy()
+    pairs = separation.si_snr(given[:, :, None], found[:, None]).numpy()  # [n, sources, tracks]
+    single = np.array([each[linear_sum_assignment(each, maximize=True)] for each in pairs])
+    scores = {"si_snr_improvement": (single - before).mean(1)}
+    if given.shape[1] == 2:
+        assigned = separation.assigned_si_snr(given, found).numpy()
+        scores["summed_tracks_improvement"] = (assigned - before).mean(1)
+    return {**scores, "si_snr": single.mean(1), "by_source": single - before}
 
 
 def measure_alone(sources: np.ndarray, tracks: np.ndarray, options: Options) -> dict[str, np.ndarray]:
@@ -106,26 +160,38 @@ def evaluate(
     options: Options,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Average what was measured, batch after batch: overall rows, then the improvement of each class.
+    """Average what was measured, batch after batch: overall rows, those by number of sources, then those of classes.
 
-    Shape: label [mixtures, 2, classes] of the sources, or None. Raises ValueError where nothing was measured.
+    Shape: label [..., classes] of the sources of all mixtures of two or more, in their order, or None. Raises
+    ValueError where nothing was measured.
     """
     if not measured:
         raise ValueError("no mixture was measured")
-    values = {
-        name: np.concatenate([each[name] for each in measured if name in each])
-        for name in dict.fromkeys(name for each in measured for name in each)
-    }
-    by_source = values.pop("by_source", np.empty((0, 2)))
-    rows = []
-    for number, (name, value) in enumerate(values.items()):
-        mean = float(value.max() if name == "consistency_error" else value.mean())
-        chance = 0.0 if name.endswith("_improvement") else None
-        rows.append(row(name, mean, len(value), chance=chance, interval=_interval(value, name, number, options, seed)))
+    by_source = np.concatenate([np.empty(0), *(each["by_source"].ravel() for each in measured if "by_source" in each)])
+    numbers = np.unique(np.concatenate([each.get("sources", np.empty(0, int)) for each in measured]))
+    rows = _rows(measured, {name for each in measured for name in each} - {"by_source", "sources"}, "", options, seed)
+    for number in numbers.tolist() if len(numbers) > 1 else []:
+        own = [each for each in measured if number in each.get("sources", ())]
+        rows += _rows(own, BY_NUMBER, f"_{number}_source" + "s" * (number > 1), options, seed)
     for column, name in enumerate(classes if label is not None else []):
-        own = label[:, :, column] == 1  # type: ignore[index]
+        own = label.reshape(-1, len(classes))[:, column] == 1  # type: ignore[union-attr]
         if own.any():
             rows.append(row("si_snr_improvement", float(by_source[own].mean()), int(own.sum()), name, chance=0.0))
+    return rows
+
+
+def _rows(
+    measured: Sequence[dict[str, np.ndarray]], names: Collection[str], ending: str, options: Options, seed: int
+) -> list[dict[str, Any]]:
+    """Average the values of some names, which end so in the rows."""
+    found = dict.fromkeys(name for each in measured for name in each if name in names)
+    rows = []
+    for number, name in enumerate(found):
+        value = np.concatenate([each[name] for each in measured if name in each])
+        mean = float(value.max() if name == "consistency_error" else value.mean())
+        chance = 0.0 if name.endswith("_improvement") else None
+        interval = _interval(value, name, number, options, seed)
+        rows.append(row(name + ending, mean, len(value), chance=chance, interval=interval))
     return rows
 
 

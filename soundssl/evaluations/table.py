@@ -21,7 +21,8 @@ class Table:
     `[clips]`, numbers or strings, default: each clip its own; `split` `[clips]`, default: none. `test`, `train` and
     `validation`, bool `[clips]`, say which clips are scored, which they are set against (to learn from, or as
     neighbours) and which decide when to stop. Default of `test`: all; of `train`: all others, or all; of `validation`:
-    none. Raises ValueError where these do not fit.
+    none. `taught`, as `label`, is what clips are learnt from and stopped by where that is not what they are scored by;
+    `sides` puts it in place. Raises ValueError where these do not fit.
     """
 
     def __init__(
@@ -36,6 +37,7 @@ class Table:
         test: np.ndarray | None = None,
         train: np.ndarray | None = None,
         validation: np.ndarray | None = None,
+        taught: np.ndarray | None = None,
     ) -> None:
         clips = len(label)
         self.value, self.label, self.classes = value, np.asarray(label), list(classes)
@@ -44,13 +46,15 @@ class Table:
         self.split = np.full(clips, "") if split is None else np.asarray(split)
         self.test = np.ones(clips, bool) if test is None else test
         self.train = train if train is not None else self.test if self.test.all() else ~self.test
-        self.validation = validation
+        self.validation, self.taught = validation, taught
         self._check()
 
     def _check(self) -> None:
         clips = len(self.label)
         if self.label.ndim != 2 or self.label.shape[1] != len(self.classes):
             raise ValueError(f"labels {list(self.label.shape)} do not fit {len(self.classes)} classes")
+        if self.taught is not None and self.taught.shape != self.label.shape:
+            raise ValueError(f"labels to learn from {list(self.taught.shape)} are none of {list(self.label.shape)}")
         if self.clip.shape != (len(self.value),):
             raise ValueError(f"values {list(self.value.shape)} need a clip number each, not {list(self.clip.shape)}")
         if len(self.clip) and not 0 <= self.clip.min() <= self.clip.max() < clips:
@@ -63,9 +67,27 @@ class Table:
     def sides(
         self, test: np.ndarray | None = None, train: np.ndarray | None = None, validation: np.ndarray | None = None
     ) -> Table:
-        """Return the table with other clips to score, to learn from and to stop by; defaults as in the table."""
+        """Return the table with other clips to score, to learn from and to stop by; defaults as in the table.
+
+        Where clips have labels of their own to learn from, those of the sides hold, and clips that have none are in no
+        side. Raises ValueError where such a clip would be scored too.
+        """
         columns: dict[str, Any] = {"clip": self.clip, "recording": self.recording, "split": self.split}
-        return Table(self.value, self.label, self.classes, **columns, test=test, train=train, validation=validation)
+        sides = {"test": test, "train": train, "validation": validation}
+        made = Table(self.value, self.label, self.classes, **columns, **sides)
+        if self.taught is None:
+            return made
+        learnt = made.train if made.validation is None else made.train | made.validation
+        if (made.test & learnt).any():
+            raise ValueError(
+                f"{int((made.test & learnt).sum())} clips are scored and learnt from, by different labels; name other "
+                "splits for the one than for the other"
+            )
+        label = np.where(learnt[:, None], self.taught, self.label)
+        known = (label >= 0).any(1)
+        sides = {"test": made.test & known, "train": made.train & known}
+        held = None if made.validation is None else made.validation & known
+        return Table(self.value, label, self.classes, **columns, **sides, validation=held)
 
     @property
     def windows(self) -> np.ndarray:

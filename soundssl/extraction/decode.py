@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from soundssl import SoundsslError, files, media
 from soundssl.datasets import Clip, Shard
 from soundssl.extraction import pool
+from soundssl.extraction import range as bands
 from soundssl.extraction.sources import Recipe, Source, digest_of, in_shard
 from soundssl.ops import spectrogram
 from soundssl.progress import SILENT, Progress
@@ -29,7 +29,8 @@ def media_source(clips: Mapping[str, Clip], recipe: Recipe, store: str, shard: S
     digests = {key: digest_of(one) for key, one in mine.items()}
     made_from = files.digest("features", sorted(digests.values()), attributes, store)
     inputs = [{"role": "media", "file": f"{len(mine)} files", "uuid": files.digest(sorted(digests.values()))}]
-    return Source(mine, attributes, made_from, inputs, recipe.sides, partial(prepare, recipe), digests)
+    begin = partial(prepare, recipe, bands.sample(mine, recipe.front_end))
+    return Source(mine, attributes, made_from, inputs, recipe.sides, begin, digests)
 
 
 def decode(
@@ -90,8 +91,11 @@ def _tell(clip: Clip, entry: dict, strict: bool, progress: Progress) -> None:
         progress.say(f"{files.text(clip.path)}: {said}; kept")
 
 
-def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
-    """Open one worker's spool and return the function that turns a clip into what the journal says of it."""
+def prepare(recipe: Recipe, looked_at: Collection[str], folder: Path, dtype: str, number: int):
+    """Open one worker's spool and return the function that turns a clip into what the journal says of it.
+
+    Of the clips `looked_at` it says how much energy lies above the bands.
+    """
     spool = files.Spool(folder, f"worker-{number}", dtype)
     waveform = recipe.front_end.representation == "waveform"
     transform = partial(spectrogram.held, dtype=dtype) if waveform else spectrogram.LogMel(recipe.front_end)
@@ -109,7 +113,7 @@ def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
             spool.abandon()
             return {"reason": str(error)}
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no fault of this file's: the run ends, and can go on
+            if error.errno in files.FULL:  # no fault of this file's: the run ends, and can go on
                 raise
             spool.abandon()
             return {"reason": str(error), "passing": True}
@@ -117,7 +121,12 @@ def prepare(recipe: Recipe, folder: Path, dtype: str, number: int):
             spool.abandon()
             return {"reason": f"{type(error).__name__}: {error}"}
         said = [span.pop("said") for span in spans]
-        return {"spans": spans, "said": max(said)}
+        wide = (
+            bands.energy(clip.path, clip.start, clip.end, recipe.front_end)
+            if files.text(clip.key) in looked_at
+            else None
+        )
+        return {"spans": spans, "said": max(said), **({"above": wide} if wide else {})}
 
     return work
 

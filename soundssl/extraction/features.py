@@ -91,7 +91,7 @@ def featurize(
         made = spool.lay_out(list(source.clips), source.inputs, source.image_size, command, source.made_from)
     if labels:
         clip_labels.write(labels, source, output, command)
-    if recipe.front_end.representation == "logmel" and (told := beyond(_of_media(source), recipe.front_end)):
+    if told := beyond([entry["above"] for entry in spool.done.values() if "above" in entry], recipe.front_end):
         progress.say(told)
     return Extraction(
         len(made),
@@ -111,11 +111,6 @@ def _source(inputs, output: Path, recipe: Recipe, store: str, shard: Shard | Non
     if given_waveforms(paths):
         return waveform_source(paths[0], recipe.front_end, store, recipe.images, shard)
     return media_source(collect(paths, outputs=[output]), recipe, store, shard)
-
-
-def _of_media(source: Source) -> list[Clip]:
-    """Return the clips that are decoded from media, none of a file of waveforms."""
-    return list(source.clips.values()) if source.digests else []
 
 
 def _guard(output: Path, labels: Path | None, source: Source) -> None:

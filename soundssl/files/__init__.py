@@ -1,6 +1,7 @@
 """Disk, and nothing but disk: the only room that imports h5py and safetensors.
 
 schema      the five kinds of file as tables
+checking    what the head of a file says is what its schema has
 outputs     whole under their final name or not at all
 writing     files with provenance inside
 reading     checked readers of every kind
@@ -22,7 +23,7 @@ from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.listing import among, read_keys
 from soundssl.files.model import Model, model_made_from, read_model, write_model
-from soundssl.files.outputs import Lock, Unusable, alone, guard, guard_inputs, is_special, replace, text
+from soundssl.files.outputs import FULL, Lock, Unusable, alone, guard, guard_inputs, is_special, replace, telling, text
 from soundssl.files.reading import (
     Clips,
     Clusters,
@@ -45,6 +46,7 @@ from soundssl.files.writing import Log, create, digest, write_embeddings, write_
 
 __all__ = [
     "ENDINGS",
+    "FULL",
     "Clips",
     "Clusters",
     "Embeddings",
@@ -89,6 +91,7 @@ __all__ = [
     "require",
     "require_parquet",
     "skipped",
+    "telling",
     "text",
     "verify",
     "write_embeddings",

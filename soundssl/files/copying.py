@@ -12,7 +12,7 @@ import numpy as np
 from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError
 from soundssl.files.statistics import statistics_of
-from soundssl.files.writing import Sink
+from soundssl.files.writing import Sink, require_finite
 
 BLOCK = 1 << 18  # bytes copied at a time: what a core caches
 OPEN_FILES = 64  # held open: every worker that died left two
@@ -67,13 +67,17 @@ def copy_frames(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Fill a new dataset of `shape` from stretches; return the mean and the deviation of its bands.
 
-    Shape: `[bands]`, float32, of a waveform `[1]`. Raises FormatError where a file is shorter.
+    Shape: `[bands]`, float32, of a waveform `[1]`. Raises FormatError where a file is shorter, and SoundsslError for
+    frames that are not finite.
     """
     sink.reserve(name, shape, dtype)
     bands = shape[1] if len(shape) > 1 else 1
     found, row = statistics_of(np.empty((0, bands))), 0
     for block in read_rows(stretches, bands * np.dtype(dtype).itemsize):
         values = np.frombuffer(block, dtype).reshape(-1, bands)
+        here = statistics_of(values)
+        if not np.isfinite(here.mean).all():
+            require_finite(name, values, row)
         row = sink.fill(name, row, values.reshape(-1, *shape[1:]))
-        found = found.merge(statistics_of(values))
+        found = found.merge(here)
     return found.summary()

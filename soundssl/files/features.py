@@ -59,7 +59,7 @@ class Features:
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        with open_checked(path, ["features"], FRONT_END) as file:
+        with open_checked(path, ["features"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
             self.frames = Array(path, file["frames"])
             self.offset = file["clip/offset"][:]
@@ -68,10 +68,6 @@ class Features:
             self.tracks = _tracks(file)
             self.images = Array(path, file["images"]) if "images" in file else None
             self.image_offset = file["clip/image_offset"][:] if "images" in file else None
-        if self.offset[0] != 0 or self.offset[-1] != len(self.frames) or (np.diff(self.offset) < 0).any():
-            raise FormatError(f"{text(path)} is damaged: clip/offset does not cover the frames; make it again")
-        if len(self.clips) and not -1 <= self.tracks.parent.min() <= self.tracks.parent.max() < len(self.clips):
-            raise FormatError(f"{text(path)} is damaged: clip/parent names a clip that is not there; make it again")
 
     @property
     def recorded(self) -> np.ndarray:

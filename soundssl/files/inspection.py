@@ -10,15 +10,14 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from soundssl.files.model import model_attributes, read_model
+from soundssl.files.model import model_attributes, not_finite, read_unchecked
 from soundssl.files.outputs import text
 from soundssl.files.reading import FormatError, attributes_of, open_checked, require, strings
-from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
+from soundssl.files.schema import ENDLESS, KINDS, SHARED_ATTRIBUTES
 from soundssl.files.statistics import statistics_of
 from soundssl.files.writing import datasets
 
 BLOCK = 1 << 22  # numbers read at a time: 16 MB of float32
-ENDLESS = {"segment/end", "event/offset"}  # where infinity means the end of the clip
 
 
 def inspect(path: str | os.PathLike) -> dict[str, object]:
@@ -27,11 +26,11 @@ def inspect(path: str | os.PathLike) -> dict[str, object]:
     facts: dict[str, object] = {"file": text(path), "bytes": path.stat().st_size}
     if not _is_hdf5(path):
         attributes = model_attributes(path)
-        model = read_model(path)
+        model = read_unchecked(path)
         shapes = {name: f"{tensor.dtype} {list(tensor.shape)}" for name, tensor in model.tensors.items()}
         counts = {"parameters": int(sum(tensor.size for tensor in model.tensors.values()))}
         return {**facts, **_shared(attributes), **counts, "config": model.config, "datasets": shapes}
-    with open_checked(path, list(KINDS)) as file:
+    with open_checked(path, list(KINDS), columns=False) as file:
         found = {name: f"{kind} {list(shape)}" for name, (kind, shape) in sorted(datasets(file).items())}
         own = {name: _plain(value) for name, value in file.attrs.items() if name not in SHARED_ATTRIBUTES}
         return {**facts, **_shared(file.attrs), **_counts(file), "attributes": own, "datasets": found}
@@ -105,7 +104,7 @@ def skipped(path: str | os.PathLike) -> list[dict[str, str]]:
     """Return the inputs of a features file that gave no clip, with their reasons; none of any other file."""
     if attributes_of(path).get("kind") != "features":
         return []
-    with open_checked(path, ["features"]) as file:
+    with open_checked(path, ["features"], columns=False) as file:
         pairs = zip(strings(file, "skipped/path"), strings(file, "skipped/reason"), strict=True)
         return [{"path": name, "reason": reason} for name, reason in pairs]
 
@@ -151,9 +150,8 @@ def verify(path: str | os.PathLike) -> list[str]:
     """Read all of a file and return what is wrong with it, nothing where it is sound."""
     path = require(path)
     if not _is_hdf5(path):
-        tensors = read_model(path).tensors.items()
-        return [f"{name} has numbers that are not finite" for name, tensor in tensors if not np.isfinite(tensor).all()]
-    with open_checked(path, list(KINDS)) as file:
+        return [f"{name} has numbers that are not finite" for name in not_finite(read_unchecked(path).tensors)]
+    with open_checked(path, list(KINDS), columns=False) as file:
         return [*_numbers(file), *_tables(file), *(_summary(file) if "frames" in file else ())]
 
 

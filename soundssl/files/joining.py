@@ -23,6 +23,8 @@ from soundssl.files.spooling import Store, column, order, read_entries
 from soundssl.files.statistics import merge_summaries
 from soundssl.files.writing import Sink, create, digest
 
+BLOCK = 1 << 16  # rows looked at at a time
+
 # Attributes in which parts must agree; what else differs is left out of the joined file.
 AGREE = {
     "features": (*FRONT_END, "image_rate", "processors"),
@@ -84,6 +86,8 @@ class Join:
                     raise FormatError(f"{text(path)} is joined itself; name its parts, or make it with --copy")
                 attributes = {name: value for name, value in file.attrs.items() if name not in SHARED_ATTRIBUTES}
                 columns = {name: column(file, name) for name in _tables(kind, file)}
+                if kind == "embeddings":
+                    _require_finite(path, file["embedding"])
                 rows = {name: Rows(file[name].shape, file[name].dtype) for name in ROWS[kind] if name in file}
                 parts.append((path, identity(kind, path, file.attrs), attributes, columns, rows))
         parts.sort(key=lambda part: [order(key) for key in part[3]["clip/key"][:1]])
@@ -163,14 +167,13 @@ class Join:
         first = next((rows for rows in have if rows is not None), None)
         if first is None:
             return
-        layout = h5py.VirtualLayout((sum(rows.shape[0] for rows in have if rows), *first.shape[1:]), first.dtype)
-        at = 0
-        for source, rows in zip(sources, have, strict=True):
-            if rows and rows.shape[0]:
-                escaped = source.replace("%", "%%")  # HDF5 would put block numbers there
-                layout[at : at + rows.shape[0]] = h5py.VirtualSource(escaped, name, rows.shape, rows.dtype)
-                at += rows.shape[0]
-        sink.refer(name, layout, [each["uuid"] for each in self.identities])
+        shape = (sum(rows.shape[0] for rows in have if rows), *first.shape[1:])
+        escaped = [source.replace("%", "%%") for source in sources]  # HDF5 would put block numbers there
+        lengths = [
+            (source, rows.shape[0]) for source, rows in zip(escaped, have, strict=True) if rows and rows.shape[0]
+        ]
+        sink.refer(name, shape, first.dtype, lengths)
+        sink.count(name, "\0".join(each["uuid"] for each in self.identities).encode())
 
     def _write_columns(self, sink: Sink) -> None:
         clips = np.array([len(columns["clip/key"]) for columns in self.columns])
@@ -246,6 +249,13 @@ class Join:
                 else:
                     sink.write(name, np.array([values[i][row] for i, row in parts], values[0].dtype))
         return len(parts)
+
+
+def _require_finite(path: Path, dataset: h5py.Dataset) -> None:
+    """Raise FormatError for rows that are not finite; of features the mean says so, which is looked at anyway."""
+    for first in range(0, len(dataset), BLOCK):
+        if not np.isfinite(dataset[first : first + BLOCK]).all():
+            raise FormatError(f"{text(path)} is damaged: its embeddings are not all finite; make it again")
 
 
 def _windows_of(columns: dict[str, np.ndarray]) -> list[np.ndarray]:

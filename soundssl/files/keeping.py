@@ -7,8 +7,10 @@ import os
 
 import numpy as np
 
-from soundssl.files.outputs import Lock
+from soundssl.files.outputs import Lock, naming
 from soundssl.files.spooling import JOURNAL, claim, remove_spool, spool_folder
+
+VECTORS = "vectors"  # within OUTPUT.parts/
 
 
 class Vectors:
@@ -32,7 +34,7 @@ class Vectors:
         self.journal = open(self.folder / JOURNAL, "a+", encoding="utf-8")  # noqa: SIM115 (open until `close`)
         self.journal.seek(0)
         known = self.journal.read() == line and not afresh
-        self.file = open(self.folder / "vectors", "r+b" if known else "w+b")  # noqa: SIM115 (open until `close`)
+        self.file = open(self.folder / VECTORS, "r+b" if known else "w+b", buffering=0)  # noqa: SIM115 (open until `close`)
         self.size = shape[0] * shape[1] * self.dtype.itemsize  # bytes of a batch
         whole = os.fstat(self.file.fileno()).st_size // self.size
         self.file.truncate(whole * self.size)  # what a kill cut through, and a short last batch, are made again
@@ -48,8 +50,10 @@ class Vectors:
 
     def add(self, vectors: np.ndarray) -> None:
         """Append a batch. Shape: `[n, width]`."""
-        self.file.write(np.ascontiguousarray(vectors, self.dtype).data)
-        self.file.flush()
+        with naming(self.folder / VECTORS):
+            data = np.ascontiguousarray(vectors, self.dtype).reshape(-1).view(np.uint8).data
+            while data:
+                data = data[self.file.write(data) :]
 
     def close(self) -> None:
         """Let go of the folder; what is in it stays, for the run that goes on."""

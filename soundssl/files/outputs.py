@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import io
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import BinaryIO, ClassVar, cast
 from urllib.parse import quote_from_bytes
 
 import filelock
@@ -28,6 +29,8 @@ PARTIAL = re.compile(r"\.[0-9a-f]{8}\.partial$")
 LONGEST = 230  # bytes of a name that leave room for what is added while it is written; file systems take 255
 
 PATIENCE = 0.2  # seconds in which a run that is ending may let go of its lock
+
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # what a disk says that takes no more, or no more of one file
 
 # What asking for a lock says on file systems that have none: network shares, and some that are mounted by a program.
 LOCKLESS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
@@ -68,10 +71,51 @@ def is_special(path: str | os.PathLike) -> bool:
 
 
 @contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Give an OSError of a body that names no file the name of the one it writes: a full disk does not say it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
+        raise
+
+
+@contextlib.contextmanager
+def telling(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """Yield a file to write for a library that hides why writing failed; raise the OSError that came first."""
+    with open(path, "wb") as file:
+        told: list[OSError] = []
+
+        class Stream(io.RawIOBase):
+            def writable(self) -> bool:
+                return True
+
+            def write(self, data) -> int:
+                try:
+                    return file.write(data)
+                except OSError as error:
+                    told.append(OSError(error.errno, error.strerror, os.fspath(path)))
+                    raise
+
+        try:
+            yield cast(BinaryIO, Stream())
+            with naming(path):
+                file.flush()
+        except Exception as error:
+            if told:
+                raise told[0] from error
+            raise
+        finally:
+            with contextlib.suppress(OSError):
+                file.close()
+
+
+@contextlib.contextmanager
 def replace(path: str | os.PathLike, through: bool = False) -> Iterator[Path]:
     """Yield a fresh file to write, and rename it to `path` when the body succeeds; remove it when it fails.
 
-    It lies beside the output, its name ending in .partial; no other run writes the same output meanwhile. Where a device
+    It lies beside the output, its name ending in .partial; no other run writes the output meanwhile. Where a device
     or a pipe stands at `path` the content is written to it at the end, if that may be gone `through`, and nothing is
     created beside it. Raises Unusable where it may not, and SoundsslError where another run writes the output.
     """
@@ -100,6 +144,8 @@ def replace(path: str | os.PathLike, through: bool = False) -> Iterator[Path]:
             partial.unlink(missing_ok=True)
             if isinstance(error, OSError) and error.filename == os.fspath(partial):
                 error.filename = os.fspath(final)
+            if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
+                raise OSError(error.errno, error.strerror, os.fspath(final)) from error
             raise
 
 

@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import tokenize
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ import h5py
 import numpy as np
 
 from soundssl import SoundsslError
+from soundssl.files.checking import check_attributes, check_columns, check_storage
 from soundssl.files.outputs import is_special, text
-from soundssl.files.schema import KINDS, check
+from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES, check
 from soundssl.files.trust import fetched_from_elsewhere
 from soundssl.files.writing import datasets
 
+# What h5py raises, beside ValueError for what does not fit a schema, where a file is torn.
+TORN = (ValueError, TypeError, RuntimeError, OSError, KeyError, AttributeError, IndexError, OverflowError, MemoryError)
 NAMED = 2  # kinds of file that a message names with the commands that make them
 
 
@@ -48,8 +52,8 @@ def require(path: str | os.PathLike) -> Path:
 
 
 @contextlib.contextmanager
-def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence[str] = ()) -> Iterator[h5py.File]:
-    """Open an HDF5 file of one of `kinds`, checked against its schema, with the attributes `needed`.
+def open_checked(path: str | os.PathLike, kinds: Sequence[str], columns: bool = True) -> Iterator[h5py.File]:
+    """Open an HDF5 file of one of `kinds`, checked against its schema; the numbers in its `columns` too, unless not.
 
     Raises Missing or FormatError, the latter also for damage that shows in the body.
     """
@@ -64,21 +68,23 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], needed: Sequence
     with file:
         try:
             _check_kind(path, file, kinds, remedy)
-            missing = [name for name in ("schema", "uuid", *needed) if name not in file.attrs]
-            if missing:
-                raise ValueError(f"attribute {missing[0]} is missing")
+            kind = KINDS[file.attrs["kind"]]
+            check_attributes({**SHARED_ATTRIBUTES, **kind.attributes}, dict(file.attrs))
             if fetched := fetched_from_elsewhere(path, file):
                 raise FormatError(f"{text(path)} fetches {fetched}; it is not trusted, make it again")
-            check(KINDS[file.attrs["kind"]], datasets(file))
+            check(kind, datasets(file))
+            check_storage(file, path.stat().st_size)
             _check_parts(path, file)
+            if columns:
+                check_columns(kind, file)
             yield file
-        except (ValueError, TypeError, RuntimeError, OSError, KeyError) as error:  # all but the first h5py's, torn
+        except TORN as error:
             raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
 
 
 def _check_kind(path: Path, file: h5py.File, kinds: Sequence[str], remedy: str) -> None:
     kind, schema = file.attrs.get("kind"), file.attrs.get("schema", 0)
-    if not isinstance(kind, str) or kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS or not isinstance(schema, int | np.integer):
         raise FormatError(f"{text(path)} is an HDF5 file of another program; {remedy}")
     if kind not in kinds:
         raise FormatError(f"{text(path)} holds {kind}, not {' or '.join(kinds)}; {remedy}")
@@ -95,10 +101,21 @@ def _check_parts(path: Path, file: h5py.File) -> None:
         return
     for name, uuid in zip(strings(file, "part/file"), strings(file, "part/uuid"), strict=True):
         part = path.parent / name
+        with contextlib.suppress(OSError):
+            if fetched := _fetched_by_part(part):
+                raise FormatError(f"{text(part)}, a part of {text(path)}, fetches {fetched}; it is not trusted")
         here = attributes_of(part).get("uuid")
         if here != uuid:
             fact = "is missing" if not part.exists() else "is not the file that was joined"
             raise FormatError(f"{text(part)}, a part of {text(path)}, {fact}; put it back, or join the parts again")
+
+
+def _fetched_by_part(path: Path) -> str:
+    """Return in words what a part fetches from other files, empty where its rows lie in itself, as they must."""
+    if not path.is_file() or not _is_hdf5(path):
+        return ""
+    with h5py.File(path, "r", locking=False) as file:
+        return "its rows from parts of its own" if "part/file" in file else fetched_from_elsewhere(path, file)
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -111,7 +128,7 @@ def kind_of(path: str | os.PathLike) -> str | None:
     path = require(path)
     if not _is_hdf5(path):
         return None
-    with open_checked(path, list(KINDS)) as file:
+    with open_checked(path, list(KINDS), columns=False) as file:
         return file.attrs["kind"]
 
 
@@ -127,7 +144,7 @@ def attributes_of(path: str | os.PathLike) -> dict[str, Any]:
     try:
         with h5py.File(path, "r", locking=False) as file:
             return {**file.attrs}
-    except OSError:  # whatever stands there is not ours; it is about to be replaced
+    except TORN:  # whatever stands there is not ours; it is about to be replaced
         return {}
 
 
@@ -313,11 +330,6 @@ class Clusters:
             self.clip: Any = mapped(path, file, "window/clip") if have else None
             self.start: Any = mapped(path, file, "window/start") if have else None
             self.clips: Any = Clips(file) if have else None
-        if len(self.cluster) and not -1 <= self.cluster.min() <= self.cluster.max() < len(self.size):
-            raise FormatError(
-                f"{text(path)} is damaged: clusters {self.cluster.min()} to {self.cluster.max()}, of {len(self.size)}; "
-                f"make it again with soundssl cluster"
-            )
 
 
 class Labels:
@@ -339,7 +351,7 @@ class Labels:
         for source in json.loads(self.attributes.get("inputs", "[]")):
             path = self.path.parent / source["file"]
             if source["role"] in ("clusters", "embeddings") and path.is_file():
-                with open_checked(path, ["clusters", "embeddings"]) as file:
+                with open_checked(path, ["clusters", "embeddings"], columns=False) as file:
                     return path if file.attrs["uuid"] == source["uuid"] else None
         return None
 
@@ -348,7 +360,7 @@ class Triplets:
     """Read a triplets file: its columns as arrays, by name."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        with open_checked(path, ["triplets"], ["features", "window_frames", "classes"]) as file:
+        with open_checked(path, ["triplets"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
             self.columns = {name: file[name][:] for name in KINDS["triplets"].columns}
 
@@ -359,6 +371,11 @@ class Triplets:
     def classes(self) -> list[str]:
         """Names of the classes that supervised triplets refer to."""
         return json.loads(self.attributes["classes"])
+
+    @property
+    def supervised(self) -> bool:
+        """Whether any triplet is one of a class."""
+        return bool((self.columns["class"] >= 0).any())
 
     def require_features(self, features) -> None:
         """Raise FormatError unless these recipes were drawn for exactly this features file."""
@@ -392,8 +409,9 @@ def read_matrix(path: str | os.PathLike | io.BytesIO) -> np.ndarray:
     path = path if isinstance(path, io.BytesIO) else require(path)
     name = "standard input" if isinstance(path, io.BytesIO) else text(path)
     try:
-        matrix = np.load(path, mmap_mode=None if isinstance(path, io.BytesIO) else "r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+        with np.errstate(over="ignore"):  # of a shape that no file has
+            matrix = np.load(path, mmap_mode=None if isinstance(path, io.BytesIO) else "r", allow_pickle=False)
+    except (*TORN, EOFError, SyntaxError, tokenize.TokenError) as error:  # the header is a literal of Python
         raise FormatError(f"{name} is not an NPY matrix: {error}; write one with soundssl embed -o X.npy") from error
     if matrix.ndim != 2 or matrix.dtype.kind != "f":
         raise FormatError(f"{name} holds {matrix.dtype} of shape {list(matrix.shape)}, not a matrix of floats")

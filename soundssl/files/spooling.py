@@ -20,7 +20,7 @@ import numpy as np
 from soundssl import SoundsslError, __version__
 from soundssl.files.copying import Stretch, copy_frames, read_rows
 from soundssl.files.features import Features
-from soundssl.files.outputs import Lock, Unusable, alone, text
+from soundssl.files.outputs import Lock, Unusable, alone, naming, text
 from soundssl.files.reading import FormatError, open_checked, strings
 from soundssl.files.writing import create
 
@@ -189,8 +189,9 @@ class Store:
         return {entry["key"]: entry for entry in entries[1:] if "key" in entry and _is_spooled(entry, size)}
 
     def _line(self, entry: dict) -> None:
-        self.journal.write(ENCODE(entry) + "\n")
-        self.journal.flush()
+        with naming(self.folder / JOURNAL):
+            self.journal.write(ENCODE(entry) + "\n")
+            self.journal.flush()
 
     @staticmethod
     def begin_afresh(output: str | os.PathLike) -> None:

@@ -5,20 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
 import h5py
 import numpy as np
 
-from soundssl import __version__
-from soundssl.files.outputs import replace
-from soundssl.files.schema import KINDS, check, type_name
+from soundssl import SoundsslError, __version__
+from soundssl.files.outputs import naming, replace
+from soundssl.files.schema import ENDLESS, KINDS, check, type_name
 
 STRING = h5py.string_dtype("utf-8")
+SUMMARISED = {"frames"}  # columns whose mean says whether they are finite, which takes nothing
 
 
 def digest(*parts: object) -> str:
@@ -41,24 +44,42 @@ def provenance(kind: str, inputs: list[dict], made_from: str, command: str | Non
     return attributes
 
 
+def require_finite(name: str, values: np.ndarray, first: int = 0) -> None:
+    """Raise SoundsslError where a column of numbers, of which `first` is the first row, is not finite.
+
+    NaN is nowhere a number of ours; infinity stands for the end of a clip alone.
+    """
+    if values.dtype.kind != "f":
+        return
+    fine = ~np.isnan(values) if name in ENDLESS else np.isfinite(values)
+    if not fine.all():
+        row = first + int(np.flatnonzero(~fine.reshape(len(values), -1).all(1))[0])
+        raise SoundsslError(
+            f"{name} would hold numbers that are not finite, first in row {row}, and is not written; "
+            f"soundssl info --verify says which input is damaged"
+        )
+
+
 class Sink:
     """Write the datasets of one file in turn; `content` digests them, for files without provenance, or is None."""
 
-    def __init__(self, file: h5py.File, digested: bool) -> None:
-        self.file = file
+    def __init__(self, file: h5py.File, digested: bool, check: Callable[[], None] = lambda: None) -> None:
+        self.file, self.check = file, check  # `check` raises OSError where something was not written
         self.content = hashlib.sha256() if digested else None
         self.counted = ""  # the dataset that it was last told of
         self.reserved: dict[str, h5py.Dataset] = {}  # a look-up by name takes longer than writing a short clip
 
     def write(self, name: str, values) -> None:
-        """Write a whole column: an array, or a list of strings."""
+        """Write a whole column: an array, or a list of strings; raise SoundsslError for numbers that are not finite."""
         if isinstance(values, list) or getattr(values, "dtype", np.dtype("f4")).kind in "OSU":
             strings = [str(value) for value in values]
             self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
             self.count(name, "\0".join(strings).encode())
             return
         array = np.ascontiguousarray(values)
+        require_finite(name, array)
         self.file.create_dataset(name, data=array)
+        self.check()
         self.count(name, array)
 
     def reserve(self, name: str, shape: tuple[int, ...], dtype: str) -> h5py.Dataset:
@@ -69,19 +90,30 @@ class Sink:
         self.reserved[name] = self.file.create_dataset(name, shape=shape, dtype=dtype, dcpl=early)
         return self.reserved[name]
 
-    def refer(self, name: str, layout: h5py.VirtualLayout, identities: list[str]) -> None:
-        """Write a dataset whose rows lie in other files; `identities` stand for what is in them."""
-        self.file.create_virtual_dataset(name, layout)
-        self.count(name, "\0".join(identities).encode())
+    def refer(self, name: str, shape: tuple[int, ...], dtype: np.dtype, sources: Sequence[tuple[str, int]]) -> None:
+        """Write a dataset whose rows lie in the dataset of that name of other files; `sources` are (file, rows)."""
+        about, row = h5py.h5p.create(h5py.h5p.DATASET_CREATE), 0
+        about.set_layout(h5py.h5d.VIRTUAL)
+        about.set_obj_track_times(False)  # else equal runs differ by the time of day
+        for file, rows in sources:
+            here, there = h5py.h5s.create_simple(shape), h5py.h5s.create_simple((rows, *shape[1:]))
+            here.select_hyperslab((row, *[0] * (len(shape) - 1)), (rows, *shape[1:]))
+            about.set_virtual(here, os.fsencode(file), name.encode(), there)
+            row += rows
+        kind = h5py.h5t.py_create(np.dtype(dtype), logical=True)
+        h5py.h5d.create(self.file.id, name.encode(), kind, h5py.h5s.create_simple(shape), dcpl=about)
+        self.check()
 
     def fill(self, name: str, row: int, values: np.ndarray) -> int:
-        """Write `values` into rows from `row` on; return the next row. Raises OSError with the file's name."""
+        """Write `values` into rows from `row` on; return the next row.
+
+        Raises OSError with the file's name, and SoundsslError for numbers that are not finite.
+        """
         dataset = self.reserved[name]
-        try:
-            dataset[row : row + len(values)] = values
-        except OSError as error:  # HDF5 says at length what, but not in which file
-            fact = os.strerror(error.errno) if error.errno else str(error)
-            raise OSError(error.errno, fact, self.file.filename) from error
+        if name not in SUMMARISED:
+            require_finite(name, np.asarray(values), row)
+        dataset[row : row + len(values)] = values
+        self.check()
         self.count(name, np.ascontiguousarray(values, dtype=dataset.dtype))
         return row + len(values)
 
@@ -111,8 +143,8 @@ def create(
     was written does not fit the schema of `kind`.
     """
     # No lock: network file systems refuse it, and the partial file is this process's own.
-    with replace(path) as partial, _opened(partial) as file:
-        sink = Sink(file, digested=command is None)
+    with replace(path) as partial, _opened(partial) as (file, disk):
+        sink = Sink(file, digested=command is None, check=disk.check)
         yield sink
         shared = provenance(kind, inputs, made_from, command)
         if sink.content is not None:
@@ -123,17 +155,63 @@ def create(
         check(KINDS[kind], datasets(file))
 
 
+class Disk:
+    """Be the file that HDF5 writes to, and remember what it could not write: `check` raises that OSError.
+
+    HDF5 cannot close a file that it cannot write to the end, and says so at length when the program ends. So it is told
+    that all is well, until the file is dropped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.error = path, None  # type: tuple[Path, OSError | None]
+        self.file = open(path, "w+b", buffering=0)  # noqa: SIM115 (open until `close`)
+        self.seek, self.tell, self.readinto = self.file.seek, self.file.tell, self.file.readinto
+        self.flush, self.close = self.file.flush, self.file.close
+
+    def read(self, count: int) -> bytes:
+        """Read bytes from the position on."""
+        return self.file.read(count) or b""
+
+    def write(self, data: memoryview) -> int:
+        """Write bytes at the position."""
+        left = memoryview(data).cast("B")
+        with self._noting():
+            while len(left) and self.error is None:
+                left = left[self.file.write(left) :]
+        return len(data)
+
+    def truncate(self, size: int) -> int:
+        """Make the file so long."""
+        with self._noting():
+            self.file.truncate(size)
+        return size
+
+    @contextlib.contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = self.error or OSError(error.errno, error.strerror, os.fspath(self.path))
+
+    def check(self) -> None:
+        """Raise what went wrong first, if anything did."""
+        if self.error is not None:
+            raise self.error
+
+
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
-    """Yield a new file; where writing it fails, HDF5 may fail to close it too, and what went wrong first is told."""
-    file = h5py.File(path, "w", locking=False)
+def _opened(path: Path) -> Iterator[tuple[h5py.File, Disk]]:
+    """Yield a new file, and the disk that it is written to; raise OSError where not all of it could be written."""
+    disk = Disk(path)
     try:
-        yield file
-    except BaseException:
-        with contextlib.suppress(OSError, RuntimeError):
-            file.close()
+        with h5py.File(disk, "w", locking=False) as file:
+            yield file, disk
+        disk.check()
+    except Exception:
+        disk.check()  # the reason of all that followed
         raise
-    file.close()
+    finally:
+        disk.close()
 
 
 def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
@@ -168,10 +246,18 @@ class Log:
             partial.write_text("".join(kept), "utf-8")
 
     def write(self, line: dict) -> None:
-        """Append one line; a log without a path takes none."""
-        if self.path is not None:
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        """Append one line with the time of day, UTC; a log without a path takes none.
+
+        A figure that is not finite is null, as JSON has it.
+        """
+        if self.path is None:
+            return
+        said = {
+            name: None if isinstance(each, float) and not math.isfinite(each) else each for name, each in line.items()
+        }
+        said["time"] = datetime.now(UTC).isoformat(timespec="seconds")
+        with naming(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(said, allow_nan=False) + "\n")
 
 
 def _knows(known: Callable[[dict], bool], line: str) -> bool:

@@ -2,7 +2,8 @@
 
 Each question shows a window in its context, marked, with its sound, a spectrogram made of the sound at its own rate,
 the picture where there is a video, and other members of its cluster. Answers stay in the browser and leave as the
-sheet that `label-clusters --answers` reads. Names are text, never markup.
+sheet that `label-clusters --answers` reads. For review each question asks whether one class is heard. Names are text,
+never markup.
 """
 
 from __future__ import annotations
@@ -34,12 +35,19 @@ ULTRASONIC = 96_000  # Hz: sound sampled faster than that is stored slowed down,
 SLOWED = 10
 
 
+REVIEW = ("asked", "file", "start", "end", "class")  # columns of the sheet where each question asks about one class
+
+
 class Group(NamedTuple):
-    """Hold a question, other members of its cluster to hear beside it, and a heading: `cluster 7, 120 windows`."""
+    """Hold a question, others to hear beside it, and a heading: `cluster 7, 120 windows`.
+
+    With `asked` the question is whether that class is heard; then all of a page are of that sort.
+    """
 
     question: Question
     others: Sequence[Question] = ()
     heading: str = ""
+    asked: str = ""
 
 
 class Page(NamedTuple):
@@ -74,11 +82,12 @@ def build(groups: Sequence[Group], classes: Iterable[str] = (), title: str = "",
         for group in groups:
             shown = [_shown(group.question, CONTEXT, missing)]
             shown += [_shown(other, MARGIN, missing) for other in group.others]
-            index.append({"heading": group.heading, "row": _row(group.question)})
+            index.append({"heading": group.heading, "row": _row(group), "asked": group.asked})
             parts.append(_script(shown, f' id="question-{len(parts)}"'))
             advance(1)
     identity = hashlib.sha256(json.dumps([entry["row"] for entry in index]).encode()).hexdigest()[:16]
-    about = {"id": identity, "title": title, "columns": COLUMNS, "classes": list(classes), "questions": index}
+    columns = REVIEW if any(group.asked for group in groups) else COLUMNS
+    about = {"id": identity, "title": title, "columns": columns, "classes": list(classes), "questions": index}
     template = resources.files("soundssl.labelling").joinpath("page.html").read_text("utf-8")
     return Page(template.replace("<!-- data -->", "\n".join([_script(about, ' id="page"'), *parts])), missing)
 
@@ -88,10 +97,13 @@ def _script(value: object, attributes: str) -> str:
     return f'<script type="application/json"{attributes}>{json.dumps(value).replace("<", chr(92) + "u003c")}</script>'
 
 
-def _row(question: Question) -> list[str]:
+def _row(group: Group) -> list[str]:
     """Return the cells of a question in the sheet, without the answer."""
+    question = group.question
     cluster = "" if question.cluster is None else str(question.cluster)
     times = (f"{time:.6f}".rstrip("0").rstrip(".") for time in (question.start, question.end))
+    if group.asked:
+        return [group.asked, question.file, *times]
     return [cluster, question.file, question.clip, *times]
 
 
@@ -114,7 +126,8 @@ def _shown(question: Question, context: float, missing: dict[str, str]) -> dict[
     slowed = SLOWED if rate > ULTRASONIC else 1
     about |= {"seconds": len(sound) / rate, "nyquist": rate / 2, "slowed": slowed}
     about["sound"] = _base64(encoding.mp3(_levelled(sound, rate, question, begin), rate // slowed))
-    about["spectrogram"] = _base64(encoding.jpeg(spectrogram(sound, rate)))
+    fine = 1 if context == CONTEXT else 2  # what stands beside the question is shown half as large
+    about["spectrogram"] = _base64(encoding.jpeg(spectrogram(sound, rate, COLUMNS_SHOWN // fine, BINS // fine)))
     return about if picture is None else {**about, "picture": _base64(encoding.jpeg(picture))}
 
 
@@ -130,10 +143,10 @@ def _levelled(sound: np.ndarray, rate: int, question: Question, begin: float) ->
     return np.clip(sound * np.float32(gain), -1, 1)
 
 
-def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
+def spectrogram(sound: np.ndarray, rate: int, columns: int = COLUMNS_SHOWN, bins: int = BINS) -> np.ndarray:
     """Return decibels as grey, the highest frequency on top. Shape: `[samples]` to `[bins, columns]` uint8.
 
-    Bins and columns are a power of two and what fits a page; 255 is the loudest cell, 0 lies RANGE dB below it. The
+    Bins and columns are so many at most; 255 is the loudest cell, 0 lies RANGE dB below it. The
     power of several analysis windows is averaged where a column stands for more than one.
     """
     length = max(64, 1 << round(np.log2(ANALYSIS * rate)))
@@ -141,7 +154,7 @@ def spectrogram(sound: np.ndarray, rate: int) -> np.ndarray:
     hop = max(1, length // 4)
     frames = np.lib.stride_tricks.sliding_window_view(sound, length)[::hop]
     power = np.square(np.abs(np.fft.rfft(frames * np.hanning(length).astype(np.float32), axis=1)[:, 1:]))
-    power = _fewer(_fewer(power, COLUMNS_SHOWN).T, BINS)
+    power = _fewer(_fewer(power, columns).T, bins)
     decibel = 10 * np.log10(np.maximum(power, 1e-12))
     grey = np.clip((decibel - decibel.max()) / RANGE + 1, 0, 1) * 255
     return np.ascontiguousarray(np.round(grey[::-1]).astype(np.uint8))

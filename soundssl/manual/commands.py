@@ -19,7 +19,7 @@ from soundssl.manual.roff import bold, entry, escape, italic, page, paragraphs, 
 ENVIRONMENT = {
     "SOUNDSSL_DEBUG": "Set to anything, an error shows its traceback instead of one line, and values on a GPU are "
     "checked too, for which it waits at every step.",
-    "NO_COLOR": "Set to anything, help is plain text also on a terminal.",
+    "NO_COLOR": "Set to anything, tables and progress have no colours on a terminal.",
     "OMP_NUM_THREADS": "Compute threads, where --threads does not say.",
     "RANK, WORLD_SIZE, LOCAL_RANK": "Set by torchrun; train and cluster then work on all its processes together.",
 }

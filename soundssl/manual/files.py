@@ -31,9 +31,11 @@ FORMAT = [
 MODEL = [
     "A model is a safetensors file: loading one runs no code. Tensors are named encoder.*, image.* and "
     "head.OBJECTIVE.*. Its metadata hold the attributes above, with kind = model, and config: JSON of the encoder, "
-    "the front end and the stages it was trained by. Made by soundssl train.",
-    "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps, and while it runs "
-    "OUTPUT.resume, the state from which the same command goes on, and OUTPUT.lock, by which a second run is refused.",
+    "the front end and the stages it was trained by. config.net holds further options of the net; a separator tdcn-* "
+    "without it is revision 1, without skips. Made by soundssl train.",
+    "Beside OUTPUT, train writes OUTPUT.metrics.jsonl, a line of JSON every ten steps with the time (UTC), and while "
+    "it runs OUTPUT.resume, the state from which the same command goes on, and OUTPUT.lock, by which a second run is "
+    "refused.",
 ]
 SCORES = [
     "soundssl evaluate writes lines of JSON, one a metric and class: evaluation, metric, class (null for a figure over "
@@ -44,7 +46,7 @@ SCORES = [
 
 def files_page() -> str:
     """Return the page of the file formats."""
-    shared = [line for name, meaning in SHARED_ATTRIBUTES.items() for line in entry(bold(name), meaning)]
+    shared = [line for name, what in SHARED_ATTRIBUTES.items() for line in entry(bold(name), what.meaning)]
     sizes = [line for name, meaning in SIZES.items() for line in entry(italic(name), meaning)]
     body = [
         *section("NAME", "soundssl\\-files \\- the files that soundssl reads and writes"),
@@ -66,5 +68,5 @@ def kind_section(name: str, kind: Kind) -> list[str]:
         types, shape = (each.replace("|", " or ") for each in (what.types, what.shape))
         term = f"{bold(column)}  {escape(types)} {italic(shape)}" + ("  (optional)" if what.optional else "")
         lines += entry(term, what.meaning)
-    attributes = [line for key, meaning in kind.attributes.items() for line in entry(bold(key), meaning)]
+    attributes = [line for key, what in kind.attributes.items() for line in entry(bold(key), what.meaning)]
     return section(name, *lines, *(['.SS "Attributes"', *attributes] if attributes else []))

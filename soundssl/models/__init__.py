@@ -40,12 +40,14 @@ class Net(NamedTuple):
 
 
 def _short(count: int) -> str:
-    """Return a number in millions.
+    """Return a number in millions or thousands of them.
 
-    >>> _short(1_250_000), _short(313_000_000)
-    ('1.2M', '313M')
+    >>> _short(1_238_304), _short(313_262_080), _short(1_969_649_664)
+    ('1.2M', '313M', '1.97G')
     """
-    return f"{count / 1e6:.1f}M" if count < 2e7 else f"{count / 1e6:,.0f}M"
+    if count >= 1e9:
+        return f"{count / 1e9:.2f}G"
+    return f"{count / 1e6:.1f}M" if count < 2e7 else f"{count / 1e6:.0f}M"
 
 
 def _lines(rows: dict[str, Net]) -> dict[str, str]:
@@ -59,6 +61,7 @@ _ENCODERS = {
     "plain": Net(
         "plain", "eight 3x3 convolutions with norm and ReLU, mean and max over the map", 1_238_304, 313_262_080, "none"
     ),
+    "draft": Net("plain", "plain with a first convolution of stride 2, for drafts, ours", 0, 0, "none"),
     "space-to-depth": Net(
         "space_to_depth",
         "four 3x3 convolutions on squares of 4 x 4 taken as channels, mean and max",
@@ -102,6 +105,13 @@ _ENCODERS = {
     "vgg42": Net("vgg4", "VGG41 with twice its widths", 4_927_240, 3_081_914_368, _F21C, 200, 101, 96),
     "baseline-cnn": Net("baseline_cnn", "three 5x5 convolutions, dropout", 529_938, 49_056_768, _F19A, 64, 100, 96),
     "dense-se": Net("dense_se", "dense blocks with squeeze-and-excitation", 963_341, 381_485_376, _F19B, 20, 100, 96),
+    "vgg-l3": Net(
+        "vgg_l3",
+        "four VGG blocks, batch norm, maximum over the map",
+        4_751_808,
+        1_249_312_768,
+        "Arandjelovic and Zisserman 2017",
+    ),
     "cnn14": Net(
         "cnn14",
         "six blocks of two 3x3 convolutions, for decibels",
@@ -126,15 +136,31 @@ _IMAGE_TOWERS = {
     "vgg-small": Net("image", "the VGG tower with a quarter of its widths: 0.3M weights, 0.2G multiply-adds at 128 px"),
     "resnet50": Net("image", "ResNet-50, the net of Jansen et al. 2020: 23.8M weights, 1.3G multiply-adds at 128 px"),
 }
-_SEPARATORS = {
-    "tdcn-stft-small": Net("tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights"),
-    "tdcn-stft": Net("tdcn", "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 8.8M weights"),
-    "tdcn-small": Net("tdcn", "improved TDCN++ on a learned basis, 16 blocks of width 128: 1.3M weights"),
-    "tdcn": Net("tdcn", "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 8.8M weights"),
-    "conv-tasnet-small": Net("conv_tasnet", "Conv-TasNet with 2.5 ms windows, 16 blocks, half the width: 1.8M weights"),
+_SEPARATORS = {  # multiply-adds for a second of sound and four tracks
+    "tdcn-stft-small": Net(
+        "tdcn", "improved TDCN++ on the STFT, 16 blocks of width 128: 1.2M weights, 156M multiply-adds a second"
+    ),
+    "tdcn-stft": Net(
+        "tdcn",
+        "improved TDCN++ on the STFT (32 ms every 8 ms), 32 blocks of width 256: 9.2M weights, 1.2G multiply-adds a "
+        "second",
+    ),
+    "tdcn-small": Net(
+        "tdcn", "improved TDCN++ on a learned basis, 16 blocks of width 128: 1.3M weights, 1.0G multiply-adds a second"
+    ),
+    "tdcn": Net(
+        "tdcn",
+        "improved TDCN++ on a learned basis (2.5 ms), the net of Wisdom et al. 2020: 9.2M weights, 7.4G multiply-adds "
+        "a second",
+    ),
+    "conv-tasnet-small": Net(
+        "conv_tasnet",
+        "Conv-TasNet with 2.5 ms windows, 16 blocks, half the width: 1.8M weights, 1.4G multiply-adds a second",
+    ),
     "conv-tasnet": Net(
         "conv_tasnet",
-        "Conv-TasNet of torchaudio (Luo and Mesgarani 2019), 1 ms windows, 24 blocks: 5.1M weights",
+        "Conv-TasNet of torchaudio (Luo and Mesgarani 2019), 1 ms windows, 24 blocks: 5.1M weights, 10.1G "
+        "multiply-adds a second",
     ),
 }
 
@@ -177,6 +203,21 @@ def net(name: str) -> Net:
     if name not in _ENCODERS:
         raise ValueError(f"no encoder {name!r}; there are {', '.join(ENCODERS)}, and {TIMM}NAME")
     return _ENCODERS[name]
+
+
+def stated(name: str) -> dict[str, Any]:
+    """Return the options of a net that its model files state whatever was chosen: those that files of before lack.
+
+    >>> stated("tdcn"), stated("plain")
+    ({'revision': 2, 'skips': True}, {})
+    """
+    usual = options_type(name)()
+    return {option: getattr(usual, option) for option in _former(name)}
+
+
+def _former(name: str) -> dict[str, Any]:
+    """Return what the options of a net were before its model files stated them."""
+    return getattr(_module(_SEPARATORS[name]), "UNSTATED", {}) if name in _SEPARATORS else {}
 
 
 def build(name: str, size: int = 128, bands: int = 64, frames: int = 96, **options: Any) -> Encoder:
@@ -251,7 +292,7 @@ def restore_separator(config: dict, tensors: dict) -> Separator:
     """Build the separator that a model's `config` describes and fill it; raise ValueError where it holds none."""
     if config["encoder"] not in SEPARATORS:
         raise ValueError("the model is an encoder, not a separator; train one with --objective mixit")
-    options = config.get("net", {})
+    options = _former(config["encoder"]) | config.get("net", {})
     return _fill(build_separator(config["encoder"], config["tracks"], config["consistency"], **options), tensors)
 
 

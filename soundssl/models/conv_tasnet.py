@@ -38,6 +38,10 @@ class ConvTasNet(nn.Module):
         self.tracks, self.hop = tracks, self.net.enc_stride
         self.size = tracks * self.net.enc_num_feats
 
+    def shares(self, tracks: int) -> nn.Linear:
+        """Return a fresh layer that predicts from the mean activations what each track gets of the rest."""
+        return nn.Linear(self.size, tracks)
+
     def forward(self, mixture: Tensor) -> tuple[Tensor, Tensor]:
         """Return tracks and mean activations. Shape: [batch, samples] to [batch, tracks, samples] and [batch, size]."""
         samples = mixture.shape[1]

@@ -107,10 +107,13 @@ def space_to_depth(size: int, norm: str) -> nn.Module:
     return Pooled(nn.Sequential(*layers), _mean_and_maximum, nn.Linear(2 * before, size))
 
 
-def vgg(size: int, norm: str, widths: tuple[int, ...] = VGG) -> nn.Module:
-    """Build four blocks of two convolutions with poolings between, then the maximum over the map."""
+def vgg(size: int, norm: str, widths: tuple[int, ...] = VGG, channels: int = 3) -> nn.Module:
+    """Build four blocks of two convolutions with poolings between, then the maximum over the map.
+
+    The 2x2 pooling at the end of the last block is part of that maximum.
+    """
     layers: list[nn.Module] = []
-    before = 3
+    before = channels
     for width in widths:
         layers += [nn.MaxPool2d(2)] if layers else []
         layers += [*_convolution(before, width, norm), *_convolution(width, width, norm)]

@@ -22,13 +22,13 @@ class Separator(nn.Module):
     `core` maps [batch, samples] at unit level to tracks [batch, tracks, samples] and to the mean over time of its
     activations [batch, core.size]; nets that are indifferent to the level learn at any (inferred). What the tracks lack
     of the mixture is shared out between them: equally (`uniform`), by their energy (`energy`), or as a layer on the
-    activations says (`predicted`, the authors' choice).
+    activations, made by `core.shares`, says (`predicted`, the authors' choice).
     """
 
     def __init__(self, core, tracks: int, consistency: Consistency):
         super().__init__()
         self.core, self.tracks, self.consistency = core, tracks, consistency
-        self.shares = nn.Linear(core.size, tracks) if consistency == "predicted" else None
+        self.shares = core.shares(tracks) if consistency == "predicted" else None
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate mixtures. Shape: [batch, samples] to [batch, tracks, samples]."""

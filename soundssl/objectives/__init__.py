@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, cast
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
+
+T = TypeVar("T")
 
 OBJECTIVES = {
     "triplet": "an anchor lies nearer its positive than its negative (Jansen et al. 2018)",
@@ -110,6 +112,13 @@ def uses(name: str, role: str) -> bool:
     """
     task = load(name)
     return role in task.NEEDS or role in getattr(task, "TAKES", ())
+
+
+def with_preset(options: T, preset: Mapping[str, Any]) -> T:
+    """Return options with the values of a preset for those that are as by default; others were given, and win."""
+    usual = type(options)()
+    chosen = {name: value for name, value in preset.items() if getattr(options, name) == getattr(usual, name)}
+    return replace(options, **chosen)  # type: ignore[type-var]
 
 
 def separates(name: str) -> bool:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from soundssl import device, models
 from soundssl.models.tensors import below
-from soundssl.objectives import Inputs, option
+from soundssl.objectives import Inputs, option, with_preset
 from soundssl.objectives.clock import WINDOW, Clock, draw
 from soundssl.objectives.pairs import Augmentation, Pairs, PairSampling, Recipe, check
 from soundssl.ops import augment, pairs
@@ -29,8 +29,9 @@ HEAD = None
 NO_PICTURES = "it was never trained on pictures; train a model with --objective coincidence --set modality=image"
 COPY = 2  # of a shared batch: which augmentation of it is this objective's own
 
-# Values that a recipe puts in the place of others: the baseline of Arandjelovic and Zisserman 2017.
-_CORRESPONDENCE = {"modality": "image", "negatives": "random", "delta": 1.0}
+# Values that a recipe puts in the place of others: the baseline of Arandjelovic and Zisserman 2017, whose pictures lie
+# within their second of sound: at most half a window of 0.96 s from its centre.
+_CORRESPONDENCE = {"modality": "image", "negatives": "random", "delta": 0.48}
 PRESETS: dict[str, dict[str, Any]] = {
     "none": {},
     "correspondence": {**_CORRESPONDENCE, "tower": "vgg"},
@@ -76,8 +77,8 @@ class Options(Augmentation, PairSampling):
     preset: Literal["none", "correspondence", "correspondence-small"] = option(
         "none",
         "correspondence: the baseline of Arandjelovic and Zisserman 2017, namely modality image, negatives random, "
-        "delta 1 (inferred) and tower vgg, as far as nothing else is given; correspondence-small: the same with tower "
-        "vgg-small; the paper's sound net is --encoder vggish",
+        "delta 0.48 (a picture lies inside its 0.96 s of sound) and tower vgg, as far as nothing else is given; "
+        "correspondence-small: the same with tower vgg-small; its sound net is --encoder vgg-l3",
     )
 
 
@@ -86,7 +87,7 @@ def settle(options: Options) -> Options:
 
     A tower that nobody has chosen by the device is the one for CPUs.
     """
-    options = replace(options, **PRESETS[options.preset])
+    options = with_preset(options, PRESETS[options.preset])
     check(options, "coincidence")
     if options.views != "near" and options.modality != "audio":
         raise ValueError(f"views {options.views} are pairs of sounds; modality {options.modality} has near ones only")

@@ -7,7 +7,7 @@ Chen et al. 2020. Views are compared behind a projection; embeddings are what th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from soundssl import device
 from soundssl.models.tensors import below
-from soundssl.objectives import Head, Inputs, Layer, option, pairs
+from soundssl.objectives import Head, Inputs, Layer, option, pairs, with_preset
 from soundssl.ops import losses
 
 NEEDS = ("features",)
@@ -58,7 +58,7 @@ class Options(pairs.Augmentation, pairs.PairSampling):
 
 def settle(options: Options) -> Options:
     """Return the options with those of their preset in force; raise ValueError for values out of range."""
-    options = replace(options, **PRESETS[options.preset])
+    options = with_preset(options, PRESETS[options.preset])
     pairs.check(options, "contrastive")
     for name, legal in (
         ("temperature", options.temperature > 0),

@@ -31,6 +31,17 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors
 
 
+def likest(rows: np.ndarray, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find for every row the query of the greatest cosine, which of equal ones is the first.
+
+    Shape: rows [n, d], queries [Q, d]; returns float32 [n] cosines and int64 [n] indices into queries. Raises
+    ValueError for numbers that are not finite.
+    """
+    cosine = unit(_matrix(rows, "vectors")) @ unit(_matrix(queries, "queries")).T
+    index = cosine.argmax(1)
+    return np.take_along_axis(cosine, index[:, None], 1)[:, 0], index
+
+
 def nearest(
     queries: np.ndarray,
     base: np.ndarray,

@@ -7,13 +7,14 @@ vision; the markers alternate, so that no class is told by its colour alone.
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from soundssl.dependencies import needed
+from soundssl.ops.spectrogram import hertz_to_mel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,7 +25,9 @@ INK, GREY, PALE = "#222222", "#6b6b6b", "#e4e4e4"
 SAME, OTHER = "#1b9e57", "#c9304f"  # of different lightness too, for readers who do not see red and green apart
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#882255", "#999933", "#000000", "#aa4499")
 MARKERS = "o^"  # neighbours in the palette differ in marker as well
+ASIDE = 1.04  # factor by which one curve is moved beside the next
 MOST_LETTERS = 110  # of what is in a cluster
+MOST_OF_A_TITLE = 30  # letters of the name of a spectrogram
 MOST_CLASSES = len(PALETTE) * len(MARKERS)
 STYLE: Any = {
     "font.family": "sans-serif",
@@ -42,6 +45,45 @@ class Score(NamedTuple):
     value: float
     low: float = float("nan")
     high: float = float("nan")
+
+
+class Category(NamedTuple):
+    """Say what one cluster holds: its name, and its windows in words or as spectrograms, each with its title.
+
+    Shape: frames `[windows][frames, bands]`, low bands first.
+    """
+
+    name: str
+    words: str
+    frames: Sequence[np.ndarray] = ()
+    titles: Sequence[str] = ()
+
+
+class Scale(NamedTuple):
+    """Say what the frames of a spectrogram are: seconds from one to the next, and hertz from band to band.
+
+    The centres of the bands lie evenly between `fmin` and `fmax` (hertz) on the mel scale `mel`, neither of them one.
+    """
+
+    hop: float
+    fmin: float
+    fmax: float
+    mel: str
+
+    @classmethod
+    def of(cls, front_end: Mapping[str, Any]) -> "Scale":
+        """Return the scale of a front end, as a features file states it."""
+        hop = float(front_end["hop_length"]) / float(front_end["sample_rate"])
+        return cls(hop, float(front_end["fmin"]), float(front_end["fmax"]), str(front_end["mel_scale"]))
+
+    def band(self, hertz: np.ndarray, bands: int) -> np.ndarray:
+        """Return where frequencies lie among so many bands, 0 at the centre of the lowest."""
+        mel = hertz_to_mel(np.concatenate([[self.fmin, self.fmax], np.atleast_1d(hertz)]), self.mel)
+        return (mel[2:] - mel[0]) / (mel[1] - mel[0]) * (bands + 1) - 1
+
+    def words(self, frames: int) -> str:
+        """Say what a picture of so many frames shows."""
+        return f"{frames * self.hop:.3g} s, {self.fmin / 1000:.3g} to {self.fmax / 1000:.3g} kHz"
 
 
 @contextlib.contextmanager
@@ -85,6 +127,18 @@ def spectrogram(
     axes.set_title(title, fontsize=8, color=INK, pad=3)
     axes.spines[:].set_color(border)
     axes.spines[:].set_linewidth(2.5)
+
+
+def timed(axes: "Axes", frames: int, bands: int, scale: Scale) -> None:
+    """Write seconds below a spectrogram and kilohertz at its left."""
+    length = frames * scale.hop
+    step = next((step for step in (0.1, 0.2, 0.5, 1, 2, 5, 10, 30) if length / step <= 5), 60)
+    seconds = np.arange(0, length + step / 100, step)
+    octaves = 125.0 * 2.0 ** np.arange(0, 11)
+    octaves = octaves[(octaves >= scale.fmin) & (octaves <= scale.fmax)][::-2][::-1]
+    axes.set_xticks(seconds / scale.hop - 0.5, [f"{each:g}" for each in seconds])
+    axes.set_yticks(scale.band(octaves, bands), [f"{each / 1000:g}" for each in octaves])
+    axes.tick_params(length=2, labelsize=6.5, colors=GREY, pad=1.5)
 
 
 def neighbours(
@@ -218,7 +272,7 @@ def curves(
     what: str,
     top: tuple[str, float] | None = None,
 ) -> None:
-    """Plot named curves over a logarithmic axis, each with its band of uncertainty, and a line at what is the most.
+    """Plot named curves over a logarithmic axis, each value with its interval, and a line at what is the most.
 
     A line is (name, places, values), a value (middle, low, high); `over` and `what` name the axes, `top` (name, value)
     the line. Raises ValueError without a point to plot, or where a line's places and values differ in number.
@@ -235,8 +289,11 @@ def curves(
         for number, (name, places, values) in enumerate(lines):
             middle, low, high = np.array(values, float).reshape(-1, 3).T
             colour = PALETTE[number % len(PALETTE)]
-            axes.plot(places, middle, color=colour, marker=MARKERS[number % len(MARKERS)], markersize=5, label=name)
-            axes.fill_between(places, low, high, color=colour, alpha=0.15, linewidth=0)
+            beside = np.array(places, float) * ASIDE ** (number - (len(lines) - 1) / 2)  # so that none hides another
+            axes.errorbar(
+                beside, middle, [np.maximum(middle - low, 0), np.maximum(high - middle, 0)], color=colour,
+                marker=MARKERS[number % len(MARKERS)], markersize=5, elinewidth=1.2, capsize=3, label=name,
+            )  # fmt: skip
         if top:
             axes.axhline(top[1], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
             axes.annotate(f"{top[0]}: {top[1]:.3f}", (0, top[1]), (4, 4), xycoords=("axes fraction", "data"),
@@ -257,20 +314,21 @@ def clusters(
     sizes: np.ndarray,
     share: np.ndarray,
     edges: np.ndarray,
-    largest: Sequence[tuple[str, str, Sequence[np.ndarray]]],
+    largest: Sequence[Category],
+    scale: Scale | None = None,
 ) -> None:
     """Plot sizes of clusters by rank, how sure windows are of their cluster, and what the largest clusters sound like.
 
     Of a cluster the windows nearest to its mean are shown as spectrograms, or named where their sound is not there.
+    `scale` says what the spectrograms are.
 
     Shape: sizes `[active]`, the largest first; share `[bins]` of the windows with a confidence between edges
-    `[bins + 1]`; largest: (name and size, what is in it in words, spectrograms `[frames, bands]`). Raises ValueError
-    without a cluster.
+    `[bins + 1]`. Raises ValueError without a cluster.
     """
     if not len(sizes):
         raise ValueError("clusters needs at least one cluster with windows, got 0")
-    row_height = 0.8 if any(len(frames) for _, _, frames in largest) else 0.26  # inches
-    below = 0.3 + row_height * len(largest)
+    row_height = 1.05 if any(each.frames for each in largest) else 0.26  # inches
+    below = 0.6 + row_height * len(largest)
     with canvas(path, 9, 3.1 + below) as figure:
         top, bottom = figure.subfigures(2, 1, height_ratios=[3.2, below], squeeze=False)[:, 0]
         ranks, confidences = top.subplots(1, 2)
@@ -281,19 +339,43 @@ def clusters(
             axes.yaxis.grid(color=PALE, linewidth=0.8)
             axes.set_axisbelow(True)
         ranks.loglog(np.arange(1, len(sizes) + 1), sizes, color=PALETTE[0], marker="o", markersize=3, linewidth=1)
+        _plain_ticks(ranks, len(sizes), float(sizes[-1]), float(sizes[0]))
         ranks.set_title(f"{len(sizes)} active clusters by size", loc="left", weight="bold")
         confidences.bar(edges[:-1], share, np.diff(edges), align="edge", color=PALETTE[0], edgecolor="white")
         confidences.set_title("how sure windows are", loc="left", weight="bold")
-        for row, (name, inside, frames) in enumerate(largest):
-            place = 1 - (row + 0.5) / len(largest)
-            bottom.text(0.02, place, name, va="center", weight="bold")
-            if not len(frames):
-                shown = inside if len(inside) <= MOST_LETTERS else inside[: MOST_LETTERS - 1] + "…"
+        head = 0.4 / below  # of the lower half, for its title
+        bottom.text(0.02, 1 - head / 2, _says(largest, scale), va="center", weight="bold")
+        for row, category in enumerate(largest):
+            place = (1 - head) * (1 - (row + 0.5) / len(largest))
+            bottom.text(0.02, place, category.name, va="center")
+            if not category.frames:
+                shown = (
+                    category.words if len(category.words) <= MOST_LETTERS else category.words[: MOST_LETTERS - 1] + "…"
+                )
                 bottom.text(0.18, place, shown, va="center", color=GREY)
-            for column, each in enumerate(frames):
-                height = 0.84 / len(largest)
+            for column, (title, frames) in enumerate(zip(category.titles, category.frames, strict=True)):
+                height = (1 - head) * 0.62 / len(largest)
                 axes = bottom.add_axes((0.18 + 0.162 * column, place - height / 2, 0.152, height))
-                spectrogram(axes, each, "", GREY)
+                spectrogram(
+                    axes, frames, title if len(title) <= MOST_OF_A_TITLE else f"…{title[1 - MOST_OF_A_TITLE :]}", GREY
+                )
+                axes.title.set_fontsize(6.5)
+
+
+def _plain_ticks(axes: "Axes", ranks: int, low: float, high: float) -> None:
+    """Write 1, 2, 5 and their tens along logarithmic axes, in digits."""
+    marks = np.array([digit * 10.0**power for power in range(10) for digit in (1, 2, 5)])
+    for place, least, most in ((axes.set_xticks, 1.0, float(ranks)), (axes.set_yticks, low, high)):
+        shown = marks[(marks >= least) & (marks <= most)] if most > 2 * least else np.array([most])
+        place(shown, [f"{mark:,.0f}" for mark in shown])
+    axes.minorticks_off()
+
+
+def _says(largest: Sequence[Category], scale: Scale | None) -> str:
+    """Return the title of what the largest clusters sound like."""
+    text = f"the {len(largest)} largest clusters, and the windows nearest to the mean of each"
+    shown = next((each.frames[0] for each in largest if each.frames), None)
+    return f"{text}: {scale.words(len(shown))}" if scale and shown is not None else text
 
 
 def bars(
@@ -303,28 +385,32 @@ def bars(
 
     A row is (name, value) or (name, value, low, high).
     """
-    scores = [Score(*row) for row in rows]
-    if not scores:
+    if not rows:
         raise ValueError("bars needs at least one row, got 0")
-    place, value = np.arange(len(scores)), np.array([score.value for score in scores], float)
-    interval = np.array([[score.low, score.high] for score in scores], float)
+    with canvas(path, 7, 0.9 + 0.42 * len(rows)) as figure:
+        scores(figure.subplots(), rows, title, chance)
+
+
+def scores(axes: "Axes", rows: Sequence[Score | tuple], title: str = "", chance: float | None = None) -> None:
+    """Plot named scores on axes, as `bars` does."""
+    named = [Score(*row) for row in rows]
+    place, value = np.arange(len(named)), np.array([score.value for score in named], float)
+    interval = np.array([[score.low, score.high] for score in named], float)
     known = ~np.isnan(interval).any(axis=1)
-    with canvas(path, 7, 0.9 + 0.42 * len(scores)) as figure:
-        axes = figure.subplots()
-        frameless(axes)
-        axes.barh(place, value, height=0.62, color=PALETTE[0])
-        reach = np.abs(interval.T - value)[:, known]
-        axes.errorbar(value[known], place[known], xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
-        ends = np.where(known, np.fmax(interval[:, 1], value), value)
-        for row, score in enumerate(scores):
-            text = f"{score.value:.3f}"
-            axes.annotate(text, (max(ends[row], 0), row), (6, 0), textcoords="offset points", va="center")
-        if chance is not None:
-            axes.axvline(chance, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-            axes.annotate("chance", (chance, -0.6), (3, 0), textcoords="offset points", color=GREY, fontsize=8)
-        axes.set_yticks(place, [score.name for score in scores], color=INK)
-        axes.set_ylim(len(scores) - 0.5, -0.8)
-        axes.margins(x=0.12)
-        axes.xaxis.grid(color=PALE, linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=8)
+    frameless(axes)
+    axes.barh(place, value, height=0.62, color=PALETTE[0])
+    reach = np.abs(interval.T - value)[:, known]
+    axes.errorbar(value[known], place[known], xerr=reach, fmt="none", ecolor=INK, elinewidth=1.2, capsize=3)
+    ends = np.where(known, np.fmax(interval[:, 1], value), value)
+    for row, score in enumerate(named):
+        text = f"{score.value:.3f}"
+        axes.annotate(text, (max(ends[row], 0), row), (6, 0), textcoords="offset points", va="center")
+    if chance is not None:
+        axes.axvline(chance, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.annotate("chance", (chance, -0.6), (3, 0), textcoords="offset points", color=GREY, fontsize=8)
+    axes.set_yticks(place, [score.name for score in named], color=INK)
+    axes.set_ylim(len(named) - 0.5, -0.8)
+    axes.margins(x=0.12)
+    axes.xaxis.grid(color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_title(title, loc="left", fontsize=12, weight="bold", pad=8)

@@ -2,7 +2,7 @@
 
 tracks    whole recordings to tracks, in bounded memory
 networks  trained separators, and their on-screen classifiers
-mixtures  mixtures of two known sources, to score a separator
+mixtures  mixtures of known sources, to score a separator
 onscreen  mixtures of clips that are seen or not, to score an on-screen model, and where it looks
 """
 

@@ -1,4 +1,4 @@
-"""Mixtures of two known sources, out of waveform features, and what a separator makes of them."""
+"""Mixtures of known sources, out of waveform features, and what a separator makes of them."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ PLOTTED = 6  # mixtures in a picture
 
 
 class Mixtures(NamedTuple):
-    """Hold what is to be mixed: rows of clips in pairs, and, where classes are known, their labels.
+    """Hold what is to be mixed: rows of clips, as many a mixture, and, where classes are known, their labels.
 
-    `pair` [mixtures, 2]; `label` [mixtures, 2, classes] or None.
+    `clip` [mixtures, sources]; `label` [mixtures, sources, classes] or None.
     """
 
     source: files.Features
-    pair: np.ndarray
+    clip: np.ndarray
     label: np.ndarray | None
     classes: list[str]
 
 
 class Scored(NamedTuple):
-    """Hold the scores of a separator, and its first mixtures: (sources [2, samples], tracks [tracks, samples]) each."""
+    """Hold the scores of a separator, and its first mixtures: (sources, tracks), each [sources or tracks, samples]."""
 
     rows: list[dict[str, Any]]
     examples: list[tuple[np.ndarray, np.ndarray]]
@@ -46,6 +46,7 @@ def score(
     *,
     labels: Path | None = None,
     splits: Sequence[str] | None = None,
+    sources: Sequence[int] = (2,),
     count: int = 100,
     seconds: float = 5.0,
     batch_size: int = 8,
@@ -55,53 +56,76 @@ def score(
     precision: str = "auto",
     threads: int = 0,
 ) -> Scored:
-    """Mix recordings of a waveform file in pairs, `count` times, and say how much a separator gives back of each.
+    """Mix recordings of a waveform file, `count` times, and say how much a separator gives back of each.
 
-    With `labels` both sources are of different classes; every source also goes in alone. Raises FormatError, Missing,
-    and SoundsslError where there are no such pairs.
+    There are as many mixtures of each number of `sources`, as far as that goes. With `labels` all sources of a mixture
+    are of different classes; every source also goes in alone. Raises FormatError, Missing, and SoundsslError where
+    there are no such mixtures, or the separator has too few tracks for them.
     """
     generator = np.random.default_rng(seed)
-    drawn = read(waves, labels, splits, count, generator)
-    trained = read_separator(model, drawn.source.front_end())
+    drawn = read(waves, labels, splits, count, generator, sources)
+    trained = read_separator(model, drawn[0].source.front_end())
+    if max(sources) > trained.config["tracks"]:
+        raise SoundsslError(
+            f"{files.text(model)} gives {trained.config['tracks']} tracks, too few for {max(sources)} sources; give no "
+            "more than that to --sources, or a separator of more tracks"
+        )
     measured: list[dict[str, np.ndarray]] = []
     examples: list[tuple[np.ndarray, np.ndarray]] = []
     with hardware.start(device, precision, threads) as accelerator:
         network = place(trained, accelerator)
-        for pair in sources(drawn, seconds, batch_size, generator):
-            tracks = accelerator.run(network, pair.sum(1))
-            alone = pair.reshape(-1, pair.shape[2])
-            measured += [task.measure(pair, tracks, options)]
-            measured += [task.measure_alone(alone, accelerator.run(network, alone), options)]
-            examples += list(zip(pair, tracks, strict=True))[: max(0, PLOTTED - len(examples))]
-    return Scored(task.evaluate(measured, drawn.label, drawn.classes, options, seed), examples)
+        for batch in (batch for each in drawn for batch in excerpts(each, seconds, batch_size, generator)):
+            tracks = accelerator.run(network, batch.sum(1))
+            alone = batch.reshape(-1, batch.shape[2])
+            apart = accelerator.run(network, alone) if batch.shape[1] > 1 else tracks
+            measured += [task.measure(batch, tracks, options), task.measure_alone(alone, apart, options)]
+            examples += list(zip(batch, tracks, strict=True))[: max(0, PLOTTED - len(examples))]
+    known = [each.label.reshape(-1, len(each.classes)) for each in drawn if each.label is not None and _mixed(each)]
+    label = np.concatenate(known) if known else None
+    return Scored(task.evaluate(measured, label, drawn[0].classes, options, seed), examples)
+
+
+def _mixed(mixtures: Mixtures) -> bool:
+    return mixtures.clip.shape[1] > 1
 
 
 def read(
-    path: Path, labels: Path | None, splits: Sequence[str] | None, count: int, generator: np.random.Generator
-) -> Mixtures:
-    """Draw pairs of recordings of the chosen splits, of different classes where labels are given."""
+    path: Path,
+    labels: Path | None,
+    splits: Sequence[str] | None,
+    count: int,
+    generator: np.random.Generator,
+    numbers: Sequence[int] = (2,),
+) -> list[Mixtures]:
+    """Draw mixtures of the recordings of chosen splits, of different classes where labels are given; by number."""
     source = files.Features(path)
     source.require("waveform", "separation is scored on")
     known = files.Labels(labels) if labels else None
     chosen = np.flatnonzero(source.clips.in_splits(splits, path) & source.recorded)
     label = Index(known, source.clips.key).of_clips()[chosen] if known else None
-    try:
-        pair = task.draw(source.clips.recording_number()[chosen], label, count, generator)
-    except ValueError as error:
-        raise SoundsslError(f"{files.text(path)}: {error}; give more recordings") from error
-    return Mixtures(source, chosen[pair], None if label is None else label[pair], known.classes if known else [])
+    recording, classes = source.clips.recording_number()[chosen], known.classes if known else []
+    found = []
+    for number, share in zip(numbers, np.array_split(np.arange(count), len(numbers)), strict=True):
+        if not len(share):
+            continue
+        try:
+            clip = task.draw(recording, label, len(share), generator, number)
+        except ValueError as error:
+            raise SoundsslError(f"{files.text(path)}: {error}; give more recordings") from error
+        found.append(Mixtures(source, chosen[clip], None if label is None else label[clip], classes))
+    return found
 
 
-def sources(
+def excerpts(
     mixtures: Mixtures, seconds: float, batch_size: int, generator: np.random.Generator
 ) -> Iterator[np.ndarray]:
-    """Yield excerpts of the pairs, both of the energy of the first, batch by batch. Shape: [n, 2, samples] float32."""
-    length, pairs = mixtures.source.frames_of(seconds), mixtures.pair
-    for first in range(0, len(pairs), batch_size):
+    """Yield excerpts of the clips, all of the energy of the first, batch by batch. Shape: [n, sources, samples]."""
+    length, clips = mixtures.source.frames_of(seconds), mixtures.clip
+    for first in range(0, len(clips), batch_size):
         batch = np.stack(
             [
-                np.stack([excerpt(mixtures.source, row, length, generator) for row in pair])
-                for pair in pairs[first : first + batch_size]
+                np.stack([excerpt(mixtures.source, row, length, generator) for row in mixed])
+                for mixed in clips[first : first + batch_size]
             ]
         )
         energy = np.square(batch, dtype=np.float64).sum(2, keepdims=True)
@@ -127,7 +151,8 @@ def excerpt(source: files.Features, row: int, length: int, generator: np.random.
 def plot(path: Path, examples: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
     """Plot mixtures as spectrograms, a row each: the mixture, its sources, its tracks."""
     rows, names = [], []
-    for pair, tracks in examples:
-        rows.append([log_mel(each) for each in (pair.sum(0), *pair, *tracks)])
-        names.append(["mixture", "source 1", "source 2", *(f"track {number}" for number in range(len(tracks)))])
+    for sources, tracks in examples:
+        rows.append([log_mel(each) for each in (sources.sum(0), *sources, *tracks)])
+        numbered = (f"source {number}" for number in range(1, len(sources) + 1))
+        names.append(["mixture", *numbered, *(f"track {number}" for number in range(len(tracks)))])
     pictures.separations(path, rows, names)

@@ -172,7 +172,7 @@ def _separate_all(
                     blind += onscreen and not len(images)
                     run = network.of(images, float(spool.attributes["image_rate"]), rate)
                     blocks = separation.overlap_add_at(spool.frames_of(mixture["key"]), run, length, overlap)
-                    entries = _write(spools[: counts[number]], blocks, silence, onscreen)
+                    entries = _write(spools[: counts[number]], blocks, silence, onscreen, mixture["key"])
                     for track, (name, entry) in enumerate(zip(names, entries, strict=True)):
                         spool.add({**_about(mixture), "key": name, "track": track, "processor": number, **entry})
                     done += mixture["count"][0]
@@ -194,12 +194,17 @@ def _about(mixture: dict) -> dict:
 
 
 def _write(
-    spools: Sequence[files.Spool], blocks: Iterable[tuple[np.ndarray, np.ndarray]], silence: float, onscreen: bool
+    spools: Sequence[files.Spool],
+    blocks: Iterable[tuple[np.ndarray, np.ndarray]],
+    silence: float,
+    onscreen: bool,
+    name: str,
 ) -> list[dict]:
     """Write the tracks of one recording, block by block, and return where each lies, with its level and mark.
 
     Tracks of two kinds, [tracks, 2, n], tell of each track its mean probability to be on screen, by energy; `onscreen`
     writes the sum of the second kind and the rest of the mixture.
+    Raises SoundsslError with the recording's name where tracks are not finite.
     """
     for spool in spools:
         spool.start()
@@ -216,6 +221,8 @@ def _write(
             spool.add_frames(track)
         whole += float(np.square(mixture, dtype=np.float64).sum())
         energy += np.square(tracks, dtype=np.float64).sum(1)
+    if not np.isfinite(energy).all():
+        raise SoundsslError(f"the tracks of {name} are not finite; soundssl info --verify says which input is damaged")
     least = 10 ** (FLOOR / 10)
     level = 10 * np.log10(np.maximum(energy / whole, least)) if whole else np.full(len(spools), FLOOR)
     told = seen.entries(len(spools), onscreen)

@@ -30,8 +30,8 @@ class Checkpoint:
 
     def save(self, **state: Any) -> None:
         """Write the state whole or not at all."""
-        with files.replace(self.path) as partial:
-            torch.save({"made_from": self.made_from, **state}, partial)
+        with files.replace(self.path) as partial, files.telling(partial) as file:
+            torch.save({"made_from": self.made_from, **state}, file)
         self.saved = time.monotonic()
 
     def due(self) -> bool:

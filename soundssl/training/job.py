@@ -52,6 +52,7 @@ class Job:
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
         self.labels = files.Labels(labels) if labels else None
+        _refuse_labels(plan, self.triplets, self.labels)
         self.start = files.read_model(init) if init else None
         self.coincidence = files.read_model(coincidence) if coincidence else None
         self.listed = files.read_keys(clips) if clips else None
@@ -134,6 +135,11 @@ class Job:
             if trained.finished and main:
                 write(output, trained.heads, self.made_from)
                 checkpoint.remove()
+            if not trained.finished:
+                progress.warn(
+                    f"stopped after step {trained.steps} of {self.steps}; the state is saved in "
+                    f"{files.text(checkpoint.path)}, and the same command goes on from there"
+                )
         return trained.finished
 
     def _clips(self) -> np.ndarray:
@@ -210,6 +216,16 @@ class Job:
                 progress.say(f"the head of {name} in {where} has other {' and '.join(different)}; it begins afresh")
                 del heads[name]
         return heads
+
+
+def _refuse_labels(plan: Curriculum, triplets: files.Triplets | None, labels: files.Labels | None) -> None:
+    """Refuse labels that only triplets would read, where none of them is supervised."""
+    readers = {name for stage in plan.stage for name in stage.objective if objectives.uses(name, "labels")}
+    if labels and triplets and readers == {"triplet"} and not triplets.supervised:
+        raise Refused(
+            f"no triplet of {files.text(triplets.path)} is supervised, so none would read labels; leave out --labels, "
+            "or draw triplets with --sampler supervised"
+        )
 
 
 def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:

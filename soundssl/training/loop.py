@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl import SoundsslError, device, files, objectives
+from soundssl import SoundsslError, device, files, models, objectives
 from soundssl.curriculum import Curriculum, Stage
 from soundssl.device import Accelerator
 from soundssl.objectives import Inputs
 from soundssl.ops import optimisers
 from soundssl.progress import Advance
 from soundssl.training.checkpoint import Checkpoint
+from soundssl.training.estimate import Estimate
 
 Heads = dict[str, dict[str, Tensor]]
 
@@ -81,12 +82,14 @@ class Order(torch.utils.data.Sampler):
 
 
 class Outcome(NamedTuple):
-    """Hold what a training has, the heads by objective, and whether it was finished or was stopped."""
+    """Hold what a training has, the heads by objective, whether it was finished, and where it was stopped."""
 
     heads: Heads
     finished: bool
+    steps: int = 0  # of all stages, that were done when it was stopped
 
 
+LESS = "fewer steps or smaller batches take less"  # said on a CPU
 UNSAVED = 20.0  # seconds of training that are saved when it ends, in case that what comes after is interrupted
 
 
@@ -191,7 +194,8 @@ def train(
     """Train an encoder through all stages, or until `stop` says yes in any process: then the state is saved.
 
     After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
-    heads. `say` takes the notes of the examples. Raises SoundsslError where the loss is not finite.
+    heads. `say` takes the notes of the examples, and after ten steps how long all take. Raises SoundsslError where the
+    loss is not finite.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -204,6 +208,7 @@ def train(
     known: Heads = {**(heads or {}), **state.pop("heads")}
     log.cut_back(lambda line: (line["stage"], line["step"]) <= (state["stage"], state["step"]))
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
+    estimate = Estimate(_work(curriculum, state["stage"], state["step"]), _remedy(curriculum, accelerator))
 
     def save(stage: int, step: int, module: MultiTaskLoss, optimizer: torch.optim.Optimizer | None) -> None:
         if accelerator.main:
@@ -245,6 +250,8 @@ def train(
                 log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
                 advance(0, f"loss {line['loss']:.4f}")
             advance(1, "")
+            if told := estimate.step():
+                say(told)
             if accelerator.main and before_it + step + 1 in keep_at:
                 keep(before_it + step + 1, {**known, **objective.heads()})
 
@@ -252,7 +259,7 @@ def train(
             ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
             if ask and device.any_process(stop()):
                 save(number, step + 1, objective, optimizer)
-                return Outcome(_grown(known, objective.heads()), finished=False)
+                return Outcome(_grown(known, objective.heads()), finished=False, steps=before_it + step + 1)
             if checkpoint.due():
                 save(number, step + 1, objective, optimizer)
 
@@ -273,6 +280,23 @@ def _remarks(objective: MultiTaskLoss, line: dict[str, float]) -> Iterator[str]:
         own = {key.removeprefix(f"{name}."): value for key, value in line.items() if key.startswith(f"{name}.")}
         if remark is not None and (said := remark(own)):
             yield f"{name}: {said}"
+
+
+def _work(curriculum: Curriculum, number: int, step: int) -> list[tuple[int, int]]:
+    """Return the steps and the examples a step that are left from a step of stage `number` on."""
+    return [
+        (stage.steps - (step if place == 0 else 0), stage.batch_size)
+        for place, stage in enumerate(curriculum.stage[number:])
+    ]
+
+
+def _remedy(curriculum: Curriculum, accelerator: Accelerator) -> str:
+    """Return what takes less time than this on a CPU."""
+    if accelerator.device.type != "cpu":
+        return ""
+    return LESS + (
+        ", and for a draft there is --encoder draft" if curriculum.encoder == models.SMALL["encoder"] else ""
+    )
 
 
 def _as_is(batch: Any) -> Any:
