@@ -36,7 +36,7 @@ def test_every_track_has_its_probability_and_the_estimates_are_its_sums(world):
     assert done.status == 0, done.err
     tracks, both = files.Features(world / "all.h5"), files.Features(world / "on.h5")
     seen = tracks.tracks.onscreen
-    assert np.isnan(seen[tracks.recorded]).all() and ((seen > 0) & (seen < 1))[~tracks.recorded].all()
+    assert (seen[tracks.recorded] == -1).all() and ((seen > 0) & (seen < 1))[~tracks.recorded].all()
     assert both.attributes["estimates"] == "on-screen, off-screen"
 
     def of(source, row):

@@ -34,7 +34,7 @@ class Tracks(NamedTuple):
 
     `parent` is the row of the mixture (-1: a recording), `track` its number within the mixture and processor, from 0,
     `processor` the number of the separator, from 0, `level` dB relative to the mixture, `silent` whether it is
-    next to silent, `onscreen` the probability that it is seen (nan: nobody says).
+    next to silent, `onscreen` the probability that it is seen (-1: nobody says).
     """
 
     parent: np.ndarray
@@ -48,7 +48,7 @@ class Tracks(NamedTuple):
 def _tracks(file) -> Tracks:
     parent, track, processor, level = (file[f"clip/{name}"][:] for name in ("parent", "track", "processor", "level"))
     silent = file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(parent), bool)
-    seen = file["clip/onscreen"][:] if "clip/onscreen" in file else np.full(len(parent), np.nan, np.float32)
+    seen = file["clip/onscreen"][:] if "clip/onscreen" in file else np.full(len(parent), -1, np.float32)
     return Tracks(parent, track, processor, level, silent, seen)
 
 
@@ -142,7 +142,7 @@ class Features:
             found["parent"] = str(self.clips.key[self.tracks.parent[clip]])
             found |= {name: getattr(self.tracks, name)[clip].item() for name in ("track", "processor", "level")}
             found["silent"] = int(self.tracks.silent[clip])
-            if not np.isnan(self.tracks.onscreen[clip]):
+            if self.tracks.onscreen[clip] >= 0:
                 found["onscreen"] = float(self.tracks.onscreen[clip])
         return found
 

@@ -117,7 +117,12 @@ FEATURES = Kind(
             "u1", "[C]", "1 for a track that is next to silent, else 0", optional=True, low=0, high=1
         ),
         "clip/onscreen": Column(
-            "f4", "[C]", "probability that a track is seen; nan of recordings, and without pictures", optional=True
+            "f4",
+            "[C]",
+            "probability that a track is seen; -1 of recordings, and without pictures",
+            optional=True,
+            low=-1,
+            high=1,
         ),
         "clip/peak": Column(
             "f4", "[C]", "largest magnitude of a sample of the source, 0 for silence", optional=True, low=0

@@ -29,7 +29,7 @@ WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)|vectors")  # 
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
-ON_SCREEN = {"onscreen": ("f4", np.nan)}  # where any clip says it
+ON_SCREEN = {"onscreen": ("f4", -1)}  # where any clip says it
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
 ROWS = ("frames", "images")
 FINISHED = "finished"  # the journal's last key, when the output is about to stand

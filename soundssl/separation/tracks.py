@@ -249,7 +249,7 @@ class _Seen:
         """Return what the table says of each track; of estimates, the largest probability of a track, and none."""
         if np.ndim(self.energy) == 0:  # nothing was seen
             return [{"onscreen": 0.0} if onscreen else {}] * count
-        probability = self.product / np.maximum(self.energy, np.finfo(np.float64).tiny)
+        probability = np.clip(self.product / np.maximum(self.energy, np.finfo(np.float64).tiny), 0.0, 1.0)
         found = [float(probability.max()), 0.0] if onscreen else probability.tolist()
         return [{"onscreen": each} for each in found]
 
