@@ -6,6 +6,8 @@ From Python:
     embedding, start = model.embed(waveform, rate=44100)
     features = soundssl.Features("features.h5")
 
+`soundssl.hear` is the common API of HEAR over a model file, `soundssl.export` writes one for other programs.
+
 What needs torch or h5py is loaded when it is first asked for.
 """
 

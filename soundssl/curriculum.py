@@ -14,6 +14,21 @@ from soundssl import SoundsslError, models, objectives
 from soundssl.presets import in_force
 
 AUTO = "auto"
+# Keys of a stage that stand in a model file where they were chosen: files of before have none of them.
+LATER = (
+    "momentum",
+    "milestones",
+    "decay",
+    "plateau",
+    "encoder_rate",
+    "clip",
+    "average",
+    "validate",
+    "every",
+    "patience",
+)
+LOWER = ("loss", "entropy")  # measures of which less is better
+LABELLED = ("mAP", "knn", "retrieval")  # measures that ask for labels
 AUTO_BATCH = 0  # a batch size that is left to the device, see `settle`
 SEPARATED_ON_A_CPU = 8  # excerpts a step where a separator is trained on a CPU: 300 steps of 64 take over half an hour
 
@@ -26,7 +41,15 @@ class Refused(SoundsslError, ValueError):
 
 @dataclass(frozen=True)
 class Stage:
-    """Describe one stage: its objectives (name → options, with the `weight` of its loss) and how it is optimised."""
+    """Describe one stage: its objectives (name → options, with the `weight` of its loss) and how it is optimised.
+
+    `momentum` is that of sgd. The schedule multistep multiplies the rate by `decay` at each of `milestones` (steps);
+    plateau does where `plateau` measures in a row were no better than the best. `encoder_rate` is the rate of the
+    encoder in parts of that of the heads; `clip` the largest norm of the gradient (0: any); `average` the decay of a
+    moving average of the weights, which is measured and kept in their place (0: none). `validate` names what is
+    measured `every` so many steps on the clips to validate on: the best state is kept, and after `patience` measures
+    that were no better the stage ends (0: never).
+    """
 
     objective: dict[str, dict[str, Any]] = field(default_factory=dict)
     steps: int = 300
@@ -34,8 +57,18 @@ class Stage:
     learning_rate: float = 1e-3
     weight_decay: float = 0.0
     warmup: float = 0.05
-    schedule: Literal["constant", "cosine"] = "cosine"
-    optimiser: Literal["adam", "rowwise"] = "adam"
+    schedule: Literal["constant", "cosine", "multistep", "plateau"] = "cosine"
+    optimiser: Literal["adam", "rowwise", "sgd"] = "adam"
+    momentum: float = 0.9
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    plateau: int = 5
+    encoder_rate: float = 1.0
+    clip: float = 0.0
+    average: float = 0.0
+    validate: Literal["none", "loss", "mAP", "knn", "retrieval", "entropy"] = "none"
+    every: int = 100
+    patience: int = 0
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,11 @@ class Curriculum:
     def as_dict(self) -> dict[str, Any]:
         """Return plain data, as stored in a model's config."""
         data = asdict(self)
+        usual = asdict(Stage())
+        data["stage"] = tuple(
+            {name: value for name, value in stage.items() if name not in LATER or value != usual[name]}
+            for stage in data["stage"]
+        )
         return data if self.net else {name: value for name, value in data.items() if name != "net"}
 
 
@@ -87,6 +125,15 @@ def from_data(data: dict[str, Any], where: str = "the curriculum") -> Curriculum
     return plan
 
 
+def untrained(data: dict[str, Any], where: str = "the curriculum") -> Curriculum:
+    """Return a curriculum without a stage: the net as it starts, for weights that others trained.
+
+    >>> untrained({"encoder": "vggish"}).stage
+    ()
+    """
+    return Curriculum(**{**_checked(Curriculum, data, where), "stage": ()})
+
+
 def _usual_net(stages: tuple[Stage, ...], where: str) -> str:
     """Return the net where none is named: an encoder or a separator, as the objectives have it."""
     kinds = {name: objectives.separates(name) for stage in stages for name in stage.objective}
@@ -100,9 +147,10 @@ def _check_net(plan: Curriculum, where: str) -> None:
     """Refuse a net that does not exist, or is not of the kind that the objectives train."""
     separating = objectives.separates(next(iter(plan.stage[0].objective)))
     kind, known = ("separator", models.SEPARATORS) if separating else ("encoder", models.ENCODERS)
-    if plan.encoder not in known and (separating or plan.encoder != AUTO):
+    named = plan.encoder in known or (not separating and (plan.encoder == AUTO or models.is_encoder(plan.encoder)))
+    if not named:
         article = "an" if kind == "encoder" else "a"
-        if plan.encoder in models.ENCODERS or plan.encoder in models.SEPARATORS:
+        if models.is_encoder(plan.encoder) or plan.encoder in models.SEPARATORS:
             raise Refused(
                 f"{where} trains {article} {kind}, which {plan.encoder!r} is not; there are {', '.join(known)}"
             )
@@ -160,9 +208,16 @@ def _stage(data: dict[str, Any], where: str) -> Stage:
     if not isinstance(data, dict):
         raise Refused(f"{where} is {data!r}; a stage is a table")
     values = _checked(Stage, data, where)
-    for name, least in (("steps", 1), ("batch_size", 1), ("learning_rate", 0), ("weight_decay", 0), ("warmup", 0)):
+    for name, least in LEAST.items():
         if values.get(name, least) < least:
             raise Refused(f"{name} of {where} is {values[name]}; it must be at least {least}")
+    for name in ("momentum", "average"):
+        if not 0 <= values.get(name, 0) < 1:
+            raise Refused(f"{name} of {where} is {values[name]}; it must be from 0 to below 1")
+    milestones = values.get("milestones", ())
+    if any(type(step) is not int or step < 1 for step in milestones) or sorted(milestones) != list(milestones):
+        raise Refused(f"milestones of {where} are {list(milestones)}; they are steps, one after another, as [80, 160]")
+    _check_measure(values, where)
     if not values.get("objective"):
         raise Refused(f"{where} names no objective; there are {', '.join(objectives.OBJECTIVES)}")
     checked = {}
@@ -183,6 +238,24 @@ def _stage(data: dict[str, Any], where: str) -> Stage:
         }
     left = {"batch_size": AUTO_BATCH} if any(map(objectives.separates, checked)) else {}
     return Stage(**{**left, **values, "objective": checked})
+
+
+LEAST = {"steps": 1, "batch_size": 1, "learning_rate": 0, "weight_decay": 0, "warmup": 0, "decay": 0, "plateau": 1}
+LEAST |= {"encoder_rate": 0, "clip": 0, "every": 1, "patience": 0}
+
+
+def _check_measure(values: dict[str, Any], where: str) -> None:
+    """Refuse a stage that waits for a measure, or schedules by steps, without any."""
+    schedule, measure = values.get("schedule"), values.get("validate", "none")
+    if schedule == "multistep" and not values.get("milestones"):
+        raise Refused(f"{where} has the schedule multistep and no milestones; give some, as milestones=[80, 160]")
+    if measure == "none" and (schedule == "plateau" or values.get("patience")):
+        raise Refused(
+            f"{where} waits for a measure that improves, and measures nothing; give validate, as validate=loss"
+        )
+    needed = {"mAP": "classification", "entropy": "clustering"}.get(measure)
+    if needed and needed not in values.get("objective", {}):
+        raise Refused(f"{where} validates by {measure}, which only the objective {needed} has")
 
 
 def _checked(kind: type, data: dict[str, Any], where: str) -> dict[str, Any]:

@@ -214,6 +214,19 @@ def seed(number: int) -> None:
     torch.manual_seed(number)
 
 
+def random_state() -> list[Tensor]:
+    """Return the states of torch's generators, of the CPU and of the current GPU where one is in use."""
+    used = torch.cuda.is_available() and torch.cuda.is_initialized()
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if used else [])]
+
+
+def set_random_state(states: list[Tensor]) -> None:
+    """Go on from states of torch's generators, as `random_state` gave them."""
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)
+
+
 def rank() -> int:
     """Return the number of this process."""
     return torch.distributed.get_rank() if torch.distributed.is_initialized() else 0

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 import numpy as np
+import torch
 
 from soundssl import SoundsslError, files
 from soundssl.files import Features
 from soundssl.files.features import Windows
 from soundssl.model import BATCH, Model, fitting
+from soundssl.models import released
 from soundssl.progress import SILENT, Advance, Progress
+from soundssl.weights import Weights
 
 Store = Literal["float32", "float16"]
 
@@ -25,8 +28,9 @@ class Job:
 
     `hop` in seconds is by default that of the front end; `clips` (boolean, `[clips]`) chooses some, all by default;
     `shard` (K, N) is noted where they are those of one of several runs; `raw` leaves embeddings at the length that the
-    net gives them. `made_from` stands for all of it. Raises
-    FormatError for features of another front end than the model's.
+    net gives them; `whitening` is the released postprocessor of VGGish, `quantise` its 8-bit form. `made_from` stands
+    for all of it. Raises FormatError for features of another front end than the model's, and for a whitening that is
+    none or of another size.
     """
 
     def __init__(
@@ -41,6 +45,8 @@ class Job:
         shard: tuple[int, int] | None = None,
         batch_size: int = BATCH,
         raw: bool = False,
+        whitening: Weights | None = None,
+        quantise: bool = False,
     ) -> None:
         with fitting(model.path):
             source.check_front_end(model.config["front_end"], model.path)
@@ -50,13 +56,19 @@ class Job:
         self.clips = np.ones(len(source.clips), bool) if clips is None else clips
         self.shard = shard
         self.raw = raw and layer == "embedding" and model.config["unit_length"]  # else nothing is scaled anyway
+        self.whitening, self.quantise = whitening, quantise
         self.inputs = [
             files.identity("features", source.path, source.attributes),
             files.identity("model", model.path, model.attributes),
+            *([whitening.identity] if whitening else []),
         ]
         chosen = np.packbits(self.clips).tobytes().hex()
         settings = [layer, self.step, store, chosen, shard, str(model.accelerator.dtype)]
-        self.made_from = files.digest("embeddings", self.inputs, settings + ["raw"] * self.raw)
+        self.made_from = files.digest(
+            "embeddings", self.inputs, settings + ["raw"] * self.raw + ["quantise"] * quantise
+        )
+        if whitening:
+            self._whitened(np.zeros((1, model.output(layer, self.raw).width), np.float32))  # refused before any work
 
     @cached_property
     def count(self) -> int:
@@ -112,11 +124,20 @@ class Job:
         for windows in self.source.windows(self.length, self.step, self.batch_size, self.clips):
             vectors = kept.take() if kept else None
             if vectors is None:
-                vectors = self._stored(output(windows.frames), windows)
+                vectors = self._stored(self._whitened(output(windows.frames)), windows)
                 if kept:
                     kept.add(vectors)
             yield vectors, windows
             advance(len(vectors))
+
+    def _whitened(self, vectors: np.ndarray) -> np.ndarray:
+        """Return vectors as the released postprocessor gives them, or as they are. Shape: `[n, width]`."""
+        if not self.whitening:
+            return vectors
+        try:
+            return released.whiten(torch.from_numpy(vectors), self.whitening.tensors, self.quantise).numpy()
+        except ValueError as error:
+            raise files.FormatError(f"{files.text(self.whitening.path)} whitens no such embeddings: {error}") from error
 
     def _stored(self, vectors: np.ndarray, windows: Windows) -> np.ndarray:
         """Return vectors in the type they are stored in; raise SoundsslError where one does not fit into it."""

@@ -77,8 +77,15 @@ ROOMS = {
     "curriculum": Room("objectives models presets", "numpy"),
     # floor 4
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
-    "training": Room("training* curriculum objectives* models* ops* files* device progress", "torch numpy"),
-    "embedding": Room("model progress files*", "numpy"),
+    "weights": Room("models* files", "torch numpy"),
+    "training": Room(
+        "training* curriculum weights evaluations* labels objectives* models* ops* files* device progress",
+        "torch numpy",
+    ),
+    "embedding": Room("model models.released weights progress files*", "torch numpy"),
+    "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
+    "hear": Room("model progress files* media ops*", "torch numpy"),
+    "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
     "coincidence": Room("objectives.coincidence models* ops* files* device progress", "torch numpy"),
     "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
@@ -89,7 +96,7 @@ ROOMS = {
 FACE = "__init__"  # `import soundssl` costs nothing: what it gives is imported when it is asked for
 ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the library, or before it
 # Packages imported where they are used: extras, and what only some nets need.
-OPTIONAL = {"faiss", "matplotlib", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
+OPTIONAL = {"faiss", "matplotlib", "onnx", "onnxscript", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
 # Rooms whose processes are their own, to end and to speak for.
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.

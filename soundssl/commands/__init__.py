@@ -22,6 +22,7 @@ from soundssl.commands import (
     detect,
     embed,
     evaluate,
+    export,
     featurize,
     info,
     label_clusters,
@@ -40,6 +41,7 @@ COMMANDS: dict[str, dict[str, Any]] = {
     "Experience to categories": {"cluster": cluster.cluster, "label-clusters": label_clusters.label_clusters},
     "Recordings to events": {"detect": detect.detect, "search": search.search},
     "Measure": {"evaluate": evaluate.app},
+    "Models for other programs": {"export": export.export},
     "Look": {"info": info.info},
 }
 

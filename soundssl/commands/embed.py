@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -45,7 +45,13 @@ def embed(
         list[Path], typer.Argument(help="Features file written by featurize; or embeddings files, to join them.")
     ],
     model: Annotated[
-        Path | None, typer.Option("-m", "--model", help="Model file written by train; must be given but to join.")
+        Path | None,
+        typer.Option(
+            "-m",
+            "--model",
+            help="Model file written by train; must be given but to join. Or hear:MODULE: an installed module of the "
+            "common API of HEAR, for features of waveforms.",
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -71,6 +77,19 @@ def embed(
             "it those of every objective but classification are scaled to length one.",
         ),
     ] = False,
+    whiten: Annotated[
+        Path | None,
+        typer.Option(
+            help="PCA parameters released with VGGish (.npz, .safetensors or .pth): whiten embeddings by them, between "
+            "-2 and 2."
+        ),
+    ] = None,
+    quantise: Annotated[
+        bool, typer.Option("--quantise", help="With --whiten, the 8-bit form: whole numbers from 0 to 255.")
+    ] = False,
+    weights: Annotated[
+        Path | None, typer.Option(help="With hear:MODULE, the file of weights that its load_model takes.")
+    ] = None,
     hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
@@ -104,33 +123,34 @@ def embed(
     from soundssl import files
     from soundssl.embedding import Job
     from soundssl.model import Model
+    from soundssl.weights import read
 
     if model is None:
         if not all(path.is_file() and files.kind_of(path) == "embeddings" for path in features):
             raise typer.BadParameter("Missing option '-m' / '--model': only embeddings files are joined without one")
         join("embeddings", features, output, copy, force, no_clobber, no_provenance, quiet)
         return
-    if len(features) > 1:
-        raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
-    if raw and layer != "embedding":
-        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
+    _check(features, model, layer, raw, whiten, quantise, weights)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    target = aim("embed", output, beside(path, "embeddings", part=shard), [path, model], *FORMATS, **flags)
+    if str(model).startswith("hear:"):
+        _refuse(layer != "embedding" or raw or bool(whiten) or bool(part) or hop is not None)
+        _hear(path, str(model), output, weights, split, flags)
+        return
+    target = aim(
+        "embed",
+        output,
+        beside(path, "embeddings", part=shard),
+        [path, model, *([whiten] if whiten else [])],
+        *FORMATS,
+        **flags,
+    )
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
-        job = Job(
-            source,
-            Model(trained, accelerator),
-            layer=layer,
-            hop=hop,
-            store=store,
-            clips=clips,
-            shard=shard,
-            batch_size=batch_size,
-            raw=raw,
-        )
+        options: dict[str, Any] = {"layer": layer, "hop": hop, "store": store, "batch_size": batch_size, "raw": raw}
+        options |= {"whitening": read(whiten, "whitening") if whiten else None, "quantise": quantise}
+        job = Job(source, Model(trained, accelerator), clips=clips, shard=shard, **options)
         if target.stands(job.made_from):
             return
         target.terminal.say(accelerator.reason)
@@ -138,6 +158,51 @@ def embed(
             place = sys.stdout.buffer if target.piped else target.path
             count = job.run(place, afresh=force, progress=target.terminal, command=target.provenance)
     target.finish(f"{count} windows of {int(clips.sum())} clips")
+
+
+def _hear(
+    path: Path, module: str, output: Path | None, weights: Path | None, split: str | None, flags: dict[str, bool]
+) -> None:
+    """Embed waveforms by an installed module of HEAR's common API."""
+    from soundssl import files, hear
+
+    target = aim("embed", output, beside(path, "embeddings"), [path, *([weights] if weights else [])], "HDF5", **flags)
+    source = files.Features(path)
+    clips = _clips(source, split, None)
+    done = hear.embed(
+        module, source, target.path, weights=weights, clips=clips, progress=target.terminal, command=target.provenance
+    )
+    target.finish(f"{done.vectors} vectors of {done.clips} clips")
+
+
+def _refuse(given: bool) -> None:
+    """Raise BadParameter where options are given that no module of HEAR knows."""
+    if given:
+        raise typer.BadParameter(
+            "a module of HEAR embeds as it does; leave out --layer, --raw, --whiten, --part, --hop"
+        )
+
+
+def _check(
+    features: list[Path],
+    model: Path,
+    layer: str,
+    raw: bool,
+    whiten: Path | None,
+    quantise: bool,
+    weights: Path | None,
+) -> None:
+    """Raise BadParameter for options that do not go together."""
+    if weights and not str(model).startswith("hear:"):
+        raise typer.BadParameter("a model file has its own; make one with train --weights", param_hint="--weights")
+    if len(features) > 1:
+        raise typer.BadParameter("a model embeds one features file; join them first", param_hint="FEATURES")
+    if raw and layer != "embedding":
+        raise typer.BadParameter(f"{layer} is never scaled, --raw is of embeddings alone; leave out --raw")
+    if quantise and not whiten:
+        raise typer.BadParameter("the 8-bit form is of whitened embeddings; give --whiten", param_hint="--quantise")
+    if whiten and layer != "embedding":
+        raise typer.BadParameter(f"embeddings are whitened, {layer} is none; leave out --whiten", param_hint="--whiten")
 
 
 def _clips(source, split: str | None, shard: tuple[int, int] | None):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from soundssl import presets
 from soundssl.commands import evaluate_video, scoring
-from soundssl.commands.options import Device, Hop, Precision, Seed, Threads, words
-from soundssl.commands.target import check_ending
+from soundssl.commands.consistency import consistency
+from soundssl.commands.evaluate_separation import separation
+from soundssl.commands.options import Hop, Seed, words
+from soundssl.commands.scoring import Bootstrap, Classes, Scores
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -30,11 +32,8 @@ TrainLabels = Annotated[
         "keep --labels. Default: --labels for all."
     ),
 ]
-Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
 Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
 Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
-Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
-Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 
@@ -162,8 +161,24 @@ def shallow(
         int, typer.Option(min=0, help="Training clips drawn for each class; 0: all (20: lightly supervised).")
     ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="Draws of training clips to average over.")] = 3,
-    learning_rate: Annotated[float, typer.Option(help="Rate of Adam (inferred).")] = 1e-3,
+    learning_rate: Annotated[float | None, typer.Option(help="Rate of Adam (inferred). Default: 0.001.")] = None,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the training windows at most (inferred).")] = 40,
+    pool: Annotated[
+        Literal["none", "mean", "concat"] | None,
+        typer.Option(help="One example a clip: the mean of its windows, or all side by side. Default: none, a window."),
+    ] = None,
+    dropout: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.99, help="Share dropped before the last layer, in training. Default: 0."),
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="L2 penalty of Adam. Default: 0.")] = None,
+    preset: Annotated[
+        Literal["none", "esc50"],
+        typer.Option(
+            help="esc50: the transfer of MM-Videos, as far as nothing else is given: --folds, --pool concat, "
+            "--dropout 0.3, --learning-rate 0.0002, batches of 128, --weight-decay 0.00001 (inferred)."
+        ),
+    ] = "none",
     bootstrap: Bootstrap = 0,
     hop: Hop = None,
     seed: Seed = 0,
@@ -179,21 +194,29 @@ def shallow(
     Example:
 
     soundssl evaluate shallow embeddings.h5 --labels labels.h5 --test 5
+
+    soundssl evaluate shallow embeddings.h5 --labels labels.h5 --preset esc50
     """
     from soundssl.evaluations import shallow as task
 
     report = scoring.begin(
         scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels, train_labels
     )
+    folds = folds or (preset != "none" and not test)
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
     except ValueError:
         raise typer.BadParameter(f"{hidden!r} is not a list of numbers", param_hint="--hidden") from None
-    options = task.Options(
-        hidden=layers, per_class=per_class, draws=draws, learning_rate=learning_rate, epochs=epochs, bootstrap=bootstrap
-    )
-    table = scoring.load(embeddings, labels, hop=hop, taught=train_labels)
+    given: dict[str, Any] = {
+        "learning_rate": learning_rate,
+        "pool": pool,
+        "dropout": dropout,
+        "weight_decay": weight_decay,
+    }
+    given |= {"hidden": layers, "per_class": per_class, "draws": draws, "epochs": epochs, "bootstrap": bootstrap}
+    options = task.Options(**presets.in_force(task.PRESETS[preset], given))
+    table = scoring.load(embeddings, labels, hop=task.HOPS[preset] if hop is None else hop, taught=train_labels)
     sides = None if folds else (words(test), words(train), words(validation))
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
@@ -325,83 +348,6 @@ def clusters(
     scoring.show(task.evaluate(table, task.Options(several), seed), report)
 
 
-@app.command("separation")
-def separation(
-    waves: Annotated[Path, typer.Argument(help="Features file of waveforms.")],
-    model: Annotated[Path, typer.Option("-m", "--model", help="Separator written by train --objective mixit.")],
-    labels: Annotated[Path | None, typer.Option(help="Labels file: the sources are of different classes.")] = None,
-    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
-    sources: Annotated[
-        str, typer.Option(metavar="N or N-N", help="Sources of a mixture; 1-4: as many mixtures of one to four each.")
-    ] = "2",
-    count: Annotated[int, typer.Option(min=1, help="Mixtures drawn.")] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the mixtures.")] = 5.0,
-    heard: Annotated[
-        float, typer.Option(max=0, help="Level in dB re the quietest source from which a track is heard (inferred).")
-    ] = -20.0,
-    picture: Annotated[Path | None, typer.Option(help="Draw the first mixtures and their tracks here, as PNG.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Mixtures in one batch.")] = 8,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    threads: Threads = 0,
-    bootstrap: Bootstrap = 0,
-    seed: Seed = 0,
-    output: Scores = None,
-    classes: Classes = False,
-) -> None:
-    """Mixtures of known sources: how much of each do the tracks give back?
-
-    Recordings are mixed, two or as many as --sources says, at equal energy, and separated; ratios are scale-invariant,
-    in dB. Every source also goes in alone: a good separator leaves it whole.
-
-    Example:
-
-    soundssl evaluate separation waves.h5 -m separator.safetensors --labels labels.h5 --split 5 --picture tracks.png
-    """
-    from soundssl import files, separation
-    from soundssl.evaluations.separation import Options
-
-    report = scoring.begin(scoring.Report("separation", waves, output, None, None, classes), labels)
-    if picture:
-        files.guard(picture, no_clobber=False)
-        files.guard_inputs(picture, [path for path in (waves, model, labels, output) if path])
-        check_ending(picture, "PNG", option="--picture")
-    scored = separation.score(
-        waves,
-        model,
-        labels=labels,
-        splits=words(split),
-        sources=_numbers(sources, "--sources"),
-        count=count,
-        seconds=seconds,
-        batch_size=batch_size,
-        options=Options(heard=heard, bootstrap=bootstrap),
-        seed=seed,
-        device=device,
-        precision=precision,
-        threads=threads,
-    )
-    if picture:
-        separation.plot(picture, scored.examples)
-    scoring.show(scored.rows, report)
-
-
-app.command("onscreen")(evaluate_video.onscreen)
-app.command("coincidence")(evaluate_video.coincidence)
-
-
-def _numbers(text: str, option: str) -> range:
-    """Return the numbers of `3` or `1-4`; raise BadParameter for others."""
-    low, dash, high = text.partition("-")
-    if low.isdecimal() and (high.isdecimal() if dash else True):
-        found = range(int(low), int(high or low) + 1)
-        if found and found[0] >= 1:
-            return found
-    raise typer.BadParameter(
-        f"{text!r} is neither a number from 1 nor a range of them; give 2 or 1-4", param_hint=option
-    )
-
-
 @app.command("labels")
 def labels(
     labels: Annotated[Path, typer.Argument(help="Labels file to score, as label-clusters writes it.")],
@@ -431,6 +377,12 @@ def labels(
     report = scoring.begin(scoring.Report("labels", labels, output, None, None, classes), truth)
     table = reading.read_labels(files.Labels(labels), files.Labels(truth), windows, Terminal("evaluate"))
     scoring.show(task.evaluate(table), report)
+
+
+app.command("separation")(separation)
+app.command("onscreen")(evaluate_video.onscreen)
+app.command("coincidence")(evaluate_video.coincidence)
+app.command("consistency")(consistency)
 
 
 def _check_sides(folds: bool, train: str | None, test: str | None, validation: str | None) -> None:

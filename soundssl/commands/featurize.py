@@ -54,11 +54,12 @@ def featurize(
         Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
     ] = "logmel",
     preset: Annotated[
-        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "bird", "bat"],
+        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "panns", "bird", "bat"],
         typer.Option(
             help="Front end: vggish (64 bands, 10 ms, 16 kHz), mm-videos (Hamming window, 1 s; inferred: FFT, band "
             "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "
-            "levelled; inferred); ours: bird (32 kHz, 150 Hz to 15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
+            "levelled; inferred), panns (32 kHz, 1,024 samples, decibels, 50 Hz to 14 kHz); ours: bird (32 kHz, "
+            "150 Hz to 15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
         ),
     ] = "vggish",
     frame_hop: Annotated[

@@ -7,7 +7,7 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
 
 import typer
 
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 Splits: TypeAlias = "list[str] | None"
 Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
+
+Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
+Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
+Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
 
 
 class Report(NamedTuple):

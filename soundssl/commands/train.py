@@ -23,7 +23,7 @@ from soundssl.commands.options import (
     words,
 )
 from soundssl.commands.target import aim
-from soundssl.models import ENCODERS, SEPARATOR, SEPARATORS
+from soundssl.models import ENCODERS, SEPARATOR, SEPARATORS, is_encoder, net
 from soundssl.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -43,7 +43,35 @@ def _list(what: str | None) -> None:
     if what:
         if what not in LISTS:
             raise typer.BadParameter(f"choose from {', '.join(LISTS)}", param_hint="--list")
-        terminal.print_table(["name", "meaning"], [[name, line] for name, line in LISTS[what].items()])
+        if what == "encoders":
+            terminal.print_table(COLUMNS, [_about(name) for name in ENCODERS])
+        else:
+            terminal.print_table(["name", "meaning"], [[name, line] for name, line in LISTS[what].items()])
+        raise typer.Exit
+
+
+COLUMNS = ["name", "input", "weights", "multiply-adds", "paper", "meaning"]  # of encoders
+
+
+def _about(name: str) -> list[str]:
+    row = net(name)
+    counts = [f"{row.weights:,}", f"{row.products:,}"] if row.weights else ["", ""]
+    return [name, f"{row.frames} x {row.bands}", *counts, row.paper, row.line]
+
+
+def _measure(names: str | None) -> None:
+    if names:
+        from soundssl import device as hardware
+        from soundssl.training import measure
+
+        chosen = list(ENCODERS) if names == "all" else words(names) or []
+        unknown = [name for name in chosen if not is_encoder(name)]
+        if unknown:
+            raise typer.BadParameter(f"no encoder {unknown[0]!r}; see --list encoders", param_hint="--measure")
+        with hardware.start() as accelerator:
+            rates = {name: measure(name, accelerator) for name in chosen}
+        rows = [[*_about(name)[:4], f"{rate.forward:.1f}", f"{rate.training:.1f}"] for name, rate in rates.items()]
+        terminal.print_table([*COLUMNS[:4], "windows/s", "windows/s training"], rows)
         raise typer.Exit
 
 
@@ -85,7 +113,7 @@ def train(
     ] = None,
     encoder: Annotated[
         str | None,
-        typer.Option(help="Net that maps a window to a vector, see --list encoders. Default: plain."),
+        typer.Option(help="Net that maps a window to a vector, see --list encoders; or timm:NAME. Default: plain."),
     ] = None,
     size: Annotated[int | None, typer.Option(min=1, help="Numbers in an embedding. Default: 128 (inferred).")] = None,
     norm: Annotated[
@@ -112,13 +140,35 @@ def train(
         Path | None,
         typer.Option(help="Model of sound and picture, with whose nets the on-screen classifier begins."),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Steps of the stage. Default: 300.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights that others released, for the encoder: .safetensors, .npz, or .pth; what is left out is said."
+        ),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=0, help="Steps of the stage; 0 writes the net of --weights or --init as it is. Default: 300."),
+    ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(min=1, help="Examples a step and process. Default: 64 (inferred); 8 for mixit on a CPU."),
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(min=0, help="Largest rate of Adam. Default: 0.001 (inferred).")
+    ] = None,
+    stage_: Annotated[
+        list[str],
+        typer.Option(
+            "--stage",
+            metavar="NAME=VALUE",
+            help="Further key of the stage, see CURRICULUM: as optimiser=sgd, schedule=multistep, milestones=[80,160], "
+            "validate=mAP, every=50, patience=5, clip=1, average=0.999.",
+        ),
+    ] = [],  # noqa: B006 (typer needs the value)
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Splits to measure on and not to train on, separated by commas; see --stage validate."),
     ] = None,
     keep: Annotated[
         str | None,
@@ -155,6 +205,15 @@ def train(
             help="Print the objectives, encoders or separators there are, and exit.",
         ),
     ] = None,
+    measure: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            callback=_measure,
+            is_eager=True,
+            help="Print how many windows a second encoders take here, and exit; names separated by commas, or all.",
+        ),
+    ] = None,
     force: Force = False,
     no_clobber: NoClobber = False,
     no_provenance: NoProvenance = False,
@@ -177,24 +236,31 @@ def train(
 
     soundssl train waves.h5 --objective onscreen --coincidence coincidence.safetensors --init separator.safetensors
 
+    soundssl train features.h5 --encoder cnn14 --size 2048 --weights Cnn14.pth --steps 0 -o cnn14.safetensors
+
     soundssl train waves.h5 --objective mixit --steps 3000 --keep 300,1000 -o separator.safetensors
     """
     from soundssl import device as hardware
     from soundssl.training import Job
 
-    net = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
+    nets = {"encoder": encoder or separator, "size": size, "norm": norm, "tracks": tracks, "consistency": consistency}
     if encoder and separator:
         raise typer.BadParameter("a model has one net; leave out --encoder", param_hint="--separator")
-    single = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
-    plan = _plan(curriculum, objective, set_, single, {**net, "net": _settings(net_, "--net") or None})
-    given = {"triplets": triplets, "labels": labels, "init": init, "coincidence": coincidence, "clips": clips}
+    named = {"steps": steps, "batch_size": batch_size, "learning_rate": learning_rate}
+    single = {**_settings(stage_, "--stage"), **{name: value for name, value in named.items() if value is not None}}
+    plan = _plan(curriculum, objective, set_, single, {**nets, "net": _settings(net_, "--net") or None})
+    given: dict[str, Any] = {"triplets": triplets, "labels": labels, "init": init, "released_weights": weights}
+    given |= {"coincidence": coincidence, "clips": clips}
+    if not plan.stage and not (init or weights):
+        raise typer.BadParameter("0 writes a net as it is; give its --weights, or --init", param_hint="--steps")
     read = [path for path in (features, *given.values(), curriculum) if path]
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("train", output, beside(features, "", ".safetensors"), read, "safetensors", **flags)
     kept = _kept(keep, target.path, plan)
     with hardware.start(device, precision, threads) as accelerator:
         target = target.of_process(accelerator.main)
-        job = Job(plan, features, accelerator, **given, splits=words(split), seed=seed)
+        given |= {"splits": words(split), "validation": words(validation)}
+        job = Job(plan, features, accelerator, **given, seed=seed)
         if not force and job.stands(target.path, kept):
             if accelerator.main:
                 job.checkpoint(target.path).clear_finished()
@@ -221,16 +287,21 @@ def _plan(path: Path | None, objective: str | None, settings: list[str], single:
     from soundssl import curriculum, files
 
     given = {name: value for name, value in net.items() if value is not None}
-    stage = {name: value for name, value in single.items() if value is not None}
     if path:
         given_too = ["--set"] * bool(settings) + ["--objective"] * bool(objective)
-        given_too += [f"--{name.replace('_', '-')}" for name in stage]
+        given_too += [f"--{name.replace('_', '-')}" for name in single]
         if given_too:
             raise typer.BadParameter(f"--curriculum says what stages do; leave out {', '.join(given_too)}")
         return curriculum.replace(curriculum.from_toml(files.require(path)), given)
     options = _settings(settings, "--set")
+    if single.get("steps") == 0:
+        if objective or settings:
+            raise typer.BadParameter(
+                "nothing is learnt in 0 steps; leave out --objective and --set", param_hint="--steps"
+            )
+        return curriculum.untrained(given, "the command line")
     return curriculum.from_data(
-        {**given, "stage": [{**stage, "objective": {objective or "triplet": options}}]}, "the command line"
+        {**given, "stage": [{**single, "objective": {objective or "triplet": options}}]}, "the command line"
     )
 
 
@@ -254,6 +325,8 @@ def _kept(keep: str | None, output: Path, plan: Curriculum) -> dict[int, Path]:
         steps = sorted({int(word) for word in words(keep) or []})
     except ValueError:
         raise typer.BadParameter(f"{keep!r} is not a list of numbers", param_hint="--keep") from None
+    if steps and any(stage.patience for stage in plan.stage):
+        raise typer.BadParameter("with patience a stage may end before such a step; leave it out", param_hint="--keep")
     for step in steps:
         if not 1 <= step <= last:
             raise typer.BadParameter(f"step {step} is none of 1 to {last}", param_hint="--keep")

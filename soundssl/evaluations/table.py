@@ -113,6 +113,27 @@ class Table:
             return self.value
         return group_means(self.value, self.clip, len(self.label))
 
+    def pooled(self, how: str) -> Table:
+        """Return the table with one vector a clip: the `mean` of its windows, or all of them, `concat`.
+
+        Windows are concatenated in their order; a clip with fewer than the longest has zeros behind them.
+        """
+        self.require_vectors()
+        if how == "mean":
+            value = self.clip_means()
+        elif how == "concat":
+            order = np.argsort(self.clip, kind="stable")
+            clip, count = self.clip[order], self.windows
+            place = np.arange(len(clip)) - np.repeat(np.cumsum(count) - count, count)
+            value = np.zeros((len(self.label), int(count.max(initial=1)), self.value.shape[1]), self.value.dtype)
+            value[clip, place] = self.value[order]
+            value = value.reshape(len(value), -1)
+        else:
+            raise ValueError(f"windows are pooled by mean or concat, not {how!r}")
+        columns: dict[str, Any] = {"recording": self.recording, "split": self.split}
+        sides = {"test": self.test, "train": self.train, "validation": self.validation}
+        return Table(value, self.label, self.classes, **columns, **sides)
+
     def scored(self) -> Table:
         """Return the table of the clips to test alone."""
         if self.test.all():

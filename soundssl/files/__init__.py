@@ -22,7 +22,7 @@ from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
 from soundssl.files.listing import among, read_keys
-from soundssl.files.model import Model, model_made_from, read_model, write_model
+from soundssl.files.model import Model, model_made_from, read_model, read_tensors, write_model
 from soundssl.files.outputs import FULL, Lock, Unusable, alone, guard, guard_inputs, is_special, replace, telling, text
 from soundssl.files.reading import (
     Clips,
@@ -87,6 +87,7 @@ __all__ = [
     "read_matrix",
     "read_model",
     "read_scores",
+    "read_tensors",
     "replace",
     "require",
     "require_parquet",

@@ -149,6 +149,15 @@ def not_finite(tensors: dict[str, np.ndarray]) -> list[str]:
     return [name for name, tensor in tensors.items() if not np.isfinite(tensor).all()]
 
 
+def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Read the tensors of any safetensors file by name; raise Missing, and FormatError for a file that is none."""
+    path = require(path)
+    try:
+        return safetensors.numpy.load_file(path)
+    except (safetensors.SafetensorError, OSError, KeyError) as error:
+        raise FormatError(f"{text(path)} is not a safetensors file that numpy can hold ({error})") from error
+
+
 def model_made_from(path: str | os.PathLike) -> str | None:
     """Return the digest that a finished model was made from, None where there is no model."""
     try:

@@ -167,13 +167,15 @@ FEATURES = Kind(
         "window_function": Attribute("analysis window", needed=True),
         "mel_scale": Attribute("formula of the mel scale", needed=True),
         "spectrum": Attribute("magnitude or power", needed=True),
-        "logarithm": Attribute("natural or 10", needed=True),
+        "logarithm": Attribute("natural, 10, or decibels, at least the floor", needed=True),
         "level": Attribute("treatment of the waveform's level", needed=True),
         "padding": Attribute("padding of the waveform", needed=True),
         "bands": Attribute("number of mel bands", "integer", 1, MANY, needed=True),
         "fmin": Attribute("lower edge of the first band, Hz", "number", 0, MANY, needed=True),
         "fmax": Attribute("upper edge of the last band, Hz", "number", 0, MANY, needed=True),
-        "floor": Attribute("added to the mel energy before the logarithm", "number", 0, needed=True),
+        "floor": Attribute(
+            "added to the mel energy before the logarithm; of decibels the least energy", "number", 0, needed=True
+        ),
         "resampler": Attribute("resampling library and quality"),
         "image_rate": Attribute("images per second of video (--image-rate), 0 where there are none", "number", 0),
         "image_size": Attribute("pixels of a side of an image, 0 where there are none", "integer", 0),

@@ -88,4 +88,6 @@ def curricula() -> list[str]:
 
 
 def _toml(value: object) -> str:
+    if isinstance(value, tuple):
+        return str(list(value))
     return f'"{value}"' if isinstance(value, str) else str(value).lower() if isinstance(value, bool) else str(value)

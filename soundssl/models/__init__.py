@@ -61,7 +61,7 @@ _ENCODERS = {
     "plain": Net(
         "plain", "eight 3x3 convolutions with norm and ReLU, mean and max over the map", 1_238_304, 313_262_080, "none"
     ),
-    "draft": Net("plain", "plain with a first convolution of stride 2, for drafts, ours", 0, 0, "none"),
+    "draft": Net("plain", "plain with a first convolution of stride 2, for drafts", 1_238_304, 78_364_672, "none"),
     "space-to-depth": Net(
         "space_to_depth",
         "four 3x3 convolutions on squares of 4 x 4 taken as channels, mean and max",

@@ -1,7 +1,8 @@
 """A plain convolutional net for CPUs: pairs of 3x3 convolutions between 2x2 poolings, no shortcuts.
 
 No paper's net; the order convolution, norm, ReLU and the concatenated mean and maximum over the map follow the
-VGG-like net of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations").
+VGG-like net of Fonseca et al. 2021 ("Unsupervised contrastive learning of sound event representations"). `draft` is the
+same net with a stride of 2 in its first convolution, for drafts: it is ours, too, no paper has it.
 """
 
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from soundssl.models import pooling
 from soundssl.models.convolutions import convolution
 
 WIDTHS = (32, 64, 128, 256)
+STRIDES = {"plain": 1, "draft": 2}  # of the first convolution
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class Options(pooling.Options):
 class Plain(nn.Module):
     """Apply four pairs of convolutions with poolings between, then mean and maximum, then a linear layer."""
 
-    def __init__(self, size: int, options: Options) -> None:
+    def __init__(self, size: int, options: Options, stride: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 1
         for width in WIDTHS:
             layers += [pooling.pool(options, before)] if layers else []
-            layers += [*convolution(before, width, norm=options.norm), *convolution(width, width, norm=options.norm)]
+            first = 1 if layers else stride
+            layers += convolution(before, width, norm=options.norm, stride=first)
+            layers += convolution(width, width, norm=options.norm)
             before = width
         self.features = nn.Sequential(*layers)
         self.projection = nn.Linear(2 * before, size)
@@ -44,5 +48,5 @@ class Plain(nn.Module):
 
 
 def build(name: str, size: int, bands: int, frames: int, options: Options) -> nn.Module:
-    """Build the plain net. Shape: [batch, 1, frames, bands] to [batch, size]."""
-    return Plain(size, options)
+    """Build the plain net or its draft. Shape: [batch, 1, frames, bands] to [batch, size]."""
+    return Plain(size, options, STRIDES[name])

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from soundssl.ops.checks import may_read
 from soundssl.ops.generators import PerExampleGenerator, half_normal
+from soundssl.ops.spectrogram import DECIBELS
 
 FLOOR = 0.01  # added to the cells before the logarithm, as VGGish
-LOGARITHM = {"natural": 1.0, "10": math.log(10)}  # natural units in one of the features' logarithm
+# Natural units in one of the features' logarithm.
+LOGARITHM = {"natural": 1.0, "10": math.log(10), DECIBELS: math.log(10) / 10}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ periodic Hann windows every 10 ms, magnitude of a 512-point FFT, 64 triangles th
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 
@@ -25,6 +26,8 @@ HEAD_ROOM = 0.005  # added to the largest magnitude before it divides the wavefo
 WINDOWS = {"hann, periodic": (0.5, 0.5), "hamming, periodic": (0.54, 0.46)}
 VGGISH_MEL = "1127 ln(1 + f/700), triangles linear in mel, peak 1"
 SLANEY_MEL = "Slaney, triangles linear in Hz, peak 1"
+SLANEY_AREA_MEL = "Slaney, triangles linear in Hz, area 1"
+DECIBELS = "decibels, at least the floor"  # 10 log10(max(mel, floor)): here the floor is not added
 AS_RECORDED, LEVELLED = "as recorded", "mean removed, divided by the largest magnitude + 0.005"
 UNPADDED, CENTRED = "none", "frames centred, ends reflected"
 
@@ -96,6 +99,23 @@ PRESETS = {
     # FSD50K and Fonseca et al. 2021, shift invariance. Inferred: all that is as in uclser20, natural logarithm, level.
     "fsd50k": replace(_FONSECA, preset="fsd50k", logarithm="natural", level=AS_RECORDED),
     "uclser20": _FONSECA,
+    # PANNs (Kong et al. 2020), as the public code of the released weights has it; windows of a second are inferred.
+    "panns": FrontEnd(
+        preset="panns",
+        sample_rate=32000,
+        window_length=1024,
+        hop_length=320,
+        fft_length=1024,
+        mel_scale=SLANEY_AREA_MEL,
+        spectrum="power",
+        logarithm=DECIBELS,
+        padding=CENTRED,
+        bands=64,
+        fmin=50.0,
+        fmax=14000.0,
+        floor=1e-10,
+        window_frames=100,
+    ),
     # Ours, not published: VGGish's 31.25 Hz a bin and 10 ms a frame, up to where most birds sing.
     "bird": FrontEnd(
         preset="bird", sample_rate=32000, window_length=800, hop_length=320, fft_length=1024, fmin=150.0, fmax=15000.0
@@ -134,7 +154,7 @@ def hertz_to_mel(frequency: np.ndarray, mel_scale: str = VGGISH_MEL) -> np.ndarr
     (1000.0, 15.0)
     """
     frequency = np.asarray(frequency, np.float64)
-    if mel_scale == SLANEY_MEL:
+    if mel_scale in (SLANEY_MEL, SLANEY_AREA_MEL):
         steps = np.log(np.maximum(frequency, 1000.0) / 1000.0) * 27 / np.log(6.4)
         return np.minimum(frequency, 1000.0) * 3 / 200 + steps
     return 1127.0 * np.log1p(frequency / 700.0)
@@ -149,7 +169,7 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
 
     Shape: `[fft_length / 2 + 1, bands]`, float64. Raises ValueError for an unknown mel scale.
     """
-    if front_end.mel_scale not in (VGGISH_MEL, SLANEY_MEL):
+    if front_end.mel_scale not in (VGGISH_MEL, SLANEY_MEL, SLANEY_AREA_MEL):
         raise ValueError(f"no mel scale is called {front_end.mel_scale!r}")
     bins = np.arange(front_end.fft_length // 2 + 1) * front_end.sample_rate / front_end.fft_length
     lowest, highest = hertz_to_mel(np.array([front_end.fmin, front_end.fmax]), front_end.mel_scale)
@@ -162,6 +182,8 @@ def mel_matrix(front_end: FrontEnd) -> np.ndarray:
     rising = (bins[:, None] - lower) / (centre - lower)
     falling = (upper - bins[:, None]) / (upper - centre)
     weights = np.maximum(0.0, np.minimum(rising, falling))
+    if front_end.mel_scale == SLANEY_AREA_MEL:
+        weights *= 2.0 / (upper - lower)
     weights[0] = 0.0
     return weights
 
@@ -192,7 +214,8 @@ class LogMel:
         self.groups = list(_groups(mel_matrix(front_end).astype(dtype)))
         self.padded = np.zeros((TILE, front_end.fft_length), dtype)  # frames, and the zeros that the FFT wants
         self.floor = self.dtype.type(front_end.floor)
-        self.log: Callable = {"natural": np.log, "10": np.log10}[front_end.logarithm]
+        logarithms: dict[str, Callable] = {"natural": np.log, "10": np.log10, DECIBELS: _decibels}
+        self.log = logarithms[front_end.logarithm]
 
     def __call__(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """Yield frames of mono blocks at the front end's rate. Shape: `[samples]` each → `[frames, bands]` each."""
@@ -219,7 +242,10 @@ class LogMel:
         with np.errstate(over="ignore", invalid="ignore"):  # it is an error below
             for first in range(0, len(frames), TILE):
                 self._mel(frames[first : first + TILE], mel[first : first + TILE])
-        mel += self.floor
+        if self.front_end.logarithm == DECIBELS:
+            np.maximum(mel, self.floor, out=mel)
+        else:
+            mel += self.floor
         if not mel.max(initial=0) < np.inf:  # too large, or no number: also where others were too large
             peak = float(np.abs(waveform).max())
             raise Overflow(f"samples as large as {peak:.2g} overflow the frames; scale them to between -1 and 1")
@@ -236,6 +262,12 @@ class LogMel:
             energy = spectrum.real**2 + spectrum.imag**2
         for bands, bins, weights in self.groups:
             np.matmul(energy[:, bins], weights, out=mel[:, bands])
+
+
+def _decibels(energy: np.ndarray, out: np.ndarray) -> np.ndarray:
+    np.log10(energy, out=out)
+    out *= 10.0
+    return out
 
 
 def _groups(matrix: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray]]:
@@ -360,3 +392,12 @@ def log_mel(waveform: np.ndarray, front_end: FrontEnd = PRESETS["vggish"], dtype
         blocks = levelled(blocks, level_of(blocks))
     frames = list(LogMel(front_end, dtype)(blocks))
     return np.concatenate(frames) if frames else np.empty((0, front_end.bands), dtype)
+
+
+def silence(floor: float, logarithm: str) -> float:
+    """Return the log-mel value of no sound at all.
+
+    >>> silence(0.01, "natural"), silence(1e-10, DECIBELS)
+    (-4.605170185988091, -100.0)
+    """
+    return {"natural": math.log, "10": math.log10, DECIBELS: lambda energy: 10 * math.log10(energy)}[logarithm](floor)

@@ -309,6 +309,28 @@ def curves(
         axes.legend(frameon=False, loc="lower right", fontsize=9.5)
 
 
+def shifts(path: str | os.PathLike[str], lines: Sequence[tuple[str, Sequence[float], Sequence[float]]]) -> None:
+    """Plot the probability of a class against the shift of the input, a line (name, shifts, probabilities) each.
+
+    Raises ValueError without a line, or for more than can be told apart.
+    """
+    if not 0 < len(lines) <= MOST_CLASSES:
+        raise ValueError(f"shifts needs 1 to {MOST_CLASSES} lines, got {len(lines)}")
+    with canvas(path, 8, 4.6) as figure:
+        axes = figure.subplots()
+        frameless(axes)
+        for number, (name, places, values) in enumerate(lines):
+            colour, dashes = PALETTE[number // 2 % len(PALETTE)], ("solid", (0, (3, 2)))[number % 2]
+            axes.plot(places, values, color=colour, linestyle=dashes, linewidth=1.4, label=name[:MOST_LETTERS])
+        axes.set(ylim=(-0.02, 1.02))
+        axes.set_xlabel("shift, frames or bands", color=GREY)
+        axes.set_ylabel("probability", color=GREY)
+        axes.yaxis.grid(color=PALE, linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.set_title("Probability of the highest class", loc="left", fontsize=12, weight="bold", pad=10)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
+
+
 def clusters(
     path: str | os.PathLike[str],
     sizes: np.ndarray,

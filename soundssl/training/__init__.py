@@ -3,6 +3,7 @@
 loop        the one loop, which trains every objective, stage after stage
 checkpoint  the private state from which a stopped run goes on
 job         from files to a model file
+speed       windows a second of a net on this machine
 """
 
 from soundssl.training.checkpoint import Checkpoint
@@ -21,6 +22,7 @@ from soundssl.training.loop import (
     tensors_of,
     train,
 )
+from soundssl.training.speed import Speed, measure
 
 __all__ = [
     "Checkpoint",
@@ -29,11 +31,13 @@ __all__ = [
     "MultiTaskLoss",
     "Order",
     "Outcome",
+    "Speed",
     "build_stage",
     "heads_of",
     "learning_rate",
     "load",
     "loader_workers",
+    "measure",
     "take_step",
     "tensors_of",
     "train",

@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from soundssl import device, files, models, objectives
-from soundssl.curriculum import Curriculum, Refused, Stage, settle
+from soundssl import device, files, models, objectives, weights
+from soundssl.curriculum import LABELLED, Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
+from soundssl.models import released
 from soundssl.objectives import Inputs
+from soundssl.ops.spectrogram import PRESETS
 from soundssl.progress import SILENT, Progress
 from soundssl.training.checkpoint import Checkpoint
 from soundssl.training.loop import Heads, heads_of, loader_workers, tensors_of, train
@@ -27,10 +29,10 @@ class Job:
     """Say what is trained on what: `made_from` stands for all of it.
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
-    `init` to start from are files, and so is `coincidence`, a model whose nets of sound and picture the on-screen
-    classifier begins with. `splits` chooses clips by their split, `clips` by the keys that a file lists, all by
-    default. Raises Missing or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves
-    an input unread.
+    `init` to start from are files, so are `released_weights`, which fill the backbone, and `coincidence`, a model whose
+    nets of sound and picture the on-screen classifier begins with. `splits` chooses clips by their split, `clips` by
+    the keys that a file lists, all by default; `validation` those that are measured, and not trained on. Raises Missing
+    or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
     """
 
     def __init__(
@@ -43,12 +45,15 @@ class Job:
         labels: str | os.PathLike | None = None,
         init: str | os.PathLike | None = None,
         coincidence: str | os.PathLike | None = None,
+        released_weights: str | os.PathLike | None = None,
         splits: Sequence[str] | None = None,
         clips: str | os.PathLike | None = None,
+        validation: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
         _refuse_unused(plan, {"triplets": triplets, "labels": labels, "coincidence": coincidence})
-        self.accelerator, self.seed, self.splits = accelerator, seed, splits
+        _check_validation(plan, validation, labels)
+        self.accelerator, self.seed, self.splits, self.validation = accelerator, seed, splits, validation
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
         self.labels = files.Labels(labels) if labels else None
@@ -56,14 +61,19 @@ class Job:
         self.start = files.read_model(init) if init else None
         self.coincidence = files.read_model(coincidence) if coincidence else None
         self.listed = files.read_keys(clips) if clips else None
+        self.weights = weights.read(released_weights) if released_weights else None
         read = {"features": self.source, "triplets": self.triplets, "labels": self.labels, "init": self.start}
         read["coincidence"] = self.coincidence
         self.inputs = [files.identity(role, each.path, each.attributes) for role, each in read.items() if each]
+        self.inputs += [self.weights.identity] if self.weights else []
+        if self.start is not None and self.weights is not None:
+            raise Refused("a model to start from has weights of its own; leave out --weights, or --init")
         self.plan = settle(plan, accelerator.device.type == "cuda", self.start.config if self.start else None)
         chosen = ",".join(splits) if splits else None
-        settings = self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size
-        listed = [] if self.listed is None else [sorted(self.listed)]
-        self.made_from = files.digest("model", self.inputs, *settings, *listed)
+        settings: list[Any] = [self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size]
+        settings += [list(validation)] if validation else []
+        settings += [] if self.listed is None else [sorted(self.listed)]
+        self.made_from = files.digest("model", self.inputs, *settings)
 
     @property
     def steps(self) -> int:
@@ -101,8 +111,12 @@ class Job:
         accelerator, main = self.accelerator, self.accelerator.main
         with files.alone(output, main):
             device.seed(self.seed)
-            network = self._network()
-            inputs = Inputs(self.source, self._clips(), self.triplets, self.labels, coincidence=self.coincidence)
+            network = self._network(progress)
+            clips = self._clips()
+            unseen = self._unseen()
+            if unseen is not None:
+                clips = clips & ~unseen.clips
+            inputs = Inputs(self.source, clips, self.triplets, self.labels, coincidence=self.coincidence)
             facts = self._facts(inputs)
             config = self._config(facts)
             checkpoint = self.checkpoint(output, every)
@@ -130,6 +144,7 @@ class Job:
                     say=progress.say,
                     stop=stop,
                     keep_at=kept,
+                    unseen=unseen,
                     keep=lambda step, heads: write(kept[step], heads, self._made_from(step), step=step),
                 )
             if trained.finished and main:
@@ -147,25 +162,63 @@ class Job:
         chosen = self.source.clips.in_splits(self.splits, self.source.path)
         return chosen if self.listed is None else chosen & files.among(self.source.clips, self.listed, self.source.path)
 
+    def _unseen(self) -> Inputs | None:
+        """Return the clips to validate on, None where there are none."""
+        if not self.validation:
+            return None
+        clips = self.source.clips.in_splits(list(self.validation), self.source.path)
+        return Inputs(self.source, clips, self.triplets, self.labels, coincidence=self.coincidence)
+
     def _made_from(self, step: int) -> str:
         return files.digest(self.made_from, step)
 
-    def _network(self) -> nn.Module:
+    def _network(self, progress: Progress) -> nn.Module:
         """Build the net: an encoder with the statistics of the features, or a separator; or take over another model's.
+
+        Released weights say which of them were left out, and take frames as they are where they have their front end.
 
         Raises FormatError for features of another front end, ValueError for another net than the model's.
         """
         plan, source, start = self.plan, self.source, self.start
         separating = plan.encoder in models.SEPARATORS
+        if separating and self.weights is not None:
+            raise Refused(
+                f"--weights fills an encoder, and {plan.encoder} is a separator; start from a model with --init"
+            )
         source.require(*("waveform", "a separator takes") if separating else ("logmel", "an encoder takes"))
         if start is not None:
             self._check_start(start, ("tracks", "consistency") if separating else ("size", "norm"))
             return (models.restore_separator if separating else models.restore)(start.config, start.tensors)
         if separating:
             return models.build_separator(plan.encoder, plan.tracks, plan.consistency, **plan.net)
-        network = models.build(plan.encoder, plan.size, source.bands, source.window, norm=plan.norm, **plan.net)
-        network.set_statistics(torch.from_numpy(source.mean), torch.from_numpy(source.deviation).clamp(LEAST_DEVIATION))
+        try:
+            network = models.build(plan.encoder, plan.size, source.bands, source.window, norm=plan.norm, **plan.net)
+        except ValueError as error:  # a name, an option or a window that the net has not
+            raise Refused(str(error)) from error
+        if self.weights is not None:
+            self._fill(network, self.weights, progress)
+        if self.weights is None or plan.encoder not in released.FRONT_ENDS:
+            deviation = torch.from_numpy(source.deviation).clamp(LEAST_DEVIATION)
+            network.set_statistics(torch.from_numpy(source.mean), deviation)
         return network
+
+    def _fill(self, network: nn.Module, given: weights.Weights, progress: Progress) -> None:
+        """Fill a new encoder with released weights; raise FormatError where they, or the front end, do not fit."""
+        name = self.plan.encoder
+        if name in released.FRONT_ENDS:
+            preset = released.FRONT_ENDS[name]
+            self.source.check_front_end(dict(PRESETS[preset].attributes()), f"{given.path} (--preset {preset})")
+        try:
+            lines = released.fill(network, name, given.tensors)
+        except ValueError as error:
+            raise files.FormatError(f"{files.text(given.path)} does not fit {name}: {error}") from error
+        fresh = [line for line in lines if "begins afresh" in line]
+        if fresh and not self.plan.stage:
+            raise files.FormatError(
+                f"{files.text(given.path)}: {fresh[0]}, and 0 steps do not train it; give its --size"
+            )
+        for line in lines:
+            progress.say(f"{files.text(given.path.name)}: {line}")
 
     def _check_start(self, start: files.Model, own: tuple[str, ...]) -> None:
         plan, source, config = self.plan, self.source, start.config
@@ -184,14 +237,14 @@ class Job:
             )
 
     def _config(self, facts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-        source, last = self.source, self.plan.stage[-1]
+        source, last = self.source, self.plan.stage[-1:]
         return {
             **self.plan.as_dict(),
             "bands": source.bands,
             "frames": source.window,
             "front_end": source.front_end(),
             "seed": self.seed,
-            "unit_length": any(objectives.load(name).UNIT_LENGTH for name in last.objective),
+            "unit_length": any(objectives.load(name).UNIT_LENGTH for stage in last for name in stage.objective),
             "heads": facts,
         }
 
@@ -231,9 +284,26 @@ def _refuse_labels(plan: Curriculum, triplets: files.Triplets | None, labels: fi
 def _refuse_unused(plan: Curriculum, given: Mapping[str, Any]) -> None:
     """Refuse an input that no objective of a plan would read."""
     names = list(dict.fromkeys(name for stage in plan.stage for name in stage.objective))
+    measured = any(stage.validate in LABELLED for stage in plan.stage)
     for role, path in given.items():
+        if role == "labels" and measured:
+            continue
         if path and not any(objectives.uses(name, role) for name in names):
             raise Refused(f"{' and '.join(names)} would not read {role}; leave out --{role}, or name another objective")
+
+
+def _check_validation(plan: Curriculum, validation: Sequence[str] | None, labels: Any) -> None:
+    """Refuse splits that nothing is measured on, a measure without splits, and one of labels without any."""
+    measures = [stage.validate for stage in plan.stage if stage.validate != "none"]
+    if validation and not measures:
+        raise Refused("nothing is measured on --validation; name a measure, as --stage validate=loss, or leave it out")
+    if measures and not validation:
+        raise Refused(
+            f"{measures[0]} is measured on clips that are not trained on; name their splits with --validation"
+        )
+    asking = [measure for measure in measures if measure in LABELLED]
+    if asking and not labels:
+        raise Refused(f"{asking[0]} is measured by labels; give --labels")
 
 
 def _objectives_of(stages: Sequence[Stage]) -> list[tuple[str, Any]]:

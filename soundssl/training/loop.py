@@ -6,6 +6,7 @@ The batch of a step depends on the seed, the stage and the step alone, so a resu
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -23,6 +24,7 @@ from soundssl.ops import optimisers
 from soundssl.progress import Advance
 from soundssl.training.checkpoint import Checkpoint
 from soundssl.training.estimate import Estimate
+from soundssl.training.validation import Average, Validation, Watch
 
 Heads = dict[str, dict[str, Tensor]]
 
@@ -94,12 +96,14 @@ UNSAVED = 20.0  # seconds of training that are saved when it ends, in case that 
 
 
 def learning_rate(stage: Stage, step: int) -> float:
-    """Return the rate of a step: a linear rise over `warmup`, then constant or half a cosine down to zero."""
+    """Return the rate of a step: a linear rise over `warmup`, then constant, stepwise, or half a cosine to zero."""
     rising = max(1, round(stage.warmup * stage.steps))
     if step < rising:
         return stage.learning_rate * (step + 1) / rising
-    if stage.schedule == "constant":
+    if stage.schedule in ("constant", "plateau"):  # what a plateau lowers it by, its measures say
         return stage.learning_rate
+    if stage.schedule == "multistep":
+        return stage.learning_rate * stage.decay ** sum(step >= each for each in stage.milestones)
     return stage.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, stage.steps - rising)))
 
 
@@ -161,14 +165,20 @@ def take_step(
     loaders: dict[tuple[str, ...], Iterator],
     accelerator: Accelerator,
     progress: float,
+    clip: float = 0.0,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Draw a batch for each objective, or those that share it, and take a step down the loss; return it and figures."""
+    """Draw a batch for each objective, or those that share it, and take a step down the loss; return it and figures.
+
+    A gradient whose norm is greater than `clip` is scaled to it first; 0 leaves all as they are.
+    """
     drawn = {names: accelerator.send(next(loader)) for names, loader in loaders.items()}
     batches = {name: batch for names, batch in drawn.items() for name in names}
     optimizer.zero_grad(set_to_none=True)
     with accelerator.autocast():
         loss, figures = module(batches, progress)
     loss.backward()
+    if clip:
+        figures["gradient"] = nn.utils.clip_grad_norm_(module.parameters(), clip)
     optimizer.step()
     return loss, figures
 
@@ -190,12 +200,13 @@ def train(
     log_every: int = 10,
     keep_at: Collection[int] = (),
     keep: Callable[[int, Heads], None] = lambda steps, heads: None,
+    unseen: Inputs | None = None,
 ) -> Outcome:
     """Train an encoder through all stages, or until `stop` says yes in any process: then the state is saved.
 
     After each number of steps in `keep_at`, counted over all stages, the main process calls `keep` with it and the
-    heads. `say` takes the notes of the examples, and after ten steps how long all take. Raises SoundsslError where the
-    loss is not finite.
+    heads. `say` takes the notes of the examples, and after ten steps how long all take. `unseen` holds the clips to
+    validate on, where a stage does. Raises SoundsslError where the loss is not finite.
     """
     state = checkpoint.load() or {
         "stage": 0,
@@ -210,10 +221,12 @@ def train(
     advance(sum(stage.steps for stage in curriculum.stage[: state["stage"]]) + state["step"], "")
     estimate = Estimate(_work(curriculum, state["stage"], state["step"]), _remedy(curriculum, accelerator))
 
-    def save(stage: int, step: int, module: MultiTaskLoss, optimizer: torch.optim.Optimizer | None) -> None:
+    def save(
+        stage: int, step: int, module: MultiTaskLoss, optimizer: torch.optim.Optimizer | None, **more: Any
+    ) -> None:
         if accelerator.main:
             own = {"encoder": encoder.state_dict(), "heads": _grown(known, module.heads())}
-            checkpoint.save(stage=stage, step=step, **own, optimizer=optimizer and optimizer.state_dict())
+            checkpoint.save(stage=stage, step=step, **own, **more, optimizer=optimizer and optimizer.state_dict())
 
     for number, stage in enumerate(curriculum.stage):
         if number < state["stage"]:
@@ -228,28 +241,44 @@ def train(
         accelerator.place(objective).train()
         module = accelerator.wrap(objective)
         learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
-        optimizer = _optimiser(stage, learnt)
+        optimizer = _optimiser(stage, learnt, {id(each) for each in encoder.parameters()})
         before = state.pop("optimizer", None)
         if first and before:
             optimizer.load_state_dict(before)
         del before
+        watch, average = Watch(stage), Average(objective, stage.average) if stage.average else None
+        validation = _validation(stage, unseen, accelerator, seed)
         loaders = load(examples, number, stage, first, seed, accelerator, workers)
+        if first:
+            _go_on(state, watch, average)
 
         # ---- the steps
-        before_it = sum(each.steps for each in curriculum.stage[:number])
+        before_it, line = sum(each.steps for each in curriculum.stage[:number]), {}
         for step in range(first, stage.steps):
+            if watch.over:
+                say(f"{stage.validate} has not improved {watch.since} times: the stage ends after {step} steps")
+                advance(stage.steps - step, "")
+                break
+            rate = learning_rate(stage, step) * watch.factor
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(stage, step)
-            loss, figures = take_step(module, optimizer, loaders, accelerator, step / stage.steps)
+                group["lr"] = rate * group.get("share", 1.0)
+            loss, figures = take_step(module, optimizer, loaders, accelerator, step / stage.steps, stage.clip)
+            if average:
+                average.update()
 
             # ---- figures, now and then
             if (step + 1) % log_every == 0 or step + 1 == stage.steps:
                 line = {name: float(device.mean(value)) for name, value in {"loss": loss, **figures}.items()}
                 if not math.isfinite(line["loss"]):
                     raise SoundsslError(f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate")
-                log.write({"stage": number, "step": step + 1, **line, "learning_rate": learning_rate(stage, step)})
+                log.write({"stage": number, "step": step + 1, **line, "learning_rate": rate})
                 advance(0, f"loss {line['loss']:.4f}")
             advance(1, "")
+            if validation and watch.due(step + 1):
+                with average.applied() if average else contextlib.nullcontext():
+                    measured = validation.measure(encoder, objective)
+                    watch.look(measured, objective)
+                log.write({"stage": number, "step": step + 1, f"validation.{stage.validate}": measured})
             if told := estimate.step():
                 say(told)
             if accelerator.main and before_it + step + 1 in keep_at:
@@ -258,12 +287,15 @@ def train(
             # ---- the state, now and then and when asked to stop
             ask = accelerator.world_size == 1 or (step + 1) % log_every == 0  # asking all processes costs a wait
             if ask and device.any_process(stop()):
-                save(number, step + 1, objective, optimizer)
+                save(number, step + 1, objective, optimizer, **_going_on(watch, average))
                 return Outcome(_grown(known, objective.heads()), finished=False, steps=before_it + step + 1)
             if checkpoint.due():
-                save(number, step + 1, objective, optimizer)
+                save(number, step + 1, objective, optimizer, **_going_on(watch, average))
 
-        for remark in _remarks(objective, line) if first < stage.steps else ():
+        if average:
+            average.give()
+        watch.restore(objective)
+        for remark in _remarks(objective, line) if line else ():
             say(remark)
         known = _grown(known, {name: _copied(tensors) for name, tensors in objective.heads().items()})
         if number + 1 < len(curriculum.stage):
@@ -308,10 +340,43 @@ def _grown(known: Heads, heads: Heads) -> Heads:
     return {name: {**known.get(name, {}), **heads.get(name, {})} for name in {**known, **heads}}
 
 
-def _optimiser(stage: Stage, learnt: list[torch.nn.Parameter]) -> torch.optim.Optimizer:
+def _optimiser(stage: Stage, learnt: list[torch.nn.Parameter], encoder: set[int]) -> torch.optim.Optimizer:
+    """Return the optimiser of a stage; where the encoder has a rate of its own, `share` of its group says which."""
+    groups: list[Any] = learnt
+    if stage.encoder_rate != 1.0:
+        own = [each for each in learnt if id(each) in encoder]
+        rest = [each for each in learnt if id(each) not in encoder]
+        groups = [{"params": own, "share": stage.encoder_rate}, {"params": rest, "share": 1.0}]
+        groups = [group for group in groups if group["params"]]
+    rate, decay = stage.learning_rate, stage.weight_decay
     if stage.optimiser == "rowwise":
-        return optimisers.RowwiseAdam(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay)
-    return torch.optim.AdamW(learnt, lr=stage.learning_rate, weight_decay=stage.weight_decay, fused=True)
+        return optimisers.RowwiseAdam(groups, lr=rate, weight_decay=decay)
+    if stage.optimiser == "sgd":
+        return torch.optim.SGD(groups, lr=rate, momentum=stage.momentum, weight_decay=decay)
+    return torch.optim.AdamW(groups, lr=rate, weight_decay=decay, fused=True)
+
+
+def _validation(stage: Stage, unseen: Inputs | None, accelerator: Accelerator, seed: int) -> Validation | None:
+    """Return what measures a stage, None where nothing does; raise ValueError where there is nothing to measure on."""
+    if stage.validate == "none":
+        return None
+    if unseen is None:
+        raise ValueError(f"{stage.validate} is measured on clips that are not trained on; give --validation")
+    return Validation(unseen, stage, accelerator, seed)
+
+
+def _going_on(watch: Watch, average: Average | None) -> dict[str, Any]:
+    """Return what a state holds beside nets and optimiser: measures, averages, and the generators of dropout."""
+    return {"watch": watch.state(), "average": average and average.kept, "random": device.random_state()}
+
+
+def _go_on(state: dict[str, Any], watch: Watch, average: Average | None) -> None:
+    if "watch" in state:
+        watch.take(state.pop("watch"))
+        device.set_random_state(state.pop("random"))
+    kept = state.pop("average", None)
+    if average and kept is not None:
+        average.take(kept)
 
 
 def _copied(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
