@@ -32,7 +32,7 @@ def heard(said: Segments, key: str, moment: float) -> list[int]:
 @pytest.fixture(params=["one block", "many blocks"])
 def blocks(request, monkeypatch):
     if request.param == "many blocks":
-        monkeypatch.setattr(labels, "BLOCK", 3)
+        monkeypatch.setattr(labels.moments, "BLOCK", 3)
 
 
 def test_clips_and_windows_agree_with_brute_force(blocks):

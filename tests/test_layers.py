@@ -43,7 +43,7 @@ ROOMS = {
     "device": Room("", "torch numpy"),
     # floor 1
     "datasets": Room("datasets* tables"),
-    "labels": Room("files* ops*", "numpy"),
+    "labels": Room("labels* datasets.ontology files* ops* tables", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
@@ -51,14 +51,14 @@ ROOMS = {
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room(
-        "objectives objectives.clock objectives.coincidence objectives.mixit objectives.pairs labels models* ops* "
+        "objectives objectives.clock objectives.coincidence objectives.mixit objectives.pairs labels* models* ops* "
         "files* device",
         "torch numpy",
     ),
     "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy scipy"),
-    "evaluations.reading": Room("evaluations.table labels files ops.groups progress", "numpy"),
+    "evaluations.reading": Room("evaluations.table labels* files ops.groups progress", "numpy"),
     # floor 3
-    "extraction": Room("extraction* datasets* files* media* ops* device progress", "torch numpy"),
+    "extraction": Room("extraction* datasets* labels files* media* ops* device progress", "torch numpy"),
     "clustering": Room(
         "clustering* reports* evaluations* curriculum training* objectives* models* labels files* media* ops* device "
         "progress",
@@ -79,7 +79,7 @@ ROOMS = {
     "model": Room("models* objectives* labels files* media* ops* device progress", "torch numpy"),
     "weights": Room("models* files", "torch numpy"),
     "training": Room(
-        "training* curriculum weights evaluations* labels objectives* models* ops* files* device progress",
+        "training* curriculum weights evaluations* labels* objectives* models* ops* files* device progress",
         "torch numpy",
     ),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),

@@ -8,33 +8,24 @@ from typing import Annotated, Any, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import evaluate_video, scoring
+from soundssl.commands import comparison, evaluate_video, scoring, tagging
 from soundssl.commands.consistency import consistency
 from soundssl.commands.evaluate_separation import separation
 from soundssl.commands.options import Hop, Seed, words
-from soundssl.commands.scoring import Bootstrap, Classes, Scores
+from soundssl.commands.scoring import (
+    Baseline,
+    Bootstrap,
+    Classes,
+    Folds,
+    Input,
+    LabelsFile,
+    Scores,
+    Topline,
+    TrainLabels,
+)
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
-
-Input = Annotated[
-    Path,
-    typer.Argument(
-        help="Embeddings file; a features file (its log-mel windows are the baseline); an NPY matrix or - for one on "
-        "standard input, with a row for each segment of the labels."
-    ),
-]
-LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
-TrainLabels = Annotated[
-    Path | None,
-    typer.Option(
-        help="Labels file of the clips that are learnt from, stopped by or taken as neighbours; those that are scored "
-        "keep --labels. Default: --labels for all."
-    ),
-]
-Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
-Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
-Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
 
 
 @app.command("retrieval")
@@ -173,10 +164,11 @@ def shallow(
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(min=0, help="L2 penalty of Adam. Default: 0.")] = None,
     preset: Annotated[
-        Literal["none", "esc50"],
+        Literal["none", "esc50", "tut18", "audioset"],
         typer.Option(
             help="esc50: the transfer of MM-Videos, as far as nothing else is given: --folds, --pool concat, "
-            "--dropout 0.3, --learning-rate 0.0002, batches of 128, --weight-decay 0.00001 (inferred)."
+            "--dropout 0.3, --learning-rate 0.0002, batches of 128, --weight-decay 0.00001 (inferred). Windows are not "
+            "concatenated by tut18: --train train --test test; audioset: --train balanced_train --test eval."
         ),
     ] = "none",
     bootstrap: Bootstrap = 0,
@@ -202,7 +194,9 @@ def shallow(
     report = scoring.begin(
         scoring.Report("shallow", embeddings, output, baseline, topline, classes), labels, train_labels
     )
-    folds = folds or (preset != "none" and not test)
+    sides_ = {"train": train, "test": test}
+    train, test = (presets.in_force({} if folds else task.SPLITS.get(preset, {}), sides_).get(name) for name in sides_)
+    folds = folds or (preset == "esc50" and not test)
     _check_sides(folds, train, test, validation)
     try:
         layers = tuple(int(width) for width in words(hidden) or [] if int(width))
@@ -285,33 +279,8 @@ def linear(
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
-@app.command("tagging")
-def tagging(
-    embeddings: Annotated[Path, typer.Argument(help="Embeddings file written by embed --layer probabilities.")],
-    labels: LabelsFile,
-    split: Annotated[str | None, typer.Option(help="Only clips of these splits, separated by commas.")] = None,
-    bootstrap: Bootstrap = 0,
-    seed: Seed = 0,
-    output: Scores = None,
-    baseline: Baseline = None,
-    topline: Topline = None,
-    classes: Classes = False,
-) -> None:
-    """Clip scores of a classifier: do they rank clips within classes, and classes within clips?
-
-    The score of a clip is the mean of its windows' probabilities.
-
-    Example:
-
-    soundssl evaluate tagging probabilities.h5 --labels labels.h5
-    """
-    from soundssl import files
-    from soundssl.evaluations import reading
-    from soundssl.evaluations import tagging as task
-
-    report = scoring.begin(scoring.Report("tagging", embeddings, output, baseline, topline, classes), labels)
-    table = reading.read_scores(embeddings, files.Labels(labels), words(split))
-    scoring.show(task.evaluate(table, task.Options(bootstrap=bootstrap), seed), report)
+app.command("tagging")(tagging.tagging)
+app.command("compare")(comparison.compare)
 
 
 @app.command("clusters")

@@ -54,12 +54,13 @@ def featurize(
         Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
     ] = "logmel",
     preset: Annotated[
-        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "panns", "bird", "bat"],
+        Literal["vggish", "mm-videos", "fsd50k", "uclser20", "fsdnoisy18k", "panns", "bird", "bat"],
         typer.Option(
             help="Front end: vggish (64 bands, 10 ms, 16 kHz), mm-videos (Hamming window, 1 s; inferred: FFT, band "
             "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "
-            "levelled; inferred), panns (32 kHz, 1,024 samples, decibels, 50 Hz to 14 kHz); ours: bird (32 kHz, "
-            "150 Hz to 15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
+            "levelled; inferred), panns (32 kHz, 1,024 samples, decibels, 50 Hz to 14 kHz), fsdnoisy18k "
+            "(44.1 kHz, 40 ms every 20 ms, windows of 2 s; inferred: analysis window and mel scale); ours: bird "
+            "(32 kHz, 150 Hz to 15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
         ),
     ] = "vggish",
     frame_hop: Annotated[
@@ -85,11 +86,12 @@ def featurize(
     ] = "mix",
     clip: Annotated[float, typer.Option(min=0, help="Seconds to cut recordings into; 0 leaves them whole.")] = 0,
     short: Annotated[
-        Literal["skip", "pad", "tile"],
+        Literal["skip", "pad", "tile"] | None,
         typer.Option(
-            help="What becomes of a recording too short for one window: skip, pad (silence) or tile (repeat it)."
+            help="What becomes of a recording too short for one window: skip, pad (silence) or tile (repeat it). "
+            "Default: skip; with --preset fsd50k, uclser20 or fsdnoisy18k tile, as their papers do."
         ),
-    ] = "skip",
+    ] = None,
     truncated: Annotated[
         Literal["keep", "skip"],
         typer.Option(
@@ -177,7 +179,9 @@ def featurize(
     numbers = {"sample_rate": sample_rate, "fmin": fmin, "fmax": fmax, "bands": bands, "window": window}
     numbers |= {"window_length": window_length, "frame_hop": frame_hop}
     front_end = _front_end(representation, preset, numbers)
-    recipe = extraction.Recipe(front_end, images, image_size, channel, clip, short, truncated, damaged, image_rate)
+    recipe = extraction.Recipe(
+        front_end, images, image_size, channel, clip, short or _short(front_end), truncated, damaged, image_rate
+    )
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
     if dataset is not None or not extraction.given_waveforms(inputs):
@@ -221,6 +225,13 @@ def _front_end(representation: str, preset: str, numbers: dict[str, Any]) -> Fro
     from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
     return front_ends.changed(WAVEFORM if representation == "waveform" else PRESETS[preset], **numbers)
+
+
+def _short(front_end: FrontEnd) -> str:
+    """Return what becomes of short recordings where nobody says."""
+    from soundssl.ops.spectrogram import TILING
+
+    return "tile" if front_end.preset.partition(",")[0] in TILING else "skip"
 
 
 def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_clobber: bool) -> Path | None:

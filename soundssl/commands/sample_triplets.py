@@ -67,6 +67,7 @@ def sample_triplets(
     soundssl sample-triplets features.h5 --sampler supervised --labels labels.h5 --split 1,2,3,4
     """
     from soundssl import files, triplets
+    from soundssl.labels import clips_in_splits
 
     _check(sampler, labels)
     given = [features, *([labels] if labels else [])]
@@ -81,7 +82,7 @@ def sample_triplets(
     made_from = files.digest("triplets", inputs, sampler, count, vars(options), split, seed)
     if target.stands(made_from):
         return
-    chosen = source.clips.in_splits(words(split), features) & source.recorded
+    chosen = clips_in_splits(known, source.clips, words(split), features) & source.recorded
     layout = _layout(source, options, chosen)
     if sampler in ("proximity", "joint") and (short := triplets.lonely(layout, options)):
         target.terminal.say(

@@ -1,4 +1,4 @@
-"""What the subcommands of evaluate share: the input, the splits to score, and reports of scores."""
+"""What the subcommands of evaluate share: options, the input, the splits to score, and reports of scores."""
 
 from __future__ import annotations
 
@@ -17,12 +17,30 @@ from soundssl.commands.target import check_ending
 if TYPE_CHECKING:
     from soundssl.evaluations.table import Table
 
-Splits: TypeAlias = "list[str] | None"
-Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
-
+Input = Annotated[
+    Path,
+    typer.Argument(
+        help="Embeddings file; a features file (its log-mel windows are the baseline); an NPY matrix or - for one on "
+        "standard input, with a row for each segment of the labels."
+    ),
+]
+LabelsFile = Annotated[Path, typer.Option(help="Labels file, as featurize --dataset writes it.")]
+TrainLabels = Annotated[
+    Path | None,
+    typer.Option(
+        help="Labels file of the clips that are learnt from, stopped by or taken as neighbours; those that are scored "
+        "keep --labels. Default: --labels for all."
+    ),
+]
 Scores = Annotated[Path | None, typer.Option("-o", "--output", help="Write the scores here as JSON lines.")]
+Baseline = Annotated[Path | None, typer.Option(help="Score file of the baseline, for the recovery.")]
+Topline = Annotated[Path | None, typer.Option(help="Score file of the topline, for the recovery.")]
 Bootstrap = Annotated[int, typer.Option(min=0, help="Bootstrap replicates over clips, for 95 % intervals; 0: none.")]
 Classes = Annotated[bool, typer.Option("--classes", help="Show the score of every class too.")]
+Folds = Annotated[bool, typer.Option("--folds", help="Every split in turn against all others; the means come last.")]
+
+Splits: TypeAlias = "list[str] | None"
+Sides: TypeAlias = tuple[Splits, Splits, Splits]  # splits to test, to train on and to validate on
 
 
 class Report(NamedTuple):

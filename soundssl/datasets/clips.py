@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,13 @@ BESIDE = {
 
 @dataclass(frozen=True, slots=True)
 class Clip:
-    """Name a span of a media file: `start`, `end` in seconds (None: its end); `classes` None where nothing is said."""
+    """Name a span of a media file: `start`, `end` in seconds (None: its end); `classes` None where nothing is said.
+
+    `absent` are classes that somebody heard not to be there, None where all others are; those unrated are in neither,
+    and absent too, or unknown if the clip is `partial`.
+    `identifiers` are pairs of a class and what the collection calls it; `events` (class, onset, offset) in seconds from
+    the clip's start; `noisy` whether nobody verified the classes, None where the collection does not say.
+    """
 
     key: str
     path: Path
@@ -28,6 +34,32 @@ class Clip:
     classes: tuple[str, ...] | None = None
     recording: str = ""
     split: str = ""
+    absent: tuple[str, ...] | None = ()
+    identifiers: tuple[tuple[str, str], ...] = ()
+    uploader: str = ""
+    licence: str = ""
+    subset: str = ""
+    noisy: bool | None = None
+    partial: bool = False
+    events: tuple[tuple[str, float, float], ...] = ()
+
+    def said(self) -> list[object]:
+        """Return what is said of its classes, for a digest; of a clip with nothing but classes these alone."""
+        plain = Clip(self.key, self.path)
+        more = {
+            name: getattr(self, name)
+            for name in ("absent", "identifiers", "uploader", "licence", "subset", "noisy", "partial", "events")
+            if getattr(self, name) != getattr(plain, name)
+        }
+        return [self.key, self.classes, *([more] if more else [])]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Name a reader of clips that has no module of its own, as COLLECTIONS wants it."""
+
+    LAYOUT: str
+    clips: Callable[[Path], Iterator[Clip]]
 
 
 def walk(folder: Path) -> Iterator[Path]:

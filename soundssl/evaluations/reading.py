@@ -11,11 +11,13 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.evaluations.table import Table
-from soundssl.labels import Index, align, of_segments
+from soundssl.labels import Index, align, clips_in_splits, of_segments, splits_of
 from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
 BATCH = 4096  # windows read at once
+LEAST = 1e-12  # of a probability in a geometric mean
+Mean = Literal["arithmetic", "geometric"]
 
 
 def read_embeddings(
@@ -26,6 +28,7 @@ def read_embeddings(
     hop: float | None = None,
     splits: list[str] | None = None,
     taught: files.Labels | None = None,
+    mean: Mean = "arithmetic",
 ) -> Table:
     """Read the windows of an embeddings or features file that have labels, or the mean of each clip.
 
@@ -49,14 +52,15 @@ def read_embeddings(
         source.require("logmel", "the baseline is that of")
     label = Index(known, source.clips.key).of_clips()
     other = align(Index(taught, source.clips.key).of_clips(), taught.classes, known.classes) if taught else label
-    chosen = source.clips.in_splits(splits, path) & ((label >= 0) | (other >= 0)).any(1)
+    column = splits_of(known, source.clips.key, source.clips.split).astype(str)
+    chosen = clips_in_splits(known, source.clips, splits, path) & ((label >= 0) | (other >= 0)).any(1)
     if not chosen.any():
         raise SoundsslError(
             f"no clip of {files.text(path)} has a label in {files.text(known.path)}; are their keys the same?"
         )
-    value, clip = (clip_means if level == "clip" else windows)(source, chosen, hop)
+    value, clip = clip_means(source, chosen, hop, mean) if level == "clip" else windows(source, chosen, hop)
     rows, clip = np.unique(clip, return_inverse=True)  # clips without windows are left out
-    recording, split = source.clips.recording[rows].astype(str), source.clips.split[rows].astype(str)
+    recording, split = source.clips.recording[rows].astype(str), column[rows]
     columns = {"clip": clip.reshape(-1), "recording": recording, "split": split}
     return Table(value, label[rows], known.classes, **columns, taught=other[rows] if taught else None)
 
@@ -96,18 +100,21 @@ def windows(
 
 
 def clip_means(
-    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None
+    source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None = None, mean: Mean = "arithmetic"
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over windows of each chosen clip that has any, read in blocks; raise FormatError for none.
+
+    The geometric mean is that of probabilities, which count as LEAST at least.
 
     Shape: `[means, size]` float32 and `[means]`, the clips.
     """
     means = GroupMeans(int(clips.sum()))
     place = np.cumsum(clips) - 1  # row of a chosen clip among the chosen: sums of all clips may not fit in memory
     for rows, clip in _batches(source, clips, hop):
-        means.add(rows, place[clip])
+        means.add(np.log(np.maximum(rows, LEAST)) if mean == "geometric" else rows, place[clip])
     have = means.count > 0
-    return means.mean()[have].astype(np.float32), np.flatnonzero(clips)[have]
+    found = means.mean()[have]
+    return (np.exp(found) if mean == "geometric" else found).astype(np.float32), np.flatnonzero(clips)[have]
 
 
 def _batches(source: files.Embeddings | files.Features, clips: np.ndarray, hop: float | None):
@@ -128,15 +135,20 @@ def _require_finite(name: str | os.PathLike, rows: np.ndarray) -> None:
         raise files.FormatError(f"{files.text(name)} is damaged: it holds numbers that are not finite; make it again")
 
 
-def read_scores(path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None) -> Table:
-    """Read clip scores of classes, the labels brought into the order of the scores' classes; raises FormatError."""
+def read_scores(
+    path: str | os.PathLike, known: files.Labels, splits: list[str] | None = None, mean: Mean = "arithmetic"
+) -> Table:
+    """Read clip scores of classes, the labels brought into the order of the scores' classes; raises FormatError.
+
+    The score of a clip is the arithmetic or the geometric mean of its windows'.
+    """
     classes = json.loads(files.Embeddings(path).attributes["class"])
     if not classes:
         raise files.FormatError(
             f"{files.text(path)} holds embeddings, not scores of classes; "
             f"make them with soundssl embed --layer probabilities"
         )
-    table = read_embeddings(path, known, level="clip", splits=splits)
+    table = read_embeddings(path, known, level="clip", splits=splits, mean=mean)
     label = align(table.label, known.classes, classes)
     return Table(table.value, label, classes, recording=table.recording, split=table.split)
 
@@ -153,7 +165,7 @@ def read_clusters(source: files.Clusters, known: files.Labels, splits: list[str]
                 f"{len(known.key)} segments; make clusters of an embeddings file instead"
             )
         return Table(source.cluster, known.label, known.classes)
-    chosen = source.clips.in_splits(splits, source.path)[source.clip]
+    chosen = clips_in_splits(known, source.clips, splits, source.path)[source.clip]
     clip, centre = source.clip[chosen], source.start[chosen] + float(source.attributes["window"]) / 2
     label = Index(known, source.clips.key).of_windows(clip, centre)
     return Table(source.cluster[chosen], label, known.classes)

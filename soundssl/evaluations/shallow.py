@@ -40,8 +40,15 @@ from soundssl.ops.groups import group_means
 PRESETS: dict[str, dict[str, Any]] = {  # values that a protocol has
     "none": {},
     "esc50": {"pool": "concat", "dropout": 0.3, "weight_decay": 1e-5, "learning_rate": 2e-4, "batch_size": 128},
+    "tut18": {"learning_rate": 2e-4, "batch_size": 128},
+    "audioset": {"learning_rate": 2e-4, "batch_size": 128},
 }
-HOPS = {"none": None, "esc50": 1.0}  # seconds between windows; None: those of the front end
+HOPS = {
+    "none": None,
+    "esc50": 1.0,
+    "tut18": None,
+    "audioset": None,
+}  # seconds between windows; None: those of the front end
 WINDOW_BLOCK = 8192  # windows scored at once
 
 
@@ -66,6 +73,14 @@ class Options:
     def __post_init__(self) -> None:
         if not 0 <= self.dropout < 1 or not self.weight_decay >= 0:
             raise ValueError(f"needs dropout from 0 to below 1, weight_decay >= 0: {self}")
+
+
+# Protocols of Cross-modal supervised learning (2019), section 19.5: rate and batch of the classifier, and the splits.
+SPLITS: dict[str, dict[str, str]] = {
+    "none": {},
+    "tut18": {"train": "train", "test": "test"},
+    "audioset": {"train": "balanced_train", "test": "eval"},
+}
 
 
 @dataclass(frozen=True)

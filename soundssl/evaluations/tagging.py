@@ -11,6 +11,7 @@ Metrics
 - `mAP`, `AUC`: means over classes; `dprime`: mean over classes of each d-prime (Fonseca et al.), `dprime_of_mean_auc`:
   d-prime of the mean AUC (Hershey et al. 2017)
 - `lwlrap`, `top1`, `top5` (with five classes or more); `AP` of each class
+- in presets also `MAP@3`, `accuracy`, `balanced_accuracy`, and `lwlrap` of each class
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,20 @@ class Options:
     """Choose whether intervals are wanted."""
 
     bootstrap: int = 0  # replicates over clips for 95 % intervals; 0: none
+    metrics: tuple[str, ...] = ()  # names of those to give, by default those that come without a preset
+
+
+# Protocols by name: what is given, and how the windows of a clip are averaged where nobody says.
+PRESETS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "fsd50k": ("mAP", "dprime", "lwlrap", "AP", "skipped_classes"),
+    "fsdnoisy18k": ("accuracy", "balanced_accuracy"),
+    "dcase2018": ("MAP@3",),
+    "dcase2019": ("lwlrap", "lwlrap of classes"),
+    "audioset": ("mAP", "AUC", "dprime", "dprime_of_mean_auc", "lwlrap", "top1", "top5", "AP", "skipped_classes"),
+}
+GEOMETRIC = ("fsdnoisy18k",)  # Fonseca et al. 2019
+AT = 3  # classes of MAP@3
 
 
 def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[dict[str, Any]]:
@@ -47,7 +62,31 @@ def evaluate(table: Table, options: Options = Options(), seed: int = 0) -> list[
     weight = np.zeros((0, len(score)), np.int64)
     if options.bootstrap:
         weight = metrics.multiplicities(len(score), options.bootstrap, np.random.default_rng([seed]))
-    return [*overall_rows([score], label, weight), *class_rows([score], label, classes)]
+    if not options.metrics:
+        return [*overall_rows([score], label, weight), *class_rows([score], label, classes)]
+    return chosen_rows(score, label, classes, weight, options.metrics)
+
+
+def chosen_rows(
+    score: np.ndarray, label: np.ndarray, classes: list[str], weight: np.ndarray, names: tuple[str, ...]
+) -> list[dict[str, Any]]:
+    """Rows of the metrics that are named, overall ones first. Shape: as `scores_of`, weight [replicates, clips]."""
+    rows = [*overall_rows([score], label, weight), *class_rows([score], label, classes)]
+    if "accuracy" in names:
+        rows += decision_rows(score.argmax(axis=1), label, weight)
+    if "MAP@3" in names:
+        value, ranks = metrics.average_precision_at(score, label, AT), np.arange(1, min(AT, label.shape[1]) + 1)
+        clips = int((label == 1).any(axis=1).sum())
+        rows.append(row("MAP@3", value, clips, chance=float((1 / ranks).sum() / label.shape[1])))
+    kept = [one for one in rows if one["metric"] in names]
+    if "lwlrap of classes" in names:
+        found = metrics.lwlrap_per_class(score, label)
+        count = (label == 1).sum(axis=0)
+        kept += [
+            row("lwlrap", float(value), int(count[column]), name=classes[column])
+            for column, value in zip(found.column, found.value, strict=True)
+        ]
+    return kept
 
 
 def scores_of(score: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -21,6 +21,7 @@ from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES, check
 from soundssl.files.trust import fetched_from_elsewhere
 from soundssl.files.writing import datasets
 
+EVENT = ("segment", "class", "onset", "offset")  # columns of the events of a labels file
 # What h5py raises, beside ValueError for what does not fit a schema, where a file is torn.
 TORN = (ValueError, TypeError, RuntimeError, OSError, KeyError, AttributeError, IndexError, OverflowError, MemoryError)
 NAMED = 2  # kinds of file that a message names with the commands that make them
@@ -345,6 +346,14 @@ class Labels:
             self.weight = file["weight"][:] if "weight" in file else np.ones(len(self.key), np.float32)
             self.split = strings(file, "split") if "split" in file else None
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
+            self.identifiers = list(strings(file, "class_id")) if "class_id" in file else None
+            self.rated, self.truth = (file[name][:] if name in file else None for name in ("rated", "truth"))
+            self.noisy = file["segment/noisy"][:] if "segment/noisy" in file else None
+            self.recording, self.uploader, self.licence, self.subset = (
+                strings(file, f"segment/{name}") if f"segment/{name}" in file else None
+                for name in ("recording", "uploader", "licence", "subset")
+            )
+            self.events = {name: file[f"event/{name}"][:] for name in EVENT} if "event/segment" in file else None
 
     def spread_from(self) -> Path | None:
         """Return the clusters or embeddings file these labels were spread from, where it lies beside them."""

@@ -295,7 +295,7 @@ CLUSTERS = Kind(
 
 LABELS = Kind(
     1,
-    "soundssl featurize --dataset, or soundssl label-clusters",
+    "soundssl featurize --dataset, label-clusters, or labels",
     "weak, strong, partial and spread labels in one form",
     {
         "label": Column("i1", "[S,L]", "1 present, 0 absent, -1 unknown", low=-1, high=1),
@@ -303,9 +303,26 @@ LABELS = Kind(
         "segment/start": Column("f8", "[S]", "seconds into the clip", low=0, high=MANY),
         "segment/end": Column("f8", "[S]", "seconds into the clip, infinity for its end", low=0),
         "class": Column("str", "[L]", "names of the classes"),
+        "class_id": Column("str", "[L]", "identifiers of the classes, empty where one has none", optional=True),
+        "rated": Column(
+            "u1",
+            "[S,L]",
+            "1 where somebody rated the class, 0 where a zero says only that nobody did",
+            optional=True,
+            low=0,
+            high=1,
+        ),
+        "truth": Column("i1", "[S,L]", "the labels before noise was put in", optional=True, low=-1, high=1),
+        "segment/recording": Column("str", "[S]", "recording that several clips may share", optional=True),
+        "segment/uploader": Column("str", "[S]", "who published the recording", optional=True),
+        "segment/licence": Column("str", "[S]", "terms of use, with the attribution", optional=True),
+        "segment/subset": Column("str", "[S]", "part of its collection, as the collection calls it", optional=True),
+        "segment/noisy": Column(
+            "u1", "[S]", "1 where nobody verified the labels, else 0", optional=True, low=0, high=1
+        ),
         "weight": Column("f4", "[S]", "confidence in the segment's labels", optional=True),
         "split": Column("str", "[S]", "fold or split", optional=True),
-        "origin": Column("u1", "[S]", "0 annotator, 1 spread from a cluster", optional=True),
+        "origin": Column("u1", "[S]", "0 annotator, 1 spread from a cluster, 2 a recogniser", optional=True),
         "event/segment": Column("i4", "[E]", "row of the segment", optional=True, low=0, rows="segment/key"),
         "event/class": Column("i2", "[E]", "row of the class", optional=True, low=0, rows="class"),
         "event/onset": Column("f8", "[E]", "seconds into the clip", optional=True, low=0, high=MANY),
@@ -320,6 +337,8 @@ LABELS = Kind(
         "spread": Attribute("share of a cluster's members that took the answer", "number", 0),
         "random": Attribute("whether windows at random were asked about instead", "any"),
         "split": Attribute("splits that the windows are of, empty for all"),
+        "verb": Attribute("what soundssl labels did; this and the rest where it made the file"),
+        "options": Attribute("JSON of its options"),
     },
 )
 

@@ -83,7 +83,8 @@ class Task(Protocol):
 
     # Examples(inputs, options, seed): `len` of them; `examples.__getitems__(keys)` returns the batch of (epoch, row)
     # keys as tensors. Objectives of a stage whose Examples are equal (`==`) are given the same batch. `notes`, where
-    # there are any, are lines that a person should read before the first step.
+    # there are any, are lines that a person should read before the first step; `arrange(epoch)`, where there is one and
+    # it is not None, returns the rows of an epoch, in place of a permutation.
     Examples: Callable[[Inputs, Any, int], Any]
 
     # Objective(encoder, inputs, options), a torch module that holds heads and loss: `objective(batch, progress)`

@@ -13,15 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl.labels import rows_of
+from soundssl.labels import balance, rows_of
 from soundssl.models.tensors import below
 from soundssl.objectives import Head, Inputs, Layer, option
-from soundssl.ops import losses
+from soundssl.ops import losses, robust
 
 NEEDS = ("features", "labels")
 SEPARATES = False
 UNIT_LENGTH = False
 LEAST_DEVIATION = 1e-6  # relative to the mean; below it a dimension is constant
+DISCARD_AT = {"percentile": 96.0, "maximum": 0.93, "outlier": 1.9}  # of Fonseca et al. 2019
 MEASURED = 4096  # training windows by which embeddings are standardised
 BATCH = 64  # of them embedded at a time
 
@@ -37,6 +38,43 @@ class Options:
     )
     hidden: int = option(0, "units of a hidden layer before the classes; 0: none")
     weighted: bool = option(True, "weigh an example by the confidence of its labels, where the labels file has any")
+    robust: Literal["none", "lq", "soft", "hard"] = option(
+        "none",
+        "with ce, for labels that may be wrong. lq: L_q (Zhang and Sabuncu 2018); soft, hard: bootstrapping (Reed et "
+        "al. 2015)",
+    )
+    q: float = option(
+        0.7, "exponent of L_q: towards 0 cross-entropy, at 1 the mean absolute error (Fonseca et al. 2019)"
+    )
+    beta: float = option(0.3, "share of the labels in the target of bootstrapping (Fonseca et al. 2019)")
+    through: bool = option(True, "let the gradient pass through the target of soft bootstrapping, as published")
+    selective: bool = option(False, "robust only where the labels file marks segments as noisy, ce for others")
+    discard: Literal["none", "percentile", "maximum", "outlier"] = option(
+        "none",
+        "leave out the highest losses of a batch: above a percentile, a share of the maximum, or the median and so "
+        "many deviations",
+    )
+    discard_at: float = option(
+        0.0, "that percentile, share or number; 0: 96, 0.93, 1.9 (Fonseca et al. 2019; with cross-entropy 0.6 for 0.93)"
+    )
+    discard_from: int = option(0, "first epoch that discards; Fonseca et al. 2019 take 20")
+    discard_q: float = option(0.0, "q from that epoch on; 0: as before; Fonseca et al. 2019 take 0.5")
+    mixup: float = option(
+        0.0, "mix examples by shares of Beta(a, a) with this a, 0: none; Fonseca et al. 2019 take 0.1"
+    )
+    mixup_with: Literal["inside", "between"] = option(
+        "inside", "partners in mixup: the next of the batch, or any other example"
+    )
+    mixup_from: int = option(0, "first epoch that mixes; Fonseca et al. 2019 take 10")
+    smoothing: float = option(0.0, "share of a label that all classes of ce share; Fonseca et al. 2019 take 0.15")
+    smoothing_step: float = option(0.0, "added to it for labels of noisy_classes, and taken from it for others")
+    noisy_classes: str = option("", "classes whose labels are often wrong, separated by ;")
+    balance: float = option(
+        0.0, "exponent b of (largest / own class)^b, by which clips are drawn: 0 as they come, 1 alike"
+    )
+    balance_by: Literal["weights", "queue"] = option(
+        "weights", "queue: classes take turns, whatever balance is (Kong et al. 2020)"
+    )
 
 
 class Classifier(nn.Module):
@@ -113,6 +151,8 @@ class Examples(torch.utils.data.Dataset):
 
     def __init__(self, inputs: Inputs, options: Options, seed: int) -> None:
         features, labels = inputs.features, inputs.labels
+        check(options, labels)
+        self.options, self.classes = options, labels.classes
         self.frames, self.window, self.seed = features.frames, features.window, seed
         clip = rows_of(labels.key, features.clips.key)
         useful = (labels.label == 1).any(1) if options.loss == "ce" else (labels.label >= 0).any(1)
@@ -131,25 +171,81 @@ class Examples(torch.utils.data.Dataset):
         self.high = np.clip(high, begin, last)[kept]
         self.label = labels.label[kept]
         self.weight = (labels.weight if options.weighted else np.ones(len(labels.key), np.float32))[kept]
+        self.noisy = (np.zeros(len(labels.key), bool) if labels.noisy is None else labels.noisy == 1)[kept]
+        self.chance = balance.weights(self.label, options.balance)
+        self.notes = [balance.realised(self.label, self.arrange(0), self.classes)] if self.balanced else []
 
     def __len__(self) -> int:
         return len(self.label)
 
+    @property
+    def balanced(self) -> bool:
+        """Whether examples are drawn otherwise than each once an epoch."""
+        return self.options.balance > 0 or self.options.balance_by == "queue"
+
+    def arrange(self, epoch: int) -> np.ndarray:
+        """Return the rows of an epoch, as many as there are: each once, or as classes are balanced."""
+        generator = np.random.default_rng([self.seed, epoch])
+        if self.options.balance_by == "queue":
+            return balance.queue(self.label, len(self), generator)
+        if not self.balanced:
+            return generator.permutation(len(self))
+        return generator.choice(len(self), len(self), p=self.chance)
+
     def __getitems__(self, keys: list[tuple[int, int]]) -> dict[str, Tensor]:
         """Return the batch of (epoch, row) keys.
 
-        Shape: `window` `[batch, frames, bands]`, `label` `[batch, classes]`, `weight` `[batch]`.
+        With mixup there are `share` [batch], and of partners from anywhere `partner` and `partner_label` too.
+
+        Shape: `window` `[batch, frames, bands]`, `label` `[batch, classes]`, `weight`, `noisy`, `epoch` `[batch]`.
         """
         rows = np.array([row for _, row in keys])
-        first = [
-            np.random.default_rng([self.seed, epoch, row]).integers(self.low[row], self.high[row] + 1)
-            for epoch, row in keys
-        ]
-        return {
-            "window": torch.from_numpy(self.frames.gather(np.array(first), self.window)),
+        draws = [np.random.default_rng([self.seed, epoch, row]) for epoch, row in keys]
+        batch = {
+            "window": self._windows(rows, draws),
             "label": torch.from_numpy(self.label[rows].astype(np.int64)),
             "weight": torch.from_numpy(self.weight[rows].astype(np.float32)),
+            "noisy": torch.from_numpy(self.noisy[rows]),
+            "epoch": torch.tensor([epoch for epoch, _ in keys]),
         }
+        if self.options.mixup > 0:
+            a = self.options.mixup
+            batch["share"] = torch.tensor([draw.beta(a, a) for draw in draws], dtype=torch.float32)
+            if self.options.mixup_with == "between":
+                partners = np.array([int(draw.integers(len(self))) for draw in draws])
+                batch["partner"] = self._windows(partners, draws)
+                batch["partner_label"] = torch.from_numpy(self.label[partners].astype(np.int64))
+        return batch
+
+    def _windows(self, rows: np.ndarray, draws: list[np.random.Generator]) -> Tensor:
+        """Return a window of each example, its place drawn. Shape: `[rows, frames, bands]`."""
+        places = zip(self.low[rows], self.high[rows], draws, strict=True)
+        first = [draw.integers(low, high + 1) for low, high, draw in places]
+        return torch.from_numpy(self.frames.gather(np.array(first), self.window))
+
+
+def check(options: Options, labels: Any) -> None:
+    """Raise ValueError for options that cannot be meant, or need what the labels do not say."""
+    for name, low, high in (("q", 0, 1), ("beta", 0, 1), ("discard_q", 0, 1), ("smoothing", 0, 1), ("balance", 0, 1)):
+        if not low <= getattr(options, name) <= high or (name == "q" and options.q == 0):
+            raise ValueError(f"{name} is {getattr(options, name):g}; it lies from {low} to {high}, q above 0")
+    if options.discard_at < 0 or (options.discard == "percentile" and options.discard_at > 100) or options.mixup < 0:
+        raise ValueError("discard_at and mixup are not negative, and a percentile is at most 100")
+    if options.loss == "bce" and (options.robust != "none" or options.smoothing):
+        raise ValueError("robust and smoothing are of exclusive classes; give loss=ce, or leave them out with loss=bce")
+    if options.selective and labels.noisy is None:
+        raise ValueError(
+            "selective needs labels with the column segment/noisy; leave it out, or mark segments as noisy"
+        )
+    noisy = [name.strip() for name in options.noisy_classes.split(";") if name.strip()]
+    if unknown := [name for name in noisy if name not in labels.classes]:
+        raise ValueError(
+            f"noisy_classes names {unknown[0]!r}, which is no class; there are {', '.join(labels.classes)}"
+        )
+    if options.smoothing_step and not noisy:
+        raise ValueError("smoothing_step needs noisy_classes, the classes whose labels are often wrong")
+    if not 0 <= options.smoothing - abs(options.smoothing_step) <= options.smoothing + abs(options.smoothing_step) <= 1:
+        raise ValueError("smoothing less and more smoothing_step lie from 0 to 1")
 
 
 @torch.no_grad()
@@ -169,10 +265,15 @@ def _embeddings(encoder: nn.Module, examples: Examples) -> Tensor:
 class Objective(nn.Module):
     """Classify windows; a frozen encoder keeps its weights and its running statistics."""
 
+    often_wrong: Tensor
+
     def __init__(self, encoder: nn.Module, inputs: Inputs, options: Options) -> None:
         super().__init__()
         self.encoder, self.options = encoder, options
         size: Any = encoder.size
+        wrong = [name.strip() for name in options.noisy_classes.split(";")]
+        often_wrong = torch.tensor([name in wrong for name in inputs.labels.classes], dtype=torch.bool)
+        self.register_buffer("often_wrong", often_wrong, persistent=False)
         self.classifier = Classifier(size, len(inputs.labels.classes), options.hidden)
         if options.freeze:
             encoder.requires_grad_(False)
@@ -187,11 +288,67 @@ class Objective(nn.Module):
         return self
 
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and the share of examples whose highest class is one of theirs."""
-        logits = self.classifier(self.encoder(batch["window"].float())).float()
-        masked = losses.masked_cross_entropy if self.options.loss == "ce" else losses.masked_binary_cross_entropy
-        loss, known = masked(logits, batch["label"])
+        """Return the loss, the share of examples whose highest class is one of theirs, and of those that were kept."""
+        window, target, known = self._targets(batch)
+        logits = self.classifier(self.encoder(window.float())).float()
+        loss, count = self._losses(logits, target, known, batch)
+        weight = count * batch["weight"]
+        figures = {}
         with torch.no_grad():
             best = batch["label"].gather(1, logits.argmax(1, keepdim=True))[:, 0]
-            correct = (best == 1).float().mean()
-        return losses.weighted_mean(loss, known * batch["weight"]), {"correct": correct}
+            figures["correct"] = (best == 1).float().mean()
+        if self.options.discard != "none":
+            at = self.options.discard_at or DISCARD_AT[self.options.discard]
+            kept = robust.kept(loss.detach(), weight > 0, self.options.discard, at)
+            kept |= batch["epoch"].min() < self.options.discard_from
+            weight = weight * kept
+            figures["kept"] = kept.float().mean()
+        return losses.weighted_mean(loss, weight), figures
+
+    def _targets(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return windows, targets and which classes are known, mixed. Shape: that of window, of label twice."""
+        window, label = batch["window"], batch["label"]
+        target, known = self._target(label), label >= 0
+        if "share" not in batch:
+            return window, target, known
+        inside = "partner" not in batch
+        partner = window.roll(1, 0) if inside else batch["partner"]
+        partner_label = label.roll(1, 0) if inside else batch["partner_label"]
+        share = torch.where(batch["epoch"] < self.options.mixup_from, 1.0, batch["share"])
+        known = known & ((partner_label >= 0) | (share == 1)[:, None])
+        target = robust.mixed(target, self._target(partner_label), share)
+        return robust.mixed(window.float(), partner.float(), share), target, known
+
+    def _target(self, label: Tensor) -> Tensor:
+        """Return the targets of labels: 1 and 0, or of exclusive classes distributions, perhaps smoothed."""
+        if self.options.loss == "bce":
+            return (label == 1).float()
+        target, known = robust.distribution(label), label >= 0
+        if not self.options.smoothing and not self.options.smoothing_step:
+            return target
+        often = ((label == 1) & self.often_wrong).any(1)
+        step = torch.where(often, self.options.smoothing_step, -self.options.smoothing_step)
+        return robust.smoothed(target, known, self.options.smoothing + step * bool(self.options.noisy_classes))
+
+    def _losses(self, logits: Tensor, target: Tensor, known: Tensor, batch: dict[str, Tensor]) -> losses.Masked:
+        """Return the loss of each example, and by how much it counts."""
+        if self.options.loss == "bce":
+            return losses.soft_binary_cross_entropy(logits, target, known)
+        target = target * known
+        log_p = robust.log_probability(logits, known)
+        loss = self._robust(log_p, target, batch)
+        if self.options.selective:
+            loss = torch.where(batch["noisy"], loss, robust.cross_entropy(log_p, target))
+        return losses.Masked(loss, (target.sum(1) > 0).float())
+
+    def _robust(self, log_p: Tensor, target: Tensor, batch: dict[str, Tensor]) -> Tensor:
+        options = self.options
+        if options.robust == "none":
+            return robust.cross_entropy(log_p, target)
+        if options.robust != "lq":
+            return robust.bootstrapping(log_p, target, options.beta, options.robust == "hard", options.through)
+        loss = robust.lq(log_p, target, options.q)
+        if options.discard == "none" or not options.discard_q or options.discard_q == options.q:
+            return loss
+        later = batch["epoch"].min() >= options.discard_from
+        return torch.where(later, robust.lq(log_p, target, options.discard_q), loss)

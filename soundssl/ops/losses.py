@@ -1,5 +1,7 @@
 """Losses over embeddings and labels, one value per example: triplets, NT-Xent of two views, labels known in part.
 
+`ops.robust` has those for labels that may be wrong.
+
 The caller reduces them: by `mean()`, or by `weighted_mean` where examples weigh differently or are not known.
 Triplets (Jansen et al. 2018, equation 1; Schroff et al. 2015, section 3.2): an anchor shall lie nearer its positive
 than its negative by a margin of squared distance on the unit sphere. NT-Xent (Chen et al. 2020, SimCLR, equation 1): of
@@ -10,6 +12,8 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from soundssl.ops.robust import cross_entropy, distribution, log_probability
 
 MARGIN = 0.1  # squared distance; inferred: Jansen et al. 2018 do not state it, FaceNet takes 0.2
 
@@ -159,12 +163,19 @@ def masked_binary_cross_entropy(logits: Tensor, label: Tensor) -> Masked:
     (0.6931, 1.0)
     """
     _check_labels(logits, label)
-    hidden = label < 0
+    return soft_binary_cross_entropy(logits, (label == 1).to(logits.dtype), label >= 0)
+
+
+def soft_binary_cross_entropy(logits: Tensor, target: Tensor, known: Tensor) -> Masked:
+    """Compute of each example the mean binary cross-entropy to targets from 0 to 1, over the classes that are known.
+
+    Shape: [batch, classes] three times, `known` boolean.
+    """
     values = torch.nn.functional.binary_cross_entropy_with_logits(
-        logits.masked_fill(hidden, 0), (label == 1).to(logits.dtype), reduction="none"
+        logits.masked_fill(~known, 0), target.to(logits.dtype), reduction="none"
     )
-    known = (~hidden).sum(1).to(logits.dtype)
-    return Masked(values.masked_fill(hidden, 0).sum(1) / known.clamp(min=1), known)
+    count = known.sum(1).to(logits.dtype)
+    return Masked(values.masked_fill(~known, 0).sum(1) / count.clamp(min=1), count)
 
 
 def masked_cross_entropy(logits: Tensor, label: Tensor) -> Masked:
@@ -178,10 +189,8 @@ def masked_cross_entropy(logits: Tensor, label: Tensor) -> Masked:
     (0.6931, [1.0, 0.0])
     """
     _check_labels(logits, label)
-    hidden, present = label < 0, (label == 1).to(logits.dtype)
-    log_probability = logits.masked_fill(hidden, torch.finfo(logits.dtype).min).log_softmax(1).masked_fill(hidden, 0)
-    count = present.sum(1)
-    return Masked(-(present * log_probability).sum(1) / count.clamp(min=1), count.clamp(max=1))
+    target = distribution(label, logits.dtype)
+    return Masked(cross_entropy(log_probability(logits, label >= 0), target), target.sum(1).round())
 
 
 def _check_labels(logits: Tensor, label: Tensor) -> None:

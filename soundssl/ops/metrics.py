@@ -314,6 +314,26 @@ def top_n_chance(label: np.ndarray, n: int = 1) -> float:
 # One decision a clip --------------------------------------------------------------------------------------------
 
 
+def average_precision_at(score: np.ndarray, label: np.ndarray, n: int = 3) -> float:
+    """Return the mean over clips of the average precision of their n highest classes (MAP@3 of DCASE 2018).
+
+    Of a clip of one class it is 1 over the rank, 0 beyond n. Of equal scores the first class ranks higher. Clips
+    without a class are left out; unknown classes (-1) count as absent. Shape: score and label [clips, classes].
+
+    >>> average_precision_at(np.array([[0.2, 0.5, 0.3]]), np.array([[0, 0, 1]]))
+    0.5
+    """
+    validate(score, label)
+    labelled = (label == 1).any(axis=1)
+    if not labelled.any():
+        raise ValueError(f"none of {len(label)} clips has a class")
+    order = np.argsort(-score[labelled], axis=1, kind="stable")[:, :n]
+    right = np.take_along_axis(label[labelled] == 1, order, axis=1)
+    precision = right.cumsum(axis=1) / np.arange(1, right.shape[1] + 1)
+    most = np.minimum((label[labelled] == 1).sum(axis=1), n)
+    return float(((precision * right).sum(axis=1) / most).mean())
+
+
 def accuracy(decision: np.ndarray, label: np.ndarray) -> float:
     """Return the share of labelled clips whose decided class is true.
 

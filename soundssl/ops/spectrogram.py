@@ -116,6 +116,19 @@ PRESETS = {
         floor=1e-10,
         window_frames=100,
     ),
+    # Learning with noisy labels, Fonseca et al. 2019 (repositories icassp19, waspaa19): 40 ms, 20 ms, windows of 2 s.
+    # Inferred: window function and mel scale as in uclser20. Their standardisation by band is the net's.
+    "fsdnoisy18k": replace(
+        _FONSECA,
+        preset="fsdnoisy18k",
+        sample_rate=44100,
+        window_length=1764,
+        hop_length=882,
+        fmin=0.0,
+        fmax=22050.0,
+        floor=2.2e-16,
+        window_frames=100,
+    ),
     # Ours, not published: VGGish's 31.25 Hz a bin and 10 ms a frame, up to where most birds sing.
     "bird": FrontEnd(
         preset="bird", sample_rate=32000, window_length=800, hop_length=320, fft_length=1024, fmin=150.0, fmax=15000.0
@@ -125,6 +138,7 @@ PRESETS = {
         preset="bat", sample_rate=256000, window_length=512, hop_length=256, fft_length=1024, fmin=1e4, fmax=1.2e5
     ),
 }
+TILING = ("fsd50k", "uclser20", "fsdnoisy18k")  # presets whose papers repeat clips that are shorter than a window
 WAVEFORM = FrontEnd(  # the sound itself: a frame is a sample, a number between -1 and 1
     preset="waveform",
     representation="waveform",

@@ -11,7 +11,7 @@ import numpy as np
 from soundssl import SoundsslError, files
 from soundssl import device as hardware
 from soundssl.evaluations import separation as task
-from soundssl.labels import Index
+from soundssl.labels import Index, clips_in_splits
 from soundssl.ops.spectrogram import log_mel
 from soundssl.reports import pictures
 from soundssl.separation.networks import place, read_separator
@@ -101,7 +101,7 @@ def read(
     source = files.Features(path)
     source.require("waveform", "separation is scored on")
     known = files.Labels(labels) if labels else None
-    chosen = np.flatnonzero(source.clips.in_splits(splits, path) & source.recorded)
+    chosen = np.flatnonzero(clips_in_splits(known, source.clips, splits, path) & source.recorded)
     label = Index(known, source.clips.key).of_clips()[chosen] if known else None
     recording, classes = source.clips.recording_number()[chosen], known.classes if known else []
     found = []

@@ -14,6 +14,7 @@ from torch import nn
 from soundssl import device, files, models, objectives, weights
 from soundssl.curriculum import LABELLED, Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
+from soundssl.labels import clips_in_splits
 from soundssl.models import released
 from soundssl.objectives import Inputs
 from soundssl.ops.spectrogram import PRESETS
@@ -159,7 +160,7 @@ class Job:
 
     def _clips(self) -> np.ndarray:
         """Return which clips may be trained on; raise FormatError for a list that names none of them."""
-        chosen = self.source.clips.in_splits(self.splits, self.source.path)
+        chosen = clips_in_splits(self.labels, self.source.clips, self.splits, self.source.path)
         return chosen if self.listed is None else chosen & files.among(self.source.clips, self.listed, self.source.path)
 
     def _unseen(self) -> Inputs | None:

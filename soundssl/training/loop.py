@@ -64,10 +64,22 @@ class MultiTaskLoss(nn.Module):
 
 
 class Order(torch.utils.data.Sampler):
-    """Yield the (epoch, row) keys of one process's batch for each step from `first` on; epochs are permutations."""
+    """Yield the (epoch, row) keys of one process's batch for each step from `first` on.
 
-    def __init__(self, count: int, number: int, stage: Stage, first: int, seed: int, accelerator: Accelerator) -> None:
-        self.count, self.key, self.first, self.steps = count, [seed, number], first, stage.steps
+    Epochs are permutations, or what the examples `arrange(epoch)` themselves: as many rows.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        number: int,
+        stage: Stage,
+        first: int,
+        seed: int,
+        accelerator: Accelerator,
+        arrange: Callable[[int], np.ndarray] | None = None,
+    ) -> None:
+        self.arrange, self.count, self.key, self.first, self.steps = arrange, count, [seed, number], first, stage.steps
         self.batch, self.rank, self.world = stage.batch_size, accelerator.rank, accelerator.world_size
         self.epoch, self.permutation = -1, np.empty(0, np.int64)
 
@@ -79,7 +91,8 @@ class Order(torch.utils.data.Sampler):
     def _at(self, position: int) -> tuple[int, int]:
         epoch, row = divmod(position, self.count)
         if epoch != self.epoch:
-            self.epoch, self.permutation = epoch, np.random.default_rng([*self.key, epoch]).permutation(self.count)
+            natural = np.random.default_rng([*self.key, epoch]).permutation(self.count)
+            self.epoch, self.permutation = epoch, natural if self.arrange is None else self.arrange(epoch)
         return epoch, int(self.permutation[row])
 
 
@@ -149,7 +162,15 @@ def load(
         names: iter(
             torch.utils.data.DataLoader(
                 examples[names[0]],
-                batch_sampler=Order(len(examples[names[0]]), number, stage, first, seed, accelerator),
+                batch_sampler=Order(
+                    len(examples[names[0]]),
+                    number,
+                    stage,
+                    first,
+                    seed,
+                    accelerator,
+                    getattr(examples[names[0]], "arrange", None),
+                ),
                 collate_fn=_as_is,
                 num_workers=workers,
                 pin_memory=accelerator.device.type == "cuda",

@@ -1,4 +1,4 @@
-"""Labels: what a labels file says of a clip, of a window, of a moment.
+"""Moments: what a labels file says of a clip, of a window, of a moment.
 
 A labels file says of segments of clips which classes are present (1), absent (0) or unknown (-1). Where several
 segments speak of one place the highest word holds: a class that one of them hears is present there, and unknown is
@@ -7,8 +7,9 @@ what nobody speaks of. A segment begins at its start and ends just before its en
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -16,6 +17,26 @@ from soundssl import files
 
 BLOCK = 1 << 16  # rows of labels copied at once
 ENDLESS = 1 << 12  # octaves of an endless segment: more than those of any double
+
+
+class Said(Protocol):
+    """What labelled segments have: those of a file, of a set, or of neither."""
+
+    @property
+    def key(self) -> np.ndarray:
+        """Keys of the clips."""
+
+    @property
+    def start(self) -> np.ndarray:
+        """Seconds into the clip."""
+
+    @property
+    def end(self) -> np.ndarray:
+        """Seconds into the clip."""
+
+    @property
+    def label(self) -> np.ndarray:
+        """Labels of each segment and class."""
 
 
 class Segments(NamedTuple):
@@ -60,7 +81,7 @@ class Index:
     Clips are given by their rows in the table. Clips of one key share what is said of it.
     """
 
-    def __init__(self, segments: files.Labels | Segments, keys: Sequence[str] | np.ndarray) -> None:
+    def __init__(self, segments: Said, keys: Sequence[str] | np.ndarray) -> None:
         number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
         self.label, self.clips = np.asarray(segments.label), len(number)
         self.number = np.fromiter((number[key] for key in keys), np.int64, len(keys))
@@ -145,9 +166,30 @@ class Index:
         return found
 
 
-def of_segments(
-    segments: files.Labels | Segments, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray
-) -> np.ndarray:
+def splits_of(segments: Any, keys: Sequence[str] | np.ndarray, otherwise: np.ndarray) -> np.ndarray:
+    """Return the split of each clip: that of its first segment, where labels with splits have the clip, else another.
+
+    Shape: `otherwise` strings `[clips]`, the splits of the features; result strings `[clips]`.
+    """
+    if segments is None or segments.split is None:
+        return np.asarray(otherwise)
+    row = rows_of(keys, segments.key[::-1])
+    found = np.asarray(otherwise).astype(object)
+    found[row >= 0] = segments.split[::-1][row[row >= 0]]
+    return found
+
+
+def clips_in_splits(segments: Any, clips: Any, splits: Sequence[str] | None, path: str | os.PathLike) -> np.ndarray:
+    """Return which clips of a features file at `path` are of the chosen splits (None: all), as `splits_of` says.
+
+    Shape: bool `[clips]`. Raises SoundsslError for a split that none has.
+    """
+    column = splits_of(segments, clips.key, clips.split).astype(str)
+    of_labels = not set(column) <= set(clips.split.astype(str))
+    return files.in_splits(column, splits, segments.path if of_labels else path)
+
+
+def of_segments(segments: Said, keys: Sequence[str] | np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """Return what segments say of others, at their centres; of one to the clip's end, what they say of the whole clip.
 
     Shape: all `[others]`; result `[others, classes]`, int8.
