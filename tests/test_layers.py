@@ -86,6 +86,7 @@ ROOMS = {
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     "hear": Room("model progress files* media ops*", "torch numpy"),
     "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
+    "picture_scores": Room("models.image_classifier weights files* device progress", "torch numpy"),
     "coincidence": Room("objectives.coincidence models* ops* files* device progress", "torch numpy"),
     "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5

@@ -303,6 +303,9 @@ LABELS = Kind(
         "segment/start": Column("f8", "[S]", "seconds into the clip", low=0, high=MANY),
         "segment/end": Column("f8", "[S]", "seconds into the clip, infinity for its end", low=0),
         "class": Column("str", "[L]", "names of the classes"),
+        "modality": Column(
+            "str", "[L]", "audio or visual: what the recogniser of a class looked at; absent: audio", optional=True
+        ),
         "class_id": Column("str", "[L]", "identifiers of the classes, empty where one has none", optional=True),
         "rated": Column(
             "u1",
