@@ -41,18 +41,18 @@ def nothing(x: np.ndarray, y: np.ndarray, time: float, loudness: float) -> np.nd
     return np.zeros(x.shape, bool)
 
 
-def recorded(folder: Path, kind: str, count: int, seconds: float) -> Iterator[np.ndarray]:
+def recorded(folder: Path, kind: str, first: int, count: int, seconds: float) -> Iterator[np.ndarray]:
     """Yield sounds of a kind out of a collection, at equal level. Shape: [samples]."""
     of_kind = [clip for clip in datasets.load("esc50", folder) if clip.classes == (kind,)]
-    if len(of_kind) < count:
-        raise SystemExit(f"{folder} has {len(of_kind)} clips of {kind}; take --clips {len(of_kind)} or fewer")
-    for clip in sorted(of_kind, key=lambda clip: clip.key)[:count]:
+    if len(of_kind) < first + count:
+        raise SystemExit(f"{folder} has {len(of_kind)} clips of {kind}; take fewer --clips, or begin earlier")
+    for clip in sorted(of_kind, key=lambda clip: clip.key)[first : first + count]:
         yield levelled(np.concatenate(list(media.read_audio(clip.path, RATE)))[: round(seconds * RATE)])
 
 
-def made(kind: str, count: int, seconds: float, seed: int) -> Iterator[np.ndarray]:
+def made(kind: str, first: int, count: int, seconds: float, seed: int) -> Iterator[np.ndarray]:
     """Yield synthetic sounds of a kind, at equal level. Shape: [samples]."""
-    for index in range(count):
+    for index in range(first, first + count):
         generator = np.random.default_rng([seed, list(KINDS).index(kind), index])
         yield levelled(sounds.record(KINDS[kind][1], generator, seconds, RATE)[0])
 
@@ -68,6 +68,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("out", type=Path, help="folder to write to: videos/*.mp4 and labels.csv")
     parser.add_argument("--esc", type=Path, help="folder of ESC-10 or ESC-50; without it the sounds are synthesised")
     parser.add_argument("--clips", type=int, default=24, help="videos of each kind (%(default)s)")
+    parser.add_argument("--first", type=int, default=0, help="recordings of each kind to pass over (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a video (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (%(default)s)")
     options = parser.parse_args(arguments)
@@ -76,13 +77,13 @@ def main(arguments: list[str] | None = None) -> None:
     rows = []
     for number, (kind, (shape, _)) in enumerate(KINDS.items()):
         heard = (
-            recorded(options.esc, kind, options.clips, options.seconds)
+            recorded(options.esc, kind, options.first, options.clips, options.seconds)
             if options.esc
-            else made(kind, options.clips, options.seconds, options.seed)
+            else made(kind, options.first, options.clips, options.seconds, options.seed)
         )
-        for index, sound in enumerate(heard):
+        for index, sound in enumerate(heard, options.first):
             generator = np.random.default_rng([options.seed, number, index, 1])
-            seen = (index // TEST + index) % 2 == 0  # as many of the training as of the test videos
+            seen = (index // TEST + index + number) % 2 == 0  # of the training and of the test videos half
             level = pictures.loudness(sound, round(len(sound) / RATE * FRAME_RATE))
             name = hashlib.sha256(f"{kind} {index} {options.seed}".encode()).hexdigest()[:12] + ".mp4"
             film = pictures.film(shape if seen else nothing, generator, level, FRAME_RATE)
