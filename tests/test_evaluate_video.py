@@ -54,7 +54,7 @@ def world(tmp_path_factory):
     builder.labels(folder / "l.h5", builder.whole(keys), ["on-screen"], [[1 - i % 2] for i in range(8)])
     assert run("featurize", waves, "-o", folder / "f.h5", "-q", "-j", 1).status == 0
     options = ["--encoder", "space-to-depth", "--size", 8, "--steps", 2, "--batch-size", 4, "--threads", 1]
-    small = ["--set", "modality=image", "--set", "hidden=8", "--precision", "float32"]
+    small = ["--set", "modality=image", "--precision", "float32"]
     done = run("train", folder / "f.h5", "--objective", "coincidence", *options, *small, "-o", folder / "c.safetensors")
     assert done.status == 0, done.err
     return folder

@@ -8,7 +8,7 @@ equal total weight.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -230,7 +230,8 @@ class Near(torch.utils.data.Dataset):
 def learnt_from_pictures(config: dict[str, Any]) -> dict[str, Any] | None:
     """Return the options of the last stage of a model that learnt coincidence of sound and picture, None of others."""
     found = [stage["objective"].get("coincidence") for stage in config.get("stage", ())]
-    seen = [each for each in found if each and each["modality"] != "audio"]
+    known = [{**asdict(Options()), **each} for each in found if each is not None]
+    seen = [each for each in known if each["modality"] != "audio"]
     return seen[-1] if seen else None
 
 
