@@ -99,6 +99,7 @@ ABOVE = {"__init__", "__main__", "commands", "manual"}  # what lies above the li
 # Packages imported where they are used: extras, and what only some nets need.
 OPTIONAL = {"faiss", "matplotlib", "onnx", "onnxscript", "pyarrow", "timm", "torchaudio", "torchvision", "triton"}
 # Rooms whose processes are their own, to end and to speak for.
+SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}
@@ -182,7 +183,7 @@ def late(module: str, source: str) -> list[str]:
     found = []
     for each in imports(ast.parse(source)):
         own = module in LIGHT and each.name.startswith(f"soundssl.{module}.")
-        if each.when == "called" and not (each.package in OPTIONAL or own):
+        if each.when == "called" and not (each.package in OPTIONAL or own or SLOW.get(module) == each.package):
             found.append(f"{module}:{each.line} imports {each.name} within a function")
     return found
 
