@@ -22,17 +22,34 @@ def tone(number: int, generator: np.random.Generator, seconds: float = SECONDS) 
     return (0.1 * swell * (np.sin(2 * np.pi * pitch * t) + 0.5 * np.sin(3 * np.pi * pitch * t))).astype(np.float32)
 
 
-def write_waves(path: Path, seed: int = 0, clips: int = CLIPS, seconds: float = SECONDS) -> Path:
-    """Write a waveform file: clip i is low for even i, high for odd i; the last quarter of them is split `test`."""
+def picture(number: int, generator: np.random.Generator, side: int = 32) -> np.ndarray:
+    """Return a dark picture with a thing: a red square where the number is even, blue stripes where it is odd."""
+    made = generator.integers(0, 60, (side, side, 3), np.uint8)
+    y, x = generator.integers(0, side // 2, 2)
+    thing = made[y : y + side // 2, x : x + side // 2]
+    thing[...] = (250, 20, 20) if number % 2 == 0 else np.where(np.arange(side // 2)[:, None] % 4 < 2, (20, 20, 250), 0)
+    return made
+
+
+def write_waves(
+    path: Path, seed: int = 0, clips: int = CLIPS, seconds: float = SECONDS, pictures: bool = False
+) -> Path:
+    """Write a waveform file: clip i is low for even i, high for odd i; the last quarter of them is split `test`.
+
+    With `pictures` there is one a second.
+    """
     generator = np.random.default_rng(seed)
-    store = Store(path, ATTRIBUTES, "f4", "toy")
+    about = {"image_rate": 1.0, "image_size": 32} if pictures else {}
+    store = Store(path, {**ATTRIBUTES, **about}, "f4", "toy")
     spool = Spool(store.folder, "worker-0", "f4")
     for i in range(clips):
         spool.start()
         spool.add_frames(tone(i, generator, seconds))
+        if pictures:
+            spool.add_images(np.stack([picture(i, generator) for _ in range(int(np.ceil(seconds)))]))
         about = {"recording": f"r{i}", "split": "test" if i >= clips * 3 // 4 else "train", "source": f"{i}.wav"}
         store.add({"key": f"clip-{i:02}", **about, "start": 0.0, **spool.finish()})
-    store.lay_out(list(store.done), [], (1, 1), None)
+    store.lay_out(list(store.done), [], (32, 32), None)
     return path
 
 

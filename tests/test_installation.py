@@ -16,7 +16,7 @@ HOUSE = Path(__file__).parents[1]
 PROJECT = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 SOURCES = sorted((HOUSE / "soundssl").rglob("*.py"))
-DISTRIBUTIONS = {"faiss": "faiss-cpu"}  # whose module has another name
+DISTRIBUTIONS = {"faiss": "faiss-cpu", "torchvision": "timm"}  # whose module has another name, or that bring it
 
 # What Windows has not, and macOS has only in part: modules, and names in modules.
 FOREIGN_MODULES = ("fcntl", "grp", "pty", "pwd", "resource", "syslog", "termios", "tty")
@@ -49,9 +49,7 @@ def imported(at_once: bool | None = None) -> dict[str, set[str]]:
 
 def test_what_is_imported_is_declared_and_what_is_declared_is_imported():
     others = set(imported()) - set(sys.stdlib_module_names) - {"soundssl", ""}
-    declared = names(PROJECT["dependencies"]).union(
-        *(names(EXTRAS[extra]) for extra in ("plot", "faiss", "parquet", "export"))
-    )
+    declared = names(PROJECT["dependencies"]).union(*(names(EXTRAS[extra]) for extra in set(EXTRAS) - {"test"}))
     assert {DISTRIBUTIONS.get(name, name) for name in others} == declared
 
 

@@ -51,7 +51,9 @@ ROOMS = {
     "models": Room("models* ops* dependencies", "torch numpy", "timm torchvision torchaudio"),
     # floor 2
     "objectives": Room(
-        "objectives objectives.clock objectives.pairs labels* models* ops* files* device", "torch numpy"
+        "objectives objectives.clock objectives.coincidence objectives.mixit objectives.pairs labels* models* ops* "
+        "files* device",
+        "torch numpy",
     ),
     "evaluations": Room("evaluations evaluations.table evaluations.tagging ops*", "torch numpy scipy"),
     "evaluations.reading": Room("evaluations.table labels* files ops.groups progress", "numpy"),
@@ -87,6 +89,8 @@ ROOMS = {
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     "hear": Room("model progress files* media ops*", "torch numpy"),
     "export": Room("model files* ops* dependencies", "torch numpy", "onnx onnxscript"),
+    "picture_scores": Room("models.image_classifier weights files* device progress", "torch numpy"),
+    "coincidence": Room("objectives.coincidence models* ops* files* device progress", "torch numpy"),
     "search": Room("model progress tables files* media* ops*", "numpy", "pyarrow"),
     # floor 5
     "commands": Room("*", "typer", "rich torch numpy"),
@@ -110,8 +114,8 @@ OPTIONAL = {
     "torchvision",
     "triton",
 }
-# Rooms whose processes are their own, to end and to speak for.
 SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
+# Rooms whose processes are their own, to end and to speak for.
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}

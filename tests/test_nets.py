@@ -34,6 +34,7 @@ PUBLISHED = {
     "resnet18": (None, 850e6, 0, 0.001, (6, 4)),
     "resnet18-half": (None, 217e6, 0, 0.002, (6, 4)),
     "plain": (None, 313e6, 0, 0.001, (12, 8)),
+    "space-to-depth": (None, 7.1e6, 0, 0.01, (3, 2)),
     "vggish-bn": (None, None, 0, 0, (6, 4)),
     "draft": (None, None, 0, 0, (6, 4)),
     "vgg-l3": (None, None, 0, 0, (12, 8)),

@@ -50,7 +50,7 @@ def embed(
             "-m",
             "--model",
             help="Model file written by train; must be given but to join. Or hear:MODULE: an installed module of the "
-            "common API of HEAR, for features of waveforms.",
+            "common API of HEAR, for features of waveforms. Or, with --modality image, timm:NAME, an image classifier.",
         ),
     ] = None,
     output: Annotated[
@@ -88,8 +88,23 @@ def embed(
         bool, typer.Option("--quantise", help="With --whiten, the 8-bit form: whole numbers from 0 to 255.")
     ] = False,
     weights: Annotated[
-        Path | None, typer.Option(help="With hear:MODULE, the file of weights that its load_model takes.")
+        Path | None,
+        typer.Option(
+            help="With hear:MODULE, the file of weights that its load_model takes; with timm:NAME, its weights."
+        ),
     ] = None,
+    modality: Annotated[
+        Literal["sound", "image"],
+        typer.Option(help="What is looked at: the sound, or the stored pictures, by an image classifier timm:NAME."),
+    ] = "sound",
+    classes: Annotated[
+        Path | None,
+        typer.Option(metavar="LIST", help="With --modality image, the names of its outputs, one a line."),
+    ] = None,
+    activation: Annotated[
+        Literal["softmax", "sigmoid"],
+        typer.Option(help="With --modality image: softmax for exclusive classes, sigmoid for several at once."),
+    ] = "softmax",
     hop: Hop = None,
     store: Annotated[
         Literal["float32", "float16"], typer.Option(help="Number type of the stored vectors.")
@@ -111,9 +126,15 @@ def embed(
     A window takes as many frames as the model was trained on (0.96 s of vggish); an incomplete last one is dropped.
     A run that was killed goes on where it was when the same command is given again.
 
+    With --modality image every stored picture is classified, and a clip has the mean of the scores of its pictures: the
+    visual labels of MM-Videos, on features made with --image-rate 3. Only --layer probabilities is of pictures.
+
     Examples:
 
     soundssl embed features.h5 -m model.safetensors -o embeddings.h5
+
+    soundssl embed features.h5 -m timm:resnet50 --weights resnet50.pth --classes imagenet.txt --modality image \
+      --layer probabilities -o seen.h5
 
     soundssl embed features.h5 -m model.safetensors --hop 0.48 -o - > embeddings.npy
 
@@ -130,21 +151,20 @@ def embed(
             raise typer.BadParameter("Missing option '-m' / '--model': only embeddings files are joined without one")
         join("embeddings", features, output, copy, force, no_clobber, no_provenance, quiet)
         return
-    _check(features, model, layer, raw, whiten, quantise, weights)
+    seen = modality == "image"
+    _check(features, model, layer, raw, whiten, quantise, None if seen else weights)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
+    _check_pictures(seen, str(model), layer, weights, classes, bool(part) or hop is not None)
+    if seen and weights and classes:
+        _pictures(path, str(model), output, weights, classes, activation, split, (device, precision, threads), flags)
+        return
     if str(model).startswith("hear:"):
         _refuse(layer != "embedding" or raw or bool(whiten) or bool(part) or hop is not None)
         _hear(path, str(model), output, weights, split, flags)
         return
-    target = aim(
-        "embed",
-        output,
-        beside(path, "embeddings", part=shard),
-        [path, model, *([whiten] if whiten else [])],
-        *FORMATS,
-        **flags,
-    )
+    read_too = [path, model, *([whiten] if whiten else [])]
+    target = aim("embed", output, beside(path, "embeddings", part=shard), read_too, *FORMATS, **flags)
     source, trained = files.Features(path), files.read_model(model)
     clips = _clips(source, split, shard)
     with hardware.start(device, precision, threads) as accelerator:
@@ -173,6 +193,57 @@ def _hear(
         module, source, target.path, weights=weights, clips=clips, progress=target.terminal, command=target.provenance
     )
     target.finish(f"{done.vectors} vectors of {done.clips} clips")
+
+
+def _pictures(
+    path: Path,
+    net: str,
+    output: Path | None,
+    weights: Path,
+    classes: Path,
+    activation: Literal["softmax", "sigmoid"],
+    split: str | None,
+    machine: tuple[str, str, int],
+    flags: dict[str, bool],
+) -> None:
+    """Classify the pictures of each clip by an image classifier of timm."""
+    from soundssl import device as hardware
+    from soundssl import files
+    from soundssl.picture_scores import Job, read_classes
+    from soundssl.weights import read
+
+    target = aim("embed", output, beside(path, "embeddings"), [path, weights, classes], "HDF5", **flags)
+    source, tensors, names = files.Features(path), read(weights), read_classes(classes)
+    chosen = _clips(source, split, None)
+    with hardware.start(*machine) as accelerator:
+        job = Job(source, net, tensors, names, accelerator, activation=activation, clips=chosen)
+        if target.stands(job.made_from):
+            return
+        if job.lacking:
+            target.terminal.warn(f"{job.lacking} of {int(chosen.sum())} clips have no pictures; left out")
+        count = job.run(target.path, progress=target.terminal, command=target.provenance)
+    target.finish(f"{count} clips, {len(names)} classes")
+
+
+def _check_pictures(
+    seen: bool, model: str, layer: str, weights: Path | None, classes: Path | None, other: bool
+) -> None:
+    """Raise BadParameter where options are not those of an image classifier, or lack one that it needs."""
+    if not seen and (classes or model.startswith("timm:")):
+        raise typer.BadParameter(
+            "an image classifier, and its classes, are of --modality image", param_hint="--modality"
+        )
+    if not seen:
+        return
+    if not model.startswith("timm:"):
+        raise typer.BadParameter(
+            f"{model} is no image classifier; give timm:NAME and its --weights", param_hint="--model"
+        )
+    if not weights or not classes:
+        lacking = "--weights" if not weights else "--classes"
+        raise typer.BadParameter(f"Missing option '{lacking}': weights and names of the outputs are never fetched")
+    if layer != "probabilities" or other:
+        raise typer.BadParameter("of pictures there is a row a clip, --layer probabilities; leave out --hop and --part")
 
 
 def _refuse(given: bool) -> None:

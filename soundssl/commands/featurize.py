@@ -104,9 +104,18 @@ def featurize(
             help="What becomes of a file that is broken in the middle: keep it, with silence for what is lost; or skip."
         ),
     ] = "keep",
-    images: Annotated[bool, typer.Option(help="Store one image a second where there is a video stream.")] = True,
+    images: Annotated[
+        bool, typer.Option(help="Store pictures where there is a video stream, beside log-mel frames and waveforms.")
+    ] = True,
+    image_rate: Annotated[
+        float, typer.Option(min=0.01, max=60, help="Pictures a second: 1, or 3 for visual labels (MM-Videos).")
+    ] = 1.0,
     image_size: Annotated[
-        int, typer.Option(min=32, help="Pixels of a side of an image, a multiple of 4 (inferred).")
+        int,
+        typer.Option(
+            min=32,
+            help="Pixels of a side of an image, a multiple of 4 (inferred); the whole picture is scaled to a square.",
+        ),
     ] = 128,
     store: Annotated[
         Literal["float16", "float32"] | None,
@@ -136,8 +145,8 @@ def featurize(
     file that cannot be decoded is named with its reason, kept in the output under skipped/, and costs nothing else; the
     exit status then is 3. A run that was killed goes on where it was when the same command is given again.
 
-    With --representation waveform the resampled sound itself is kept, for train --objective mixit and for separate;
-    such a file, with its tracks if it has any, is an input in turn.
+    With --representation waveform the resampled sound itself is kept, for train --objective mixit or onscreen and for
+    separate, with the pictures of videos; such a file, with its tracks if it has any, is an input in turn.
 
     Given several features files, it joins them: the output refers to their rows, so they must stay where they are, or
     with --copy holds them itself.
@@ -171,7 +180,7 @@ def featurize(
     numbers |= {"window_length": window_length, "frame_hop": frame_hop}
     front_end = _front_end(representation, preset, numbers)
     recipe = extraction.Recipe(
-        front_end, images, image_size, channel, clip, short or _short(front_end), truncated, damaged
+        front_end, images, image_size, channel, clip, short or _short(front_end), truncated, damaged, image_rate
     )
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None

@@ -47,6 +47,20 @@ def separate(
     silence: Annotated[
         float, typer.Option(max=0, help="Level in dB re the mixture below which a track is marked silent (inferred).")
     ] = -30.0,
+    onscreen: Annotated[
+        bool,
+        typer.Option(
+            "--onscreen",
+            help="Keep two tracks alone: what is on screen, and the rest; of a model of --objective onscreen.",
+        ),
+    ] = False,
+    attention: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Draw where the tracks look, in the pictures of the first --length seconds, as PNG below this folder.",
+        ),
+    ] = None,
     null: Annotated[
         bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
     ] = False,
@@ -72,7 +86,11 @@ def separate(
     several models each recording is separated by all of them, so that training may draw one. A run that was killed goes
     on where it was when the same command is given again. Parts are joined by featurize, as those of any waveforms.
 
+    A model of --objective onscreen looks at the pictures of videos: clip/onscreen says how probably a track is seen.
+
     Examples:
+
+    soundssl separate videos/ -m onscreen.safetensors --onscreen --wav listen/ -o onscreen.h5
 
     soundssl separate waves.h5 -m separator.safetensors -o separated.h5
 
@@ -81,11 +99,11 @@ def separate(
     soundssl separate waves.h5 -m separator.safetensors --part 3/8 -o part-3.h5
     """
     from soundssl import extraction, files, separation
+    from soundssl.separation.onscreen import attend
 
     if overlap > length / 2:
         raise typer.BadParameter(f"{overlap} s is more than half of --length {length} s", param_hint="--overlap")
-    if wav:
-        separation.guard_folder(wav)
+    _check_folders(wav, attention, model)
     shard = part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("separate", output, default_output(inputs[0], "separated", shard), [*inputs, *model], **flags)
@@ -97,6 +115,7 @@ def separate(
         length=length,
         overlap=overlap,
         silence=silence,
+        onscreen=onscreen,
         shard=shard,
         force=force,
         strict=strict,
@@ -111,5 +130,23 @@ def separate(
     target.up_to_date() if found.stood else target.finish(str(found))
     if wav:
         target.terminal.say(f"{separation.export(target.path, wav)} WAV files in {files.text(wav)}")
+    if attention:
+        count = attend(
+            target.path, model[0], attention, seconds=length, device=device, precision=precision, threads=threads,
+            progress=target.terminal,
+        )  # fmt: skip
+        target.terminal.say(f"{count} pictures in {files.text(attention)}")
     if found.skipped and not allow_skipped:
         raise typer.Exit(3)
+
+
+def _check_folders(wav: Path | None, attention: Path | None, model: list[Path]) -> None:
+    """Refuse folders that are files, and pictures of a model that cannot see, before any work."""
+    from soundssl import files, separation
+
+    for folder in filter(None, (wav, attention)):
+        separation.guard_folder(folder)
+    if attention and len(model) > 1:
+        raise typer.BadParameter("pictures are of one model; leave out the others", param_hint="--attention")
+    if attention and "onscreen" not in files.read_model(model[0]).config.get("heads", {}):
+        raise files.FormatError(f"{files.text(model[0])} {separation.NO_CLASSIFIER}")

@@ -136,6 +136,10 @@ def train(
         ),
     ] = None,
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
+    coincidence: Annotated[
+        Path | None,
+        typer.Option(help="Model of sound and picture, with whose nets the on-screen classifier begins."),
+    ] = None,
     weights: Annotated[
         Path | None,
         typer.Option(
@@ -171,6 +175,12 @@ def train(
         typer.Option(help="Numbers of steps, separated by commas, after which OUTPUT's STEM.step-N is kept beside it."),
     ] = None,
     split: Split = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="LIST", help="Only clips whose keys this file lists, one a line; see evaluate coincidence."
+        ),
+    ] = None,
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -224,6 +234,8 @@ def train(
 
     soundssl train features.h5 --triplets triplets.h5 --curriculum plan.toml
 
+    soundssl train waves.h5 --objective onscreen --coincidence coincidence.safetensors --init separator.safetensors
+
     soundssl train features.h5 --encoder cnn14 --size 2048 --weights Cnn14.pth --steps 0 -o cnn14.safetensors
 
     soundssl train waves.h5 --objective mixit --steps 3000 --keep 300,1000 -o separator.safetensors
@@ -238,6 +250,7 @@ def train(
     single = {**_settings(stage_, "--stage"), **{name: value for name, value in named.items() if value is not None}}
     plan = _plan(curriculum, objective, set_, single, {**nets, "net": _settings(net_, "--net") or None})
     given: dict[str, Any] = {"triplets": triplets, "labels": labels, "init": init, "released_weights": weights}
+    given |= {"coincidence": coincidence, "clips": clips}
     if not plan.stage and not (init or weights):
         raise typer.BadParameter("0 writes a net as it is; give its --weights, or --init", param_hint="--steps")
     read = [path for path in (features, *given.values(), curriculum) if path]

@@ -21,6 +21,7 @@ EVALUATIONS: dict[str, str] = {
     "linear": "one linear layer on frozen embeddings: clips of one class each, decided by the mean of their windows",
     "clusters": "does a cluster hold windows of one class, and a class windows of one cluster?",
     "separation": "mixtures of two known sources: how much of each do the tracks give back?",
+    "onscreen": "sounds that are seen and sounds that are not: what is kept of either?",
     "consistency": "does the class of a clip stay when its input is shifted by a few frames or bands?",
     "labels": "labels given to windows: how many are right, and how many windows of a class got it?",
 }

@@ -149,7 +149,9 @@ def _spans(clip: Clip, channel: int | None, recipe: Recipe, spool: files.Spool, 
             end = end if clip.end is None else min(end, clip.end)
             key = f"{key}@{start:.12g}-{end:.12g}"
         pictures = recipe.images and heard.pictures
-        for image in media.read_images(clip.path, 1.0, recipe.sides, start, end, heard) if pictures else ():
+        for image in (
+            media.read_images(clip.path, recipe.image_rate, recipe.sides, start, end, heard) if pictures else ()
+        ):
             spool.add_images(image[None])
         about = {"key": key if recipe.channel != "each" else f"{key}[{channel}]", "start": start}
         made.append({**about, **spool.finish()})

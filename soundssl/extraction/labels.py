@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,7 +95,7 @@ def _labels(spans: Sequence[_Span], given: files.Features) -> labels.LabelSet:
         rated[i, [column[name] for name in [*(some or ()), *(others or ())]]] = 1
         rated[i] |= np.uint8(others is None and some is not None)
     identifiers = {files.text(name): one for clip in clips for name, one in clip.identifiers}
-    columns = {
+    columns: dict[str, Any] = {
         name: np.array([files.text(getattr(clip, name)) for clip in clips], object)
         for name in ("uploader", "licence", "subset")
     }

@@ -26,12 +26,13 @@ class Recipe:
 
     front_end: FrontEnd = field(default_factory=FrontEnd)
     images: bool = True
-    image_size: int = IMAGE_SIZE  # pixels a side
+    image_size: int = IMAGE_SIZE  # pixels a side; the whole picture is scaled to a square, nothing is cut off
     channel: str = "mix"
     clip: float = 0.0
     short: str = "skip"
     truncated: str = "keep"
     damaged: str = "keep"
+    image_rate: float = 1.0  # pictures a second
 
     @property
     def store(self) -> str:
@@ -48,7 +49,7 @@ class Recipe:
         return {
             **self.front_end.attributes(),
             "resampler": media.RESAMPLER,
-            "image_rate": 1.0 if self.images else 0.0,
+            "image_rate": float(self.image_rate) if self.images else 0.0,
             "image_size": self.image_size if self.images else 0,
             "channel": self.channel,
             "clip": float(self.clip),

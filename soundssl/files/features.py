@@ -34,7 +34,7 @@ class Tracks(NamedTuple):
 
     `parent` is the row of the mixture (-1: a recording), `track` its number within the mixture and processor, from 0,
     `processor` the number of the separator, from 0, `level` dB relative to the mixture, `silent` whether it is
-    next to silent.
+    next to silent, `onscreen` the probability that it is seen (-1: nobody says).
     """
 
     parent: np.ndarray
@@ -42,12 +42,14 @@ class Tracks(NamedTuple):
     processor: np.ndarray
     level: np.ndarray
     silent: np.ndarray
+    onscreen: np.ndarray
 
 
 def _tracks(file) -> Tracks:
     parent, track, processor, level = (file[f"clip/{name}"][:] for name in ("parent", "track", "processor", "level"))
     silent = file["clip/silent"][:].astype(bool) if "clip/silent" in file else np.zeros(len(parent), bool)
-    return Tracks(parent, track, processor, level, silent)
+    seen = file["clip/onscreen"][:] if "clip/onscreen" in file else np.full(len(parent), -1, np.float32)
+    return Tracks(parent, track, processor, level, silent, seen)
 
 
 class Features:
@@ -140,6 +142,8 @@ class Features:
             found["parent"] = str(self.clips.key[self.tracks.parent[clip]])
             found |= {name: getattr(self.tracks, name)[clip].item() for name in ("track", "processor", "level")}
             found["silent"] = int(self.tracks.silent[clip])
+            if self.tracks.onscreen[clip] >= 0:
+                found["onscreen"] = float(self.tracks.onscreen[clip])
         return found
 
     def images_of(self, clip: int) -> np.ndarray | None:
@@ -147,6 +151,17 @@ class Features:
         if self.images is None or self.image_offset is None:
             return None
         return self.images[self.image_offset[clip] : self.image_offset[clip + 1]]
+
+    def images_from(self, clip: int, seconds: float, count: int) -> np.ndarray:
+        """Return `count` images of a clip from the one shown at a time on; where it has none, the nearest.
+
+        Raises ValueError for a clip without images. Shape: `[count, height, width, 3]`, uint8.
+        """
+        images = self.images_of(clip)
+        if images is None or not len(images):
+            raise ValueError(f"{text(self.path)}: {self.clips.key[clip]} has no images")
+        first = int(np.floor(seconds * float(self.attributes["image_rate"]) + 1e-6))
+        return images[np.clip(first + np.arange(count), 0, len(images) - 1)]
 
     def grid(self, length: int, hop: int, clips: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return clip row and first frame (within the file) of the windows that lie `hop` frames apart in each clip.

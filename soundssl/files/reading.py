@@ -347,6 +347,7 @@ class Labels:
             self.split = strings(file, "split") if "split" in file else None
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
             self.identifiers = list(strings(file, "class_id")) if "class_id" in file else None
+            self.modality = list(strings(file, "modality")) if "modality" in file else None
             self.rated, self.truth = (file[name][:] if name in file else None for name in ("rated", "truth"))
             self.noisy = file["segment/noisy"][:] if "segment/noisy" in file else None
             self.recording, self.uploader, self.licence, self.subset = (

@@ -116,7 +116,14 @@ FEATURES = Kind(
         "clip/silent": Column(
             "u1", "[C]", "1 for a track that is next to silent, else 0", optional=True, low=0, high=1
         ),
-        "clip/onscreen": Column("f4", "[C]", "probability of being seen", optional=True),
+        "clip/onscreen": Column(
+            "f4",
+            "[C]",
+            "probability that a track is seen; -1 of recordings, and without pictures",
+            optional=True,
+            low=-1,
+            high=1,
+        ),
         "clip/peak": Column(
             "f4", "[C]", "largest magnitude of a sample of the source, 0 for silence", optional=True, low=0
         ),
@@ -170,7 +177,7 @@ FEATURES = Kind(
             "added to the mel energy before the logarithm; of decibels the least energy", "number", 0, needed=True
         ),
         "resampler": Attribute("resampling library and quality"),
-        "image_rate": Attribute("images per second of video, 0 where there are none", "number", 0),
+        "image_rate": Attribute("images per second of video (--image-rate), 0 where there are none", "number", 0),
         "image_size": Attribute("pixels of a side of an image, 0 where there are none", "integer", 0),
         "window_frames": Attribute("frames of a window: what an encoder of this front end sees", "integer", 1, MANY),
         "window_hop": Attribute(
@@ -187,6 +194,9 @@ FEATURES = Kind(
         "part": Attribute("which part of the inputs this is, as 3/8; absent where it is all"),
         "processors": Attribute(
             "JSON list of the separators that made the tracks: file and uuid, in the order of clip/processor", "models"
+        ),
+        "estimates": Attribute(
+            "on-screen, off-screen where track 0 is all that is seen and track 1 the rest; absent: tracks"
         ),
         "silence": Attribute(
             "dB relative to the mixture below which a track is marked silent, where there are tracks", "number"
@@ -293,6 +303,9 @@ LABELS = Kind(
         "segment/start": Column("f8", "[S]", "seconds into the clip", low=0, high=MANY),
         "segment/end": Column("f8", "[S]", "seconds into the clip, infinity for its end", low=0),
         "class": Column("str", "[L]", "names of the classes"),
+        "modality": Column(
+            "str", "[L]", "audio or visual: what the recogniser of a class looked at; absent: audio", optional=True
+        ),
         "class_id": Column("str", "[L]", "identifiers of the classes, empty where one has none", optional=True),
         "rated": Column(
             "u1",

@@ -29,6 +29,7 @@ WRITTEN = re.compile(r"worker-[\w-]+-[0-9a-f]{12}\.(frames|images)|vectors")  # 
 ENCODE = json.JSONEncoder(default=str).encode  # json.dumps would make an encoder for every line
 # Optional columns of numbers: their type, and what stands there for a clip that does not say.
 TRACKS = {"track": ("i1", -1), "processor": ("i1", -1), "level": ("f4", 0)}
+ON_SCREEN = {"onscreen": ("f4", -1)}  # where any clip says it
 HEARD = {"peak": ("f4", 0), "clipped": ("i8", 0), "truncated": ("u1", 0)}
 ROWS = ("frames", "images")
 FINISHED = "finished"  # the journal's last key, when the output is about to stand
@@ -296,6 +297,13 @@ class Store:
         for block in read_rows(self._stretches(self.clips([key]), 0, size), size):
             yield np.frombuffer(bytes(block), self.dtype).reshape(-1, *self._frame_shape())
 
+    def images_of(self, key: str, shape: tuple[int, int]) -> np.ndarray:
+        """Return the images of a finished input, of this height and width, as a memory map. Shape: `[n, …, 3]`."""
+        (clip,) = self.clips([key])
+        path, at, size = next(self._stretches([clip], 1, shape[0] * shape[1] * 3))
+        shown = (clip["count"][1], *shape, 3)
+        return np.memmap(path, np.uint8, "r", at, shown) if size else np.empty(shown, np.uint8)
+
     def _stretches(self, clips: Iterable[dict], rows: int, row_bytes: int) -> Iterator[Stretch]:
         """Yield where the frames (rows 0) or images (1) of clips lie."""
         for clip in clips:
@@ -356,7 +364,8 @@ def write_table(sink, clips: Sequence[dict], skipped: Sequence[dict]) -> None:
     row = {clip["key"]: i for i, clip in enumerate(clips)}
     sink.write("clip/parent", np.array([row.get(clip.get("parent"), -1) for clip in clips], "i4"))
     heard = HEARD if all("peak" in clip for clip in clips) else {}
-    for name, (dtype, none) in {**TRACKS, **heard}.items():
+    seen = ON_SCREEN if any("onscreen" in clip for clip in clips) else {}
+    for name, (dtype, none) in {**TRACKS, **heard, **seen}.items():
         sink.write(f"clip/{name}", np.array([clip.get(name, none) for clip in clips], dtype))
     if any("parent" in clip for clip in clips):
         sink.write("clip/silent", np.array([clip.get("silent", 0) for clip in clips], "u1"))
@@ -383,7 +392,9 @@ def read_entries(path: str | os.PathLike) -> list[dict]:
         clip = {name: value.item() if isinstance(value, np.generic) else value for name, value in clip.items()}
         bounds = [(int(source.offset[i]), int(source.offset[i + 1])), (int(images[i]), int(images[i + 1]))]
         if clip["parent"] < 0:
-            clip = {name: value for name, value in clip.items() if name not in ("parent", "silent", *TRACKS)}
+            clip = {
+                name: value for name, value in clip.items() if name not in ("parent", "silent", *TRACKS, *ON_SCREEN)
+            }
         else:
             clip["parent"] = source.clips.key[clip["parent"]]
         first = [at + low * row for (at, row), (low, _) in zip(position, bounds, strict=True)]

@@ -27,6 +27,21 @@ def top(score: np.ndarray, count: int = 0, threshold: float | None = None) -> np
     return label
 
 
+def threshold_for(score: np.ndarray, count: int, mean: float) -> float:
+    """Return the threshold at which `top` takes `mean` classes a row on average, or as near as scores allow.
+
+    Shape: `[rows, classes]`. Raises ValueError for a mean that no threshold reaches.
+
+    >>> threshold_for(np.array([[0.9, 0.2, 0.6], [0.1, 0.5, 0.3]]), 2, 1.5)
+    0.5
+    """
+    most = min(count or score.shape[1], score.shape[1])
+    if not 0 < mean <= most:
+        raise ValueError(f"{mean:g} labels a clip cannot be: at most {most} are taken; give another --mean, or --top")
+    taken = np.sort(score[top(score, count) == 1])[::-1]
+    return float(taken[max(0, round(mean * len(score)) - 1)])
+
+
 @dataclass(frozen=True)
 class Draw:
     """Say what is drawn: of the `classes` most frequent classes (0: all), `per_class` segments each (0: all), a

@@ -35,7 +35,8 @@ class LabelSet:
     """Hold labelled segments under the names of `files.Labels`; what a file may lack is None.
 
     Shape: `label` and `truth` `[segments, classes]` in {1, 0, -1}, `rated` `[segments, classes]` in {1, 0};
-    `classes` and `identifiers` one a class; else `[segments]`, times in seconds; `events` by name `[events]`.
+    `classes`, `identifiers` and `modality` one a class; else `[segments]`, times in seconds; `events` by name
+    `[events]`.
     """
 
     label: np.ndarray
@@ -54,6 +55,7 @@ class LabelSet:
     rated: np.ndarray | None = None
     truth: np.ndarray | None = None
     identifiers: list[str] | None = None
+    modality: list[str] | None = None
     events: dict[str, np.ndarray] | None = field(default=None)
 
     def __len__(self) -> int:
@@ -78,8 +80,9 @@ class LabelSet:
         taken: dict[str, Any] = {name: each if each is None else each[:, columns] for name, each in matrices.items()}
         names = [self.classes[i] for i in columns]
         identifiers = self.identifiers and [self.identifiers[i] for i in columns]
+        modality = self.modality and [self.modality[i] for i in columns]
         events = self._events("class", columns, len(self.classes))
-        return replace(self, **taken, classes=names, identifiers=identifiers, events=events)
+        return replace(self, **taken, classes=names, identifiers=identifiers, modality=modality, events=events)
 
     def _events(self, column: str, kept: np.ndarray, count: int) -> dict[str, np.ndarray] | None:
         """Return the events of what is kept of segments or classes, that column numbered anew."""
@@ -95,7 +98,7 @@ class LabelSet:
 def of_file(labels: str | os.PathLike | files.Labels) -> LabelSet:
     """Return what a labels file says; raise Missing or FormatError for what is none."""
     source = labels if isinstance(labels, files.Labels) else files.Labels(labels)
-    names = [*OF_ROWS, *MATRICES, "classes", "identifiers", "events"]
+    names = [*OF_ROWS, *MATRICES, "classes", "identifiers", "modality", "events"]
     return LabelSet(**{name: getattr(source, name) for name in names})
 
 
@@ -108,6 +111,8 @@ def write(store: Store, labels: LabelSet) -> None:
     store.write("class", list(labels.classes))
     if labels.identifiers is not None:
         store.write("class_id", list(labels.identifiers))
+    if labels.modality is not None:
+        store.write("modality", list(labels.modality))
     for name, values in (labels.events or {}).items():
         _put(store, f"event/{name}", values, name)
 
@@ -133,3 +138,35 @@ def class_numbers(labels: LabelSet, names: Sequence[str]) -> list[int]:
     if missing := [name for name in names if name not in number]:
         raise ValueError(f"no class is called {missing[0]!r}; there are {', '.join(labels.classes[:20])}")
     return [number[name] for name in names]
+
+
+def beside(first: LabelSet, second: LabelSet) -> LabelSet:
+    """Return the labels of two recognisers of the same clips as one set: the classes of both, of both modalities.
+
+    What one says nothing of is unknown. A name that both have is followed by its modality. Raises ValueError where
+    segments are not whole clips, or a class has one name and one modality twice.
+    """
+    if not all(np.all(each.start == 0) and np.all(np.isinf(each.end)) for each in (first, second)):
+        raise ValueError("labels of whole clips stand beside one another; make them with --level clip")
+    modality = [name for each in (first, second) for name in each.modality or ["audio"] * len(each.classes)]
+    both = set(first.classes) & set(second.classes)
+    named = zip([*first.classes, *second.classes], modality, strict=True)
+    classes = [f"{name} ({kind})" if name in both else name for name, kind in named]
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"both name the class {min(both)!r} of one modality; give other --modality to one of them")
+    row = {key: number for number, key in enumerate(dict.fromkeys([*first.key, *second.key]))}
+    label = np.full((len(row), len(classes)), -1, np.int8)
+    split, recording = (np.full(len(row), "", object) for _ in range(2))
+    column = 0
+    for each in (first, second):
+        rows = [row[key] for key in each.key]
+        label[rows, column : column + len(each.classes)] = each.label
+        column += len(each.classes)
+        for kept, given in ((split, each.split), (recording, each.recording)):
+            if given is not None:
+                kept[rows] = given
+    count = len(row)
+    return LabelSet(
+        label, classes, np.array(list(row), object), np.zeros(count), np.full(count, np.inf), split=split,
+        recording=recording, origin=np.full(count, 2), modality=modality,
+    )  # fmt: skip

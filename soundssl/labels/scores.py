@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from soundssl import SoundsslError, files
-from soundssl.labels.choice import top
+from soundssl.labels.choice import threshold_for, top
 from soundssl.labels.errors import lq_loss
 from soundssl.labels.labelset import LabelSet
 from soundssl.labels.moments import Index, align, rows_of
@@ -94,11 +94,18 @@ def losses(labels: LabelSet, path: str | os.PathLike, q: float) -> np.ndarray:
 
 
 def machine_labels(
-    source: files.Embeddings, count: int, threshold: float | None, level: Literal["clip", "window"]
+    source: files.Embeddings,
+    count: int,
+    threshold: float | None,
+    level: Literal["clip", "window"],
+    mean: float | None = None,
+    modality: str | None = None,
 ) -> LabelSet:
     """Return the `count` surest classes that reach a threshold as labels of clips or windows; see `choice.top`.
 
-    Clips without windows are left out. Labels have origin 2, and nobody rated them.
+    With `mean` the threshold of clips is the one that gives so many labels a clip on average, as MM-Videos has about
+    three of sound; `modality` is noted of every class. Clips without windows are left out. Labels have origin 2, and
+    nobody rated them.
     """
     classes, clips = classes_of(source), source.clips
     if level == "window":
@@ -115,7 +122,8 @@ def machine_labels(
             means.add(rows, of)
         clip = np.flatnonzero(means.count > 0)
         start, end = np.zeros(len(clip)), np.full(len(clip), np.inf)
-        label = top(means.mean()[clip], count, threshold)
+        score = means.mean()[clip]
+        label = top(score, count, threshold if mean is None else threshold_for(score, count, mean))
     return LabelSet(
         label,
         classes,
@@ -126,6 +134,7 @@ def machine_labels(
         recording=clips.recording[clip],
         origin=np.full(len(clip), RECOGNISER),
         rated=np.zeros(label.shape, np.uint8),
+        modality=None if modality is None else [modality] * len(classes),
     )
 
 

@@ -62,6 +62,13 @@ _ENCODERS = {
         "plain", "eight 3x3 convolutions with norm and ReLU, mean and max over the map", 1_238_304, 313_262_080, "none"
     ),
     "draft": Net("plain", "plain with a first convolution of stride 2, for drafts", 1_238_304, 78_364_672, "none"),
+    "space-to-depth": Net(
+        "space_to_depth",
+        "four 3x3 convolutions on squares of 4 x 4 taken as channels, mean and max",
+        458_304,
+        7_143_424,
+        "none",
+    ),
     "resnet18-half": Net("resnet", "ResNet-18 with every width halved, stem stride 1", 2_828_640, 217_284_608, "none"),
     "resnet18": Net("resnet", "ResNet-18, stem stride 1", 11_235_904, 849_805_312, "He et al. 2016"),
     "resnet50": Net(

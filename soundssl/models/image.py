@@ -52,8 +52,30 @@ class Tower(nn.Module):
             raise ValueError(
                 f"images are {images.dtype} {list(images.shape)}; uint8 [batch, height, width, 3] is needed"
             )
-        # A permuted view of these pixels is channels-last already, the faster order.
-        return self.backbone(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return self.backbone(_scaled(images))
+
+    def local(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a vector for each place of a picture, and its embedding.
+
+        Places lie 16 pixels apart, 8 x 8 of them in a picture of 128: what a net has before its last halving, or, of
+        VGG, half of what it has in the end. Shape: [batch, height, width, 3] to [batch, channels, h, w], [batch, size].
+        """
+        pictures, net = _scaled(images), self.backbone
+        if not isinstance(net, Pooled):
+            resnet: Any = net
+            places = pictures
+            for name in ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3"):
+                places = getattr(resnet, name)(places)
+            return places, resnet.forward_head(resnet.layer4(places))
+        early, late = net.parted()
+        places = early(pictures)
+        whole = net.projection(net.pool(late(places).flatten(2)))
+        return places if len(late) else nn.functional.max_pool2d(places, 2), whole
+
+
+def _scaled(images: Tensor) -> Tensor:
+    """Return pixels from -1 to 1, channels first: a permuted view is channels-last already, the faster order."""
+    return images.permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 class Pooled(nn.Module):
@@ -66,6 +88,12 @@ class Pooled(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed scaled pictures. Shape: [batch, 3, height, width] to [batch, size]."""
         return self.projection(self.pool(self.features(images).flatten(2)))
+
+    def parted(self) -> tuple[nn.Sequential, nn.Sequential]:
+        """Return the convolutions up to the last of their poolings and those from it on; all, and none, of VGG."""
+        at = max(i for i, layer in enumerate(self.features) if isinstance(layer, nn.MaxPool2d))
+        squares = isinstance(self.features[0], nn.PixelUnshuffle)
+        return (self.features[:at], self.features[at:]) if squares else (self.features, nn.Sequential())
 
 
 def space_to_depth(size: int, norm: str) -> nn.Module:

@@ -23,6 +23,7 @@ OBJECTIVES = {
     "contrastive": "two views of a clip are more alike than those of other recordings (Fonseca et al. 2021)",
     "clustering": "each window surely in one of many clusters, all windows together in many (Jansen et al. 2020)",
     "mixit": "sums of two recordings, taken apart again without knowing the sources (Wisdom et al. 2020)",
+    "onscreen": "mixit, and which of the tracks belong to what is seen (AudioScope, Tzinis et al. 2021)",
     "classification": "windows and their labels: explicit, spread from clusters, partly unknown (Jansen et al. 2020)",
 }
 # What `embed` can write of the head of an objective, beside the embedding that every encoder gives.
@@ -42,6 +43,7 @@ class Inputs:
     triplets: Any = None
     labels: Any = None
     embeddings: Any = None
+    coincidence: Any = None  # a model of sound and picture, whose nets others begin with
 
 
 class Layer(NamedTuple):

@@ -25,6 +25,7 @@ LEAST_DEVIATION = 1e-6  # relative to the mean; below it a dimension is constant
 DISCARD_AT = {"percentile": 96.0, "maximum": 0.93, "outlier": 1.9}  # of Fonseca et al. 2019
 MEASURED = 4096  # training windows by which embeddings are standardised
 BATCH = 64  # of them embedded at a time
+PRIOR_BLOCK = 1 << 12  # rows of labels counted at a time
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,19 @@ class Options:
     balance_by: Literal["weights", "queue"] = option(
         "weights", "queue: classes take turns, whatever balance is (Kong et al. 2020)"
     )
+    visual: Literal["all", "half"] = option(
+        "all", "half: each step keeps a random half of the visual labels of a clip, and all others (MM-Videos)"
+    )
+    dropped: Literal["zero", "ignore"] = option(
+        "zero", "with visual=half, what a dropped label is in that step: absent, or unknown (inferred: zero)"
+    )
+    prior: bool = option(
+        False, "start the bias of each output at the logarithm of its odds, or of its share, in the labels"
+    )
+
+
+# MM-Videos (section 19): each step keeps half of the visual labels of a clip at random, and all others.
+VISUAL = "visual"
 
 
 class Classifier(nn.Module):
@@ -120,6 +134,12 @@ class Classifier(nn.Module):
         self.mean.copy_(mean)
         self.deviation.copy_(torch.where(constant, 1.0, deviation))
 
+    @torch.no_grad()
+    def set_prior(self, bias: Tensor) -> None:
+        """Start the outputs at these logits. Shape: [classes]."""
+        last: Any = self.layers[-1]
+        last.bias.copy_(bias)
+
     def forward(self, embedding: Tensor) -> Tensor:
         """Return logits, in float32 whatever the encoder computes in: bfloat16 tells 0.998 from 1 hardly."""
         with torch.autocast(embedding.device.type, enabled=False):
@@ -131,6 +151,27 @@ def _complete(classifier: nn.Module, state: dict[str, Tensor], prefix: str, *_: 
     if f"{prefix}layers.0.weight" in state:
         state.setdefault(f"{prefix}mean", torch.zeros_like(classifier.get_buffer("mean")))
         state.setdefault(f"{prefix}deviation", torch.ones_like(classifier.get_buffer("deviation")))
+
+
+def prior(label: np.ndarray, loss: str) -> Tensor:
+    """Return the logit of each class's share of the labels that are known; of exclusive classes the log of the share.
+
+    A class counts as half a label more of either kind, so that one that never occurs has a finite one. Shape: labels
+    [segments, classes] in {1, 0, -1} to [classes].
+
+    >>> prior(np.array([[1, 0], [1, 0], [0, -1]]), "bce").round(decimals=2).tolist()
+    [0.51, -1.61]
+    """
+    present = np.zeros(label.shape[1])
+    known = np.zeros(label.shape[1])
+    for first in range(0, len(label), PRIOR_BLOCK):
+        block = label[first : first + PRIOR_BLOCK]
+        present += (block == 1).sum(0)
+        known += (block >= 0).sum(0)
+    share = (present + 0.5) / (known + 1)
+    if loss == "ce":
+        return torch.from_numpy(np.log(share / share.sum())).float()
+    return torch.from_numpy(np.log(share) - np.log1p(-share)).float()
 
 
 OUTPUT = {"ce": "softmax", "bce": "sigmoid"}  # what turns logits of a loss into probabilities
@@ -187,6 +228,8 @@ class Examples(torch.utils.data.Dataset):
         self.strong = timed if options.strong > 0 and timed.any() and weak.any() else None
         self.weight = (labels.weight if options.weighted else np.ones(len(labels.key), np.float32))[kept]
         self.noisy = (np.zeros(len(labels.key), bool) if labels.noisy is None else labels.noisy == 1)[kept]
+        kinds = getattr(labels, "modality", None) or ["audio"] * len(labels.classes)
+        self.visual = np.flatnonzero([kind == VISUAL for kind in kinds])
         self.chance = balance.weights(self.label, options.balance)
         self.notes = [balance.realised(self.label, self.arrange(0), self.classes)] if self.balanced else []
 
@@ -221,7 +264,7 @@ class Examples(torch.utils.data.Dataset):
         window, label = self._windows(rows, draws)
         batch = {
             "window": window,
-            "label": label,
+            "label": self._thinned(label, keys),
             "weight": torch.from_numpy(self.weight[rows].astype(np.float32)),
             "noisy": torch.from_numpy(self.noisy[rows]),
             "epoch": torch.tensor([epoch for epoch, _ in keys]),
@@ -233,6 +276,19 @@ class Examples(torch.utils.data.Dataset):
                 partners = np.array([int(draw.integers(len(self))) for draw in draws])
                 batch["partner"], batch["partner_label"] = self._windows(partners, draws)
         return batch
+
+    def _thinned(self, label: Tensor, keys: list[tuple[int, int]]) -> Tensor:
+        """Return labels without half of what was seen, drawn anew each step, where the options say so.
+
+        Shape: `[rows, classes]` twice.
+        """
+        if self.options.visual == "half":
+            for own, (epoch, row) in zip(label.numpy(), keys, strict=True):  # in place
+                seen = self.visual[own[self.visual] == 1]
+                generator = np.random.default_rng([self.seed, epoch, row, 1])
+                gone = generator.choice(seen, len(seen) // 2, replace=False)
+                own[gone] = 0 if self.options.dropped == "zero" else -1
+        return label
 
     def _windows(self, rows: np.ndarray, draws: list[np.random.Generator]) -> tuple[Tensor, Tensor]:
         """Return a window of each example, its place drawn, and its labels.
@@ -278,6 +334,10 @@ def check(options: Options, labels: Any) -> None:
         raise ValueError("discard_at and mixup are not negative, and a percentile is at most 100")
     if options.loss == "bce" and (options.robust != "none" or options.smoothing):
         raise ValueError("robust and smoothing are of exclusive classes; give loss=ce, or leave them out with loss=bce")
+    if options.visual == "half" and VISUAL not in (getattr(labels, "modality", None) or ()):
+        raise ValueError(
+            "visual=half needs labels that mark classes as visual; make them with soundssl labels top --modality visual"
+        )
     if options.selective and labels.noisy is None:
         raise ValueError(
             "selective needs labels with the column segment/noisy; leave it out, or mark segments as noisy"
@@ -320,6 +380,8 @@ class Objective(nn.Module):
         often_wrong = torch.tensor([name in wrong for name in inputs.labels.classes], dtype=torch.bool)
         self.register_buffer("often_wrong", often_wrong, persistent=False)
         self.classifier = Classifier(size, len(inputs.labels.classes), options.hidden)
+        if options.prior:
+            self.classifier.set_prior(prior(inputs.labels.label, options.loss))
         if options.freeze:
             encoder.requires_grad_(False)
         if options.freeze and options.standardise:

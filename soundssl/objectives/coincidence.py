@@ -8,7 +8,7 @@ equal total weight.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from soundssl import device, models
+from soundssl.models.tensors import below
 from soundssl.objectives import Inputs, option, with_preset
 from soundssl.objectives.clock import WINDOW, Clock, draw
 from soundssl.objectives.pairs import Augmentation, Pairs, PairSampling, Recipe, check
@@ -25,6 +26,7 @@ NEEDS = ("features",)
 SEPARATES = False
 UNIT_LENGTH = True  # of embeddings in files; the scorers see them as they are, as in the paper
 HEAD = None
+NO_PICTURES = "it was never trained on pictures; train a model with --objective coincidence --set modality=image"
 COPY = 2  # of a shared batch: which augmentation of it is this objective's own
 
 # Values that a recipe puts in the place of others: the baseline of Arandjelovic and Zisserman 2017, whose pictures lie
@@ -223,6 +225,29 @@ class Near(torch.utils.data.Dataset):
         clips = self.clock.members[self.rows[other]]
         clip, number = draw((clips, np.zeros(len(clips), np.int64), self.clock.windows[clips]), generator)
         return self.clock.first[clip] + number * self.clock.step
+
+
+def learnt_from_pictures(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the options of the last stage of a model that learnt coincidence of sound and picture, None of others."""
+    found = [stage["objective"].get("coincidence") for stage in config.get("stage", ())]
+    known = [{**asdict(Options()), **each} for each in found if each is not None]
+    seen = [each for each in known if each["modality"] != "audio"]
+    return seen[-1] if seen else None
+
+
+def restore_pictures(config: dict[str, Any], tensors: dict[str, np.ndarray]) -> tuple[Any, Scorer]:
+    """Return the net for pictures and the head for pairs of sound and picture, as a model file has them.
+
+    Raises ValueError for a model that was never trained on pictures.
+    """
+    learnt = learnt_from_pictures(config)
+    if learnt is None:
+        raise ValueError(NO_PICTURES)
+    tower = models.build_image(learnt["tower"], config["size"], norm=learnt.get("tower_norm", "batch"))
+    tower.load_state_dict(below(tensors, "head.coincidence.image."))
+    scorer = Scorer(config["size"], learnt["hidden"])
+    scorer.load_state_dict(below(tensors, "head.coincidence.image_scorer."))
+    return tower, scorer
 
 
 # ---------------------------------------------------------------- loss

@@ -71,25 +71,29 @@ class Examples(torch.utils.data.Dataset):
         return np.stack([self._excerpt(clip, generator) for clip in (first, second)])
 
     def _excerpt(self, clip: int, generator: np.random.Generator) -> np.ndarray:
-        """Return an excerpt from a place drawn at random, the loudest of TRIES where none is heard. Shape: [samples].
+        return self.excerpt(clip, generator)[0]
 
-        A shorter clip stands at a place drawn at random, in silence.
+    def excerpt(self, clip: int, generator: np.random.Generator) -> tuple[np.ndarray, int]:
+        """Return an excerpt from a place drawn at random, the loudest of TRIES where none is heard, and its place.
+
+        The place is in samples from the start of the clip. A shorter clip stands at a place drawn at random, in
+        silence; that of the excerpt is negative then. Shape: [length].
         """
         begin, room = self.offset[clip], self.offset[clip + 1] - self.offset[clip] - self.length
         if room < 0:
-            excerpt, place = np.zeros(self.length, np.float32), generator.integers(-room + 1)
+            excerpt, place = np.zeros(self.length, np.float32), int(generator.integers(-room + 1))
             excerpt[place : place + self.length + room] = self.frames[begin : begin + self.length + room]
-            return excerpt
-        best, loudest = np.empty(0, np.float32), -1.0
+            return excerpt, -place
+        best, loudest, where = np.empty(0, np.float32), -1.0, 0
         for _ in range(TRIES):
-            place = begin + generator.integers(room + 1)
-            excerpt = np.asarray(self.frames[place : place + self.length], np.float32)
+            place = int(generator.integers(room + 1))
+            excerpt = np.asarray(self.frames[begin + place : begin + place + self.length], np.float32)
             power = float(np.mean(excerpt**2))
             if power > loudest:
-                best, loudest = excerpt, power
+                best, loudest, where = excerpt, power, place
             if loudest > AUDIBLE:
                 break
-        return best
+        return best, where
 
 
 class Objective(nn.Module):

@@ -289,15 +289,26 @@ def overlap_add(
     Shape: blocks [samples] each; `separate` maps [samples] to [tracks, samples]; yields [n] and [tracks, n].
     Raises ValueError where the segments cannot overlap so.
     """
+    yield from overlap_add_at(blocks, lambda segment, start: separate(segment), length, overlap)
+
+
+def overlap_add_at(
+    blocks: Iterable[np.ndarray], separate: Callable[[np.ndarray, int], np.ndarray], length: int, overlap: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Do as `overlap_add`, and tell `separate` the first sample of each segment too.
+
+    What it returns may have an axis more, [tracks, kinds, samples]: tracks are ordered by the first kind, and the
+    others follow. Yields [n] and [tracks, kinds, n] then.
+    """
     if not 0 < overlap <= length // 2:
         raise ValueError(f"segments of {length} samples cannot overlap by {overlap}; 1 to {length // 2} can")
     held: tuple[int, np.ndarray, np.ndarray] | None = None  # first sample, mixture and tracks of the segment before
     for start, segment in _segments(blocks, length, length - overlap):
-        tracks = separate(segment)
+        tracks = separate(segment, start)
         if held is not None:
             begin, before, earlier = held
-            yield before[: start - begin], earlier[:, : start - begin]
-            tracks = _joined(earlier[:, start - begin :], tracks)
+            yield before[: start - begin], earlier[..., : start - begin]
+            tracks = _joined(earlier[..., start - begin :], tracks)
         held = start, segment, tracks
     if held is not None:
         yield held[1], held[2]
@@ -320,9 +331,10 @@ def _segments(blocks: Iterable[np.ndarray], length: int, step: int) -> Iterator[
 
 def _joined(before: np.ndarray, tracks: np.ndarray) -> np.ndarray:
     """Return tracks in the order of those before, faded in over the overlap."""
-    overlap = before.shape[1]
-    _, order = linear_sum_assignment(before @ tracks[:, :overlap].T, maximize=True)
+    overlap = before.shape[-1]
+    earlier, now = (each if each.ndim == 2 else each[:, 0] for each in (before, tracks))
+    _, order = linear_sum_assignment(earlier @ now[:, :overlap].T, maximize=True)
     tracks = tracks[order].copy()
     rising = (np.arange(overlap, dtype=np.float32) + 0.5) / overlap
-    tracks[:, :overlap] = before * (1 - rising) + tracks[:, :overlap] * rising
+    tracks[..., :overlap] = before * (1 - rising) + tracks[..., :overlap] * rising
     return tracks

@@ -203,6 +203,32 @@ def separations(
                 spectrogram(panels[i, j], frames, names[i][j], border, (float(low), float(high)))
 
 
+def attention(
+    path: str | os.PathLike[str], images: np.ndarray, maps: np.ndarray, names: Sequence[str], limit: int = 8
+) -> None:
+    """Plot where the tracks of a recording look: a row a track, with its name; the pictures from left to right.
+
+    What a track looks at is bright, all else dark; a row is scaled by its own largest value. At most `limit` pictures,
+    evenly spaced. Shape: images [pictures, height, width, 3] uint8, maps [tracks, pictures, h, w], and a name a track.
+    Raises ValueError where they do not fit.
+    """
+    if maps.ndim != 4 or maps.shape[:2] != (len(names), len(images)) or not maps.size:
+        raise ValueError(f"need a map a picture and track, got {list(maps.shape)} for {list(images.shape)}")
+    shown = np.unique(np.linspace(0, len(images) - 1, min(limit, len(images))).round().astype(int))
+    height, width = images.shape[1:3]
+    down, along = np.arange(height) * maps.shape[2] // height, np.arange(width) * maps.shape[3] // width
+    with canvas(path, 0.6 + 1.5 * len(shown), 0.2 + 1.6 * len(names)) as figure:
+        panels = figure.subplots(len(names), len(shown), squeeze=False)
+        for row, (name, looks) in enumerate(zip(names, maps, strict=True)):
+            for axes, number in zip(panels[row], shown, strict=True):
+                light = looks[number][np.ix_(down, along)] / max(float(looks.max()), np.finfo(np.float32).tiny)
+                axes.imshow((images[number] * (0.2 + 0.8 * light[:, :, None])).astype(np.uint8))
+                frameless(axes)
+                axes.set_xticks([])
+                axes.set_yticks([])
+            panels[row, 0].set_title(name, fontsize=8, color=INK, pad=3, loc="left")
+
+
 def scatter(axes: "Axes", points: np.ndarray, classes: Sequence[str]) -> None:
     """Scatter points of a plane, a colour and marker for each class in the order of their names, on bare axes.
 

@@ -14,7 +14,7 @@ from soundssl.evaluations import separation as task
 from soundssl.labels import Index, clips_in_splits
 from soundssl.ops.spectrogram import log_mel
 from soundssl.reports import pictures
-from soundssl.separation.tracks import place, read_separator
+from soundssl.separation.networks import place, read_separator
 
 TRIES = 10  # places at which an excerpt is looked for, until one is heard
 AUDIBLE = 1e-6  # mean square of an excerpt that is heard, -60 dB re full scale

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -29,9 +30,10 @@ class Job:
     """Say what is trained on what: `made_from` stands for all of it.
 
     `plan` is a curriculum, see `curriculum.from_data` and `from_toml`; `features`, `triplets`, `labels` and the model
-    `init` to start from are files, so are `released_weights`, which fill the backbone. `splits` chooses clips by their
-    split, all by default; `validation` those that are measured, and not trained on. Raises Missing or FormatError for
-    files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
+    `init` to start from are files, so are `released_weights`, which fill the backbone, and `coincidence`, a model whose
+    nets of sound and picture the on-screen classifier begins with. `splits` chooses clips by their split, `clips` by
+    the keys that a file lists, all by default; `validation` those that are measured, and not trained on. Raises Missing
+    or FormatError for files that are none, ValueError for a plan that cannot be meant or leaves an input unread.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Job:
         triplets: str | os.PathLike | None = None,
         labels: str | os.PathLike | None = None,
         init: str | os.PathLike | None = None,
+        coincidence: str | os.PathLike | None = None,
         released_weights: str | os.PathLike | None = None,
         splits: Sequence[str] | None = None,
+        clips: str | os.PathLike | None = None,
         validation: Sequence[str] | None = None,
         seed: int = 0,
     ) -> None:
-        _refuse_unused(plan, {"triplets": triplets, "labels": labels})
+        _refuse_unused(plan, {"triplets": triplets, "labels": labels, "coincidence": coincidence})
         _check_validation(plan, validation, labels)
         self.accelerator, self.seed, self.splits, self.validation = accelerator, seed, splits, validation
         self.source = files.Features(features)
@@ -56,16 +60,21 @@ class Job:
         self.labels = files.Labels(labels) if labels else None
         _refuse_labels(plan, self.triplets, self.labels)
         self.start = files.read_model(init) if init else None
+        self.coincidence = files.read_model(coincidence) if coincidence else None
+        self.listed = files.read_keys(clips) if clips else None
         self.weights = weights.read(released_weights) if released_weights else None
         read = {"features": self.source, "triplets": self.triplets, "labels": self.labels, "init": self.start}
+        read["coincidence"] = self.coincidence
         self.inputs = [files.identity(role, each.path, each.attributes) for role, each in read.items() if each]
         self.inputs += [self.weights.identity] if self.weights else []
         if self.start is not None and self.weights is not None:
             raise Refused("a model to start from has weights of its own; leave out --weights, or --init")
         self.plan = settle(plan, accelerator.device.type == "cuda", self.start.config if self.start else None)
         chosen = ",".join(splits) if splits else None
-        settings = [self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size]
-        self.made_from = files.digest("model", self.inputs, *settings, *([list(validation)] if validation else []))
+        settings: list[Any] = [self.plan.as_dict(), chosen, seed, str(accelerator.dtype), accelerator.world_size]
+        settings += [list(validation)] if validation else []
+        settings += [] if self.listed is None else [sorted(self.listed)]
+        self.made_from = files.digest("model", self.inputs, *settings)
 
     @property
     def steps(self) -> int:
@@ -104,11 +113,11 @@ class Job:
         with files.alone(output, main):
             device.seed(self.seed)
             network = self._network(progress)
-            clips = clips_in_splits(self.labels, self.source.clips, self.splits, self.source.path)
+            clips = self._clips()
             unseen = self._unseen()
             if unseen is not None:
                 clips = clips & ~unseen.clips
-            inputs = Inputs(self.source, clips, self.triplets, self.labels)
+            inputs = Inputs(self.source, clips, self.triplets, self.labels, coincidence=self.coincidence)
             facts = self._facts(inputs)
             config = self._config(facts)
             checkpoint = self.checkpoint(output, every)
@@ -149,12 +158,17 @@ class Job:
                 )
         return trained.finished
 
+    def _clips(self) -> np.ndarray:
+        """Return which clips may be trained on; raise FormatError for a list that names none of them."""
+        chosen = clips_in_splits(self.labels, self.source.clips, self.splits, self.source.path)
+        return chosen if self.listed is None else chosen & files.among(self.source.clips, self.listed, self.source.path)
+
     def _unseen(self) -> Inputs | None:
         """Return the clips to validate on, None where there are none."""
         if not self.validation:
             return None
         clips = self.source.clips.in_splits(list(self.validation), self.source.path)
-        return Inputs(self.source, clips, self.triplets, self.labels)
+        return Inputs(self.source, clips, self.triplets, self.labels, coincidence=self.coincidence)
 
     def _made_from(self, step: int) -> str:
         return files.digest(self.made_from, step)
