@@ -58,3 +58,21 @@ def realised(label: np.ndarray, rows: np.ndarray, classes: Sequence[str]) -> str
     shown = [f"{classes[i]} {drawn[i]} ({natural[i]})" for i in order]
     shown = shown if len(shown) <= 12 else [*shown[:6], "…", *shown[-6:]]
     return f"an epoch draws {', '.join(shown)}; in brackets what is there"
+
+
+def interleaved(strong: np.ndarray, share: float, chance: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Return an epoch in which strong examples have a share of any stretch, drawn by their chances within their kind.
+
+    Each kind is taken in permutations, or where chances differ drawn. Shape: `[rows]` twice; result `[rows]`.
+    """
+    count = len(strong)
+    turn = np.floor(np.arange(1, count + 1) * share + 1e-9) > np.floor(np.arange(count) * share + 1e-9)
+    order = np.empty(count, np.int64)
+    for rows, places in ((np.flatnonzero(strong), turn), (np.flatnonzero(~strong), ~turn)):
+        wanted = int(places.sum())
+        if np.ptp(chance[rows]) > 0:
+            order[places] = generator.choice(rows, wanted, p=chance[rows] / chance[rows].sum())
+        else:
+            turns = [generator.permutation(rows) for _ in range(-(-wanted // len(rows)))]
+            order[places] = np.concatenate([np.empty(0, np.int64), *turns])[:wanted]
+    return order

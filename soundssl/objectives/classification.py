@@ -245,7 +245,7 @@ class Examples(torch.utils.data.Dataset):
         """Return the rows of an epoch, as many as there are: each once, or as classes are balanced."""
         generator = np.random.default_rng([self.seed, epoch])
         if self.strong is not None:
-            return _interleaved(self.strong, self.options.strong, self.chance, generator)
+            return balance.interleaved(self.strong, self.options.strong, self.chance, generator)
         if self.options.balance_by == "queue":
             return balance.queue(self.label, len(self), generator)
         if not self.balanced:
@@ -301,24 +301,6 @@ class Examples(torch.utils.data.Dataset):
         start = (first - self.begin[rows]) * frame
         label = self.moments.of_windows(rows, start, start + window, self.options.overlap)
         return torch.from_numpy(self.frames.gather(first, self.window)), torch.from_numpy(label.astype(np.int64))
-
-
-def _interleaved(strong: np.ndarray, share: float, chance: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Return an epoch in which strong examples have a share of any stretch, drawn by their chances within their kind.
-
-    Each kind is taken in permutations, or where chances differ drawn. Shape: `[rows]` twice; result `[rows]`.
-    """
-    count = len(strong)
-    turn = np.floor(np.arange(1, count + 1) * share + 1e-9) > np.floor(np.arange(count) * share + 1e-9)
-    order = np.empty(count, np.int64)
-    for rows, places in ((np.flatnonzero(strong), turn), (np.flatnonzero(~strong), ~turn)):
-        wanted = int(places.sum())
-        if np.ptp(chance[rows]) > 0:
-            order[places] = generator.choice(rows, wanted, p=chance[rows] / chance[rows].sum())
-        else:
-            turns = [generator.permutation(rows) for _ in range(-(-wanted // len(rows)))]
-            order[places] = np.concatenate([np.empty(0, np.int64), *turns])[:wanted]
-    return order
 
 
 def check(options: Options, labels: Any) -> None:
