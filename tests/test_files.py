@@ -82,6 +82,13 @@ def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
     assert identity({}, {}, "soundssl test") != identity({}, {}, "soundssl test")
 
 
+def test_equal_models_are_equal_bytes(tmp_path):
+    tensors = {f"encoder.{name}": np.ones((2, 3), "f4") for name in "abc"}
+    for number in range(6):
+        files.write_model(tmp_path / f"{number}", tensors, {**CONFIG, "norm": "größe"}, inputs=[], made_from="test")
+    assert len({(tmp_path / f"{number}").read_bytes() for number in range(6)}) == 1
+
+
 def test_models_come_back_and_run_no_code(tmp_path):
     tensors = {"encoder.w": np.arange(6, dtype="f4").reshape(2, 3), "head.b": np.zeros(0, "f4")}
     files.write_model(tmp_path / "m.safetensors", tensors, CONFIG, inputs=[], made_from="digest")

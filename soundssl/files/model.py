@@ -75,6 +75,18 @@ def write_model(
             if number := re.search(r"os error (\d+)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(partial)) from error
             raise
+        _sort_header(partial)
+
+
+def _sort_header(path: Path) -> None:
+    """Put the names in the header of a safetensors file in order: that of the library changes from file to file."""
+    with open(path, "r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.dumps(json.loads(file.read(length)), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        ordered = header.encode()
+        if len(ordered) <= length:  # else the library escapes names in another way than Python does
+            file.seek(8)
+            file.write(ordered.ljust(length))  # it pads with spaces too
 
 
 def _content(tensors: dict[str, np.ndarray], config: dict) -> str:
