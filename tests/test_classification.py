@@ -14,7 +14,7 @@ from soundssl.progress import Progress
 NAMES = ["low", "middle", "high", "top"]
 
 
-def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None, names=NAMES):
+def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarray, weight=None, names=NAMES, **table):
     """Write labels of (clip, start, end) segments."""
     with files.create(path, "labels", inputs=[], made_from="toy", attributes={}) as sink:
         sink.write("label", label.astype(np.int8))
@@ -24,6 +24,8 @@ def write_labels(path, segments: list[tuple[int, float, float]], label: np.ndarr
         sink.write("class", names)
         if weight is not None:
             sink.write("weight", np.asarray(weight, "f4"))
+        for name, column in table.items():
+            sink.write(name, column)
     return path
 
 

@@ -153,7 +153,9 @@ def inputs(tmp_path_factory) -> dict[str, objectives.Inputs]:
     features = write_features(folder / "toy.features.h5")
     drawn = files.Triplets(write_triplets(folder / "toy.triplets.h5", features))
     segments = [(clip, 0.0, np.inf) for clip in range(CLIPS)]
-    labels = files.Labels(write_labels(folder / "l.h5", segments, np.eye(CLASSES)[np.arange(CLIPS) % CLASSES]))
+    seen = ["visual"] + ["audio"] * (CLASSES - 1)
+    label = np.eye(CLASSES)[np.arange(CLIPS) % CLASSES]
+    labels = files.Labels(write_labels(folder / "l.h5", segments, label, modality=seen))
 
     def of(path, **others) -> objectives.Inputs:
         source = files.Features(path)
@@ -162,6 +164,7 @@ def inputs(tmp_path_factory) -> dict[str, objectives.Inputs]:
     return {
         "plain": of(features, triplets=drawn, labels=labels),
         "waves": of(write_waves(folder / "waves.h5", seconds=3.5)),
+        "seen": of(write_waves(folder / "seen.h5", pictures=True)),
         "pictures": of(write_videos(folder / "videos.h5")),
         "tracks": of(write_separated(folder / "separated.h5")),
     }
@@ -221,6 +224,8 @@ class Tracks(torch.nn.Linear):
 
 
 def kind_of_inputs(name: str, options: dict) -> str:
+    if name == "onscreen":
+        return "seen"
     if objectives.separates(name):
         return "waves"
     if options.get("views") == "separated" or options.get("preset") == "sound-scenes":

@@ -12,7 +12,18 @@ import torch
 from fake_device import DEVICES, META
 
 from soundssl import ops
-from soundssl.ops import assignment, augment, entropy, generators, losses, optimisers, pairs, robust, separation
+from soundssl.ops import (
+    assignment,
+    augment,
+    entropy,
+    generators,
+    losses,
+    onscreen,
+    optimisers,
+    pairs,
+    robust,
+    separation,
+)
 
 ON = pytest.mark.parametrize("where", DEVICES, ids=str)
 BATCH, SIZE, CLASSES = 6, 8, 5
@@ -143,6 +154,15 @@ KERNELS = {
     "losses.soft_binary_cross_entropy": lambda where: list(
         losses.soft_binary_cross_entropy(labels(where)[0], odds(where)[1], labels(where)[1] >= 0)
     ),
+    **{
+        f"onscreen.{name}": lambda where, name=name: getattr(onscreen, name)(square(where), legal(where))
+        for name in ("exact", "multi_instance", "active_combinations")
+    },
+    "onscreen.classification": lambda where: [
+        onscreen.classification(square(where), legal(where), loss) for loss in onscreen.LOSSES
+    ],
+    "onscreen.estimate": lambda where: onscreen.estimate(waves(where), torch.rand(BATCH, 2, device=where)),
+    "onscreen.suppression": lambda where: onscreen.suppression(waves(where), waves(where)),
     "robust.distribution": lambda where: robust.distribution(labels(where)[1]),
     "robust.log_probability": lambda where: odds(where)[0],
     "robust.cross_entropy": lambda where: robust.cross_entropy(*odds(where)),
@@ -196,6 +216,8 @@ KERNELS = {
         separation.assigned_si_snr(waves(where), waves(where, count)) for count in (4, 13)
     ],
 }
+# Modules of decisions about what a net has said: they run on the processor, after it.
+DECISIONS = ("chains", "factors")
 # Kernels for which the processor waits, none of them in a training step.
 WAITING = {
     "entropy.modest_scale": "searches by halves, each of which depends on the one before; once, before the first step",
@@ -232,7 +254,7 @@ def takes_tensors(member) -> bool:
 
 def test_every_kernel_has_its_line():
     kernels = set()
-    for found in pkgutil.iter_modules(ops.__path__):
+    for found in (each for each in pkgutil.iter_modules(ops.__path__) if each.name not in DECISIONS):
         module = importlib.import_module(f"soundssl.ops.{found.name}")
         for name, member in vars(module).items():
             own = getattr(member, "__module__", None) == module.__name__ and not name.startswith("_")

@@ -62,6 +62,7 @@ def detect(
         Format | None,
         typer.Option(
             "--format",
+            metavar="FORMAT",
             help="csv, tsv, jsonl or parquet: a row an event; raven: selection tables; audacity: label tracks; "
             "label-studio: tasks; aoef: for soundevent, whombat and BatDetect2; dcase, audioset: tables of strong "
             "annotations; labels: a labels file.",

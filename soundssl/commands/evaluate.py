@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from soundssl import presets
-from soundssl.commands import comparison, evaluate_video, scoring, strong_scoring, tagging
+from soundssl.commands import comparison, evaluate_video, scoring, strong_scoring
 from soundssl.commands.consistency import consistency
 from soundssl.commands.evaluate_separation import separation
 from soundssl.commands.options import Hop, Seed, words
@@ -23,6 +23,7 @@ from soundssl.commands.scoring import (
     Topline,
     TrainLabels,
 )
+from soundssl.commands.tagging import tagging
 from soundssl.commands.terminal import Terminal
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Score embeddings against labels.")
@@ -279,7 +280,7 @@ def linear(
     scoring.show(scoring.evaluate(task, table, options, seed, sides, report), report)
 
 
-app.command("tagging")(tagging.tagging)
+app.command("tagging")(tagging)
 app.command("strong")(strong_scoring.strong)
 app.command("compare")(comparison.compare)
 

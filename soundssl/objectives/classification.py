@@ -159,7 +159,7 @@ def prior(label: np.ndarray, loss: str) -> Tensor:
     A class counts as half a label more of either kind, so that one that never occurs has a finite one. Shape: labels
     [segments, classes] in {1, 0, -1} to [classes].
 
-    >>> prior(np.array([[1, 0], [1, 0], [0, -1]]), "bce").round(decimals=2).tolist()
+    >>> [round(each, 2) for each in prior(np.array([[1, 0], [1, 0], [0, -1]]), "bce").tolist()]
     [0.51, -1.61]
     """
     present = np.zeros(label.shape[1])

@@ -74,7 +74,7 @@ def smoothed(target: Tensor, known: Tensor, amount: Tensor | float) -> Tensor:
     Rows without a label stay zeros. Shape: `target` and boolean `known` [batch, classes], amount [batch] or a number.
     """
     even = known.to(target.dtype) / known.sum(1, keepdim=True).clamp(min=1)
-    share = torch.as_tensor(amount, dtype=target.dtype, device=target.device).expand(len(target))[:, None]
+    share = amount.to(target.dtype)[:, None] if isinstance(amount, Tensor) else amount
     return torch.where(target.sum(1, keepdim=True) > 0, target * (1 - share) + share * even, target)
 
 

@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 SHOWN = 5  # recordings that are named one by one
 Format = Literal["csv", "tsv", "jsonl", "parquet", "raven", "audacity", "label-studio", "aoef", "dcase", "audioset"]
 Formatted = Annotated[
-    Format | None, typer.Option("--format", help="Format of the events. Default: what the ending of the file says.")
+    Format | None,
+    typer.Option(
+        "--format",
+        metavar="FORMAT",
+        help="csv, tsv, jsonl, parquet, raven, audacity, label-studio, aoef, dcase or audioset. Default: what the "
+        "ending of the file says.",
+    ),
 ]
 
 
