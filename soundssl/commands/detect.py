@@ -13,16 +13,20 @@ import typer
 from soundssl.commands.event_files import Format, event_format, event_target
 from soundssl.commands.interrupts import resumable
 from soundssl.commands.options import (
+    AllowSkipped,
     BatchSize,
     Device,
     Force,
     Jobs,
     NoClobber,
+    Null,
     Part,
     Precision,
     Quiet,
     Seed,
+    Strict,
     Threads,
+    Timeout,
     default_output,
     listed,
     part_of,
@@ -114,16 +118,12 @@ def detect(
     ] = None,
     examples: Annotated[int, typer.Option(min=1, help="With --clips: examples of a class.")] = 10,
     margin: Annotated[float, typer.Option(min=0, help="With --clips: seconds before and after an event.")] = 0.5,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
-    ] = False,
+    null: Null = False,
     part: Part = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that decoding a file may take; 0: no bound.")] = 3600,
+    timeout: Timeout = 3600,
     jobs: Jobs = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives nothing.")] = False,
-    allow_skipped: Annotated[
-        bool, typer.Option("--allow-skipped", help="Exit with 0 although inputs were skipped, for make.")
-    ] = False,
+    strict: Strict = False,
+    allow_skipped: AllowSkipped = False,
     batch_size: BatchSize = 256,
     seed: Seed = 0,
     device: Device = "auto",

@@ -9,14 +9,18 @@ import typer
 
 from soundssl.commands.joining import join
 from soundssl.commands.options import (
+    AllowSkipped,
     Copy,
     Force,
     Jobs,
     NoClobber,
     NoProvenance,
+    Null,
     Output,
     Part,
     Quiet,
+    Strict,
+    Timeout,
     beside,
     default_output,
     listed,
@@ -47,9 +51,7 @@ def featurize(
     labels: Annotated[
         Path | None, typer.Option(help="With --dataset: the labels file to write. Default: beside the output.")
     ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
-    ] = False,
+    null: Null = False,
     representation: Annotated[
         Literal["logmel", "waveform"], typer.Option(help="What to store: log-mel frames, or the waveform.")
     ] = "logmel",
@@ -126,12 +128,10 @@ def featurize(
     ] = False,
     part: Part = None,
     copy: Copy = False,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that one file may take; 0 for no bound.")] = 3600,
+    timeout: Timeout = 3600,
     jobs: Jobs = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
-    allow_skipped: Annotated[
-        bool, typer.Option("--allow-skipped", help="Exit with 0 although inputs were skipped, for make.")
-    ] = False,
+    strict: Strict = False,
+    allow_skipped: AllowSkipped = False,
     force: Force = False,
     no_clobber: NoClobber = False,
     no_provenance: NoProvenance = False,

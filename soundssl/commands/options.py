@@ -17,6 +17,12 @@ Output = Annotated[
         "-o", "--output", help="File to write; without it, STEM.KIND.h5 beside the input, and its path is printed."
     ),
 ]
+Null = Annotated[bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")]
+Timeout = Annotated[float, typer.Option(min=0, help="Seconds that decoding a file may take; 0: no bound.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives nothing.")]
+AllowSkipped = Annotated[
+    bool, typer.Option("--allow-skipped", help="Exit with 0 although inputs were skipped, for make.")
+]
 Jobs = Annotated[
     int, typer.Option("-j", "--jobs", min=0, help="Worker processes; 0 takes every core this job may use.")
 ]

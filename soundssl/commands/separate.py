@@ -8,16 +8,20 @@ from typing import Annotated
 import typer
 
 from soundssl.commands.options import (
+    AllowSkipped,
     Device,
     Force,
     Jobs,
     NoClobber,
     NoProvenance,
+    Null,
     Output,
     Part,
     Precision,
     Quiet,
+    Strict,
     Threads,
+    Timeout,
     default_output,
     listed,
     part_of,
@@ -61,16 +65,12 @@ def separate(
             help="Draw where the tracks look, in the pictures of the first --length seconds, as PNG below this folder.",
         ),
     ] = None,
-    null: Annotated[
-        bool, typer.Option("-0", "--null", help="The list on standard input is separated by NUL bytes.")
-    ] = False,
+    null: Null = False,
     part: Part = None,
-    timeout: Annotated[float, typer.Option(min=0, help="Seconds that decoding a file may take; 0: no bound.")] = 3600,
+    timeout: Timeout = 3600,
     jobs: Jobs = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first input that gives no clip.")] = False,
-    allow_skipped: Annotated[
-        bool, typer.Option("--allow-skipped", help="Exit with 0 although inputs were skipped, for make.")
-    ] = False,
+    strict: Strict = False,
+    allow_skipped: AllowSkipped = False,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = 0,
