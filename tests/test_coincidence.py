@@ -1,12 +1,9 @@
 """Coincidence: pairs obey their time and recording, heads live on, the loss falls, two processes equal one."""
 
-import os
-import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import torch
 
@@ -16,7 +13,6 @@ from soundssl.objectives.coincidence import Scorer
 from soundssl.ops.spectrogram import FrontEnd
 
 CLASSES, RECORDINGS, SECONDS, SIDE = 4, 16, 4, 32
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def write_videos(path: Path, clips_each: int = 1, images: bool = True, lengths: dict | None = None, **columns) -> Path:
@@ -372,27 +368,15 @@ def test_a_fresh_scorer_is_a_fresh_linear_layer():
 def test_two_processes_equal_one_of_twice_the_batch(videos, tmp_path):
     def command(output: Path, batch: int) -> list[str]:
         options = ["modality=both", "tower_norm=group", "mixing=0.3"]
-        words = ["soundssl", "train", videos, "--objective", "coincidence", "--norm", "group", "--size", 8]
+        words = ["train", videos, "--objective", "coincidence", "--threads", 1, "--norm", "group", "--size", 8]
         words += [word for each in options for word in ("--set", each)]
         words += ["--precision", "float32", "--steps", 3, "--batch-size", batch, "-o", output, "-q"]
         return list(map(str, words))
 
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(random.randint(20000, 60000)),
-    ]
-    runs = [
-        subprocess.Popen([sys.executable, *launcher, "-m", *command(*run)], env=ENVIRONMENT, stderr=subprocess.PIPE)
-        for launcher, run in (([], (one, 8)), (launch, (two, 4)))
-    ]
+    runs = program.start_several(1, *command(one, 8)) + program.start_several(2, *command(two, 4))
     for run in runs:
-        error = run.communicate(timeout=120)[1].decode()
-        assert run.returncode == 0, error
+        assert run.wait() == 0, run.stderr
     one, two = (files.read_model(path).tensors for path in (one, two))
     assert one.keys() == two.keys() and any(name.startswith("head.coincidence.image.") for name in one)
     torch.manual_seed(0)

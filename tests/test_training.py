@@ -73,7 +73,7 @@ def toy(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def train_command(toy, output: Path, steps: int = 12, batch: int = 4) -> list:
-    net = ["--encoder", "plain", "--norm", "group", "--size", 8, "--precision", "float32"]
+    net = ["--encoder", "plain", "--norm", "group", "--size", 8, "--precision", "float32", "--threads", 1]
     return ["train", toy[0], "--triplets", toy[1], *net, "--steps", steps, "--batch-size", batch, "-o", output, "-q"]
 
 
@@ -181,17 +181,20 @@ def test_a_state_of_another_command_is_not_taken(tmp_path):
 
 def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(toy, tmp_path):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    command(train_command(toy, whole, steps=30))
-    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, cut, steps=30)), "--checkpoint-every", "0"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+    def words(output: Path) -> list:
+        return [*train_command(toy, output, steps=30), "--encoder", "draft"]
+
+    command(words(whole))
+    process = program.start(*words(cut), "--checkpoint-every", 0, CUDA_VISIBLE_DEVICES="")
     resume = cut.with_name(cut.name + ".resume")
     while not resume.exists() and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.4))
+    time.sleep(random.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     assert not cut.exists()
-    command(train_command(toy, cut, steps=30))
+    command(words(cut))
     assert files.read_model(cut).tensors.keys() == files.read_model(whole).tensors.keys()
     for name, tensor in files.read_model(whole).tensors.items():
         assert np.array_equal(tensor, files.read_model(cut).tensors[name]), name
@@ -202,22 +205,20 @@ def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(toy, tmp_path)
     for made_from, stays in ((files.model_made_from(cut), False), ("another", True)):  # killed after its output stood
         training.Checkpoint(cut, made_from, 0).save(step=30)
         before = cut.read_bytes()
-        command(train_command(toy, cut, steps=30))
+        command(words(cut))
         assert cut.read_bytes() == before and resume.exists() == stays
 
 
 def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
     output = tmp_path / "m.safetensors"
-    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, output, steps=5000))]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = program.start(*train_command(toy, output, steps=5000), CUDA_VISIBLE_DEVICES="")
     log = output.with_name(output.name + ".metrics.jsonl")
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    assert process.wait() == 130, process.stderr
     assert output.with_name(output.name + ".resume").exists() and not output.exists()
-    assert re.search(r"stopped after step \d+ of 5000; the state is saved in .*resume, and the same command goes", said)
+    assert re.search(r"stopped after step \d+ of 5000; the state is saved in .*resume, and the same", process.stderr)
 
 
 def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, tmp_path):
@@ -318,16 +319,13 @@ def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
 def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
     matrix = tmp_path / "rows.npy"
     np.save(matrix, np.random.default_rng(0).standard_normal((400, 16), np.float32))
-    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 60000))]
     runs = []
-    for name, launcher, batch in (("one", [], 64), ("two", ["-m", *launch], 32)):
-        words = ["soundssl", "cluster", matrix, "--k", 33, "--momentum", 0.9, "--starts", 1, "--steps", 20]
+    for name, processes, batch in (("one", 1, 64), ("two", 2, 32)):
+        words = ["cluster", matrix, "--k", 33, "--momentum", 0.9, "--starts", 1, "--steps", 20, "--threads", 1]
         words += ["--batch-size", batch, "--precision", "float32", "-o", tmp_path / f"{name}.h5", "-q"]
-        shown = [sys.executable, *launcher, "-m", *map(str, words)]
-        runs.append(subprocess.Popen(shown, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        runs += program.start_several(processes, *words)
     for run in runs:
-        error = run.communicate(timeout=120)[1].decode()
-        assert run.returncode == 0, error
+        assert run.wait() == 0, run.stderr
     one, two = (files.Clusters(tmp_path / f"{name}.h5") for name in ("one", "two"))
     weights = [np.asarray(each.weight[:]) for each in (one, two)]
     assert np.abs(weights[0] - weights[1]).max() < 1e-4 * np.abs(weights[0]).max()
