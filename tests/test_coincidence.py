@@ -220,7 +220,7 @@ def test_misuse_is_named(videos, tmp_path):
 
 def objective_of(path: Path, size: int = 8, **options) -> coincidence.Objective:
     torch.manual_seed(0)
-    encoder = models.build("plain", size, norm="group")
+    encoder = models.build("draft", size, norm="group")
     return coincidence.Objective(encoder, inputs_of(path), coincidence.Options(**options))
 
 
@@ -270,10 +270,10 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
     accelerator = device.Accelerator(torch.device("cpu"), torch.float32, "")
     heads = []
     for count in (1, 2):
-        plan = curriculum.Curriculum("plain", 8, "group", stages[:count])
+        plan = curriculum.Curriculum("draft", 8, "group", stages[:count])
         checkpoint, log = training.Checkpoint(tmp_path / str(count), "x", 1e9), files.Log(None)
         torch.manual_seed(0)
-        encoder = models.build("plain", 8, norm="group")
+        encoder = models.build("draft", 8, norm="group")
         heads.append(
             training.train(
                 plan, encoder, inputs_of(videos), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log

@@ -195,7 +195,7 @@ def test_masks_are_checked_against_the_windows_of_the_features(clips):
     inputs = inputs_of(clips)
     inputs.features.attributes["window_frames"] = 110
     for module in (contrastive, coincidence):
-        encoder = models.build("plain", 8, norm="group")
+        encoder = models.build("draft", 8, norm="group")
         module.Objective(encoder, inputs, module.Options(augment="masks", mask_frames=100))
         for wide in ({"mask_bands": 80}, {"mask_frames": 112}):
             with pytest.raises(ValueError, match="do not fit windows of 110 frames x 64 bands"):

@@ -25,7 +25,7 @@ SECONDS = 20.0
 def recogniser(toy, tmp_path_factory):
     """Train a recogniser of the toy set's classes."""
     path = tmp_path_factory.mktemp("recogniser") / "recogniser.safetensors"
-    words = ("--objective", "classification", "--encoder", "plain", "--steps", 40, "--batch-size", 8)
+    words = ("--objective", "classification", "--encoder", "draft", "--steps", 40, "--batch-size", 8)
     done = run("train", toy.features, "--labels", toy.labels, *words, "--learning-rate", 0.003, "-q", "-o", path)
     assert done.status == 0, done.stderr
     return path

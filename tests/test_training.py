@@ -73,7 +73,7 @@ def toy(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def train_command(toy, output: Path, steps: int = 12, batch: int = 4) -> list:
-    net = ["--encoder", "plain", "--norm", "group", "--size", 8, "--precision", "float32", "--threads", 1]
+    net = ["--encoder", "draft", "--norm", "group", "--size", 8, "--precision", "float32", "--threads", 1]
     return ["train", toy[0], "--triplets", toy[1], *net, "--steps", steps, "--batch-size", batch, "-o", output, "-q"]
 
 
@@ -111,10 +111,10 @@ def separation(encoder, toy) -> float:
 def test_triplets_learn_what_a_class_is_without_labels(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=20, batch_size=8, learning_rate=2e-3)
     torch.manual_seed(0)
-    encoder = models.build("plain", 16)
+    encoder = models.build("draft", 16)
     before = separation(encoder, toy)
     log = files.Log(tmp_path / "metrics.jsonl")
-    run(toy, tmp_path, curriculum.Curriculum("plain", 16, stage=(stage,)), encoder, log=log, precision="auto")
+    run(toy, tmp_path, curriculum.Curriculum("draft", 16, stage=(stage,)), encoder, log=log, precision="auto")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20]
     assert separation(encoder, toy) > before + 0.05
@@ -153,19 +153,19 @@ def test_a_loss_that_is_not_finite_ends_with_advice(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": float("inf")}}, steps=10, batch_size=4)
     torch.manual_seed(0)
     with pytest.raises(SoundsslError, match=r"the loss is (nan|inf) at step 10; lower --learning-rate"):
-        run(toy, tmp_path, curriculum.Curriculum("plain", 8, stage=(stage,)), models.build("plain", 8, norm="group"))
+        run(toy, tmp_path, curriculum.Curriculum("draft", 8, stage=(stage,)), models.build("draft", 8, norm="group"))
 
 
 def test_heads_and_encoder_live_on_and_stages_resume(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=3, batch_size=2)
-    plan = curriculum.Curriculum("plain", 8, "group", (stage, stage))
+    plan = curriculum.Curriculum("draft", 8, "group", (stage, stage))
     torch.manual_seed(0)
-    encoder = models.build("plain", 8, norm="group")
+    encoder = models.build("draft", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
     run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
     state = checkpoint.load()
     assert (state["stage"], state["step"]) == (1, 0)
-    again = models.build("plain", 8, norm="group")
+    again = models.build("draft", 8, norm="group")
     run(toy, tmp_path, plan, again, checkpoint=checkpoint)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
@@ -223,7 +223,7 @@ def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
 
 def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, tmp_path):
     stage = curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4}}, steps=8, batch_size=4)
-    plan, asked = curriculum.Curriculum("plain", 8, "group", (stage,)), iter([False, False, True])
+    plan, asked = curriculum.Curriculum("draft", 8, "group", (stage,)), iter([False, False, True])
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with device.start("cpu", "float32", 1) as accelerator:
 
@@ -236,7 +236,7 @@ def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, t
         assert not job().stands(cut, {}) and job().run(cut) and job().stands(cut, {})
         checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
         stopped = training.train(
-            plan, models.build("plain", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
+            plan, models.build("draft", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
             checkpoint=checkpoint, log=files.Log(None), stop=lambda: True,
         )  # fmt: skip
     assert not stopped.finished and stopped.heads["clustering"]["head.weight"].shape == (4, 8)
@@ -305,7 +305,7 @@ def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
-    start = models.build("plain", 8, norm="group").state_dict()
+    start = models.build("draft", 8, norm="group").state_dict()
     one, two = (files.read_model(path).tensors for path in (one, two))
     moved = difference = 0.0
     for name, tensor in start.items():
@@ -376,7 +376,7 @@ def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):
         plan = curriculum.from_data({"stage": [{"steps": 2, "batch_size": 4, "objective": {"triplet": options}}]})
         with device.start("cpu", "float32", 1) as accelerator:
             torch.manual_seed(0)
-            encoder = accelerator.place(models.build("plain", 8, norm="group"))
+            encoder = accelerator.place(models.build("draft", 8, norm="group"))
             checkpoint = training.Checkpoint(tmp_path / f"{margin}", "x", 60.0)
             inputs = inputs_of(toy)
             inputs.triplets.columns["positive"] = inputs.triplets.columns["anchor"]
@@ -423,14 +423,14 @@ def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
         curriculum.Stage({"triplet": {"weight": 1.0}}, steps=2, batch_size=2),
         curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4, "start": "random"}}, steps=3, batch_size=4),
     )
-    plan = curriculum.Curriculum("plain", 8, "group", stages)
+    plan = curriculum.Curriculum("draft", 8, "group", stages)
     torch.manual_seed(0)
-    encoder = models.build("plain", 8, norm="group")
+    encoder = models.build("draft", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
     heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint).heads
     assert checkpoint.load()["stage"] == 1
     torch.manual_seed(99)  # what a new process has drawn is of no matter
-    again = models.build("plain", 8, norm="group")
+    again = models.build("draft", 8, norm="group")
     resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint).heads
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])
