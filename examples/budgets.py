@@ -117,7 +117,7 @@ def write_rows(path: Path, data: Data) -> None:
 # ---- labels, and what they are worth
 
 
-def clusters(rows: Path, count: int, seed: int, context: float, steps: int) -> files.Clusters:
+def clusters(rows: Path, count: int, seed: int, context: float, steps: int | None) -> files.Clusters:
     """Run soundssl cluster on some rows."""
     output = rows.with_name("clusters.h5")
     words = [
@@ -179,7 +179,7 @@ def quality(data: Data, rows: np.ndarray, label: np.ndarray) -> dict[str, float]
     }
 
 
-def rows_of(data: Data, budgets: Sequence[int], steps: int, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+def rows_of(data: Data, budgets: Sequence[int], steps: int | None, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield a line for each way and budget; random labels also at budgets between, to tell how many equal another."""
     truth, ones = data.train.label, np.ones(len(data.train.label))
     yield {"way": "complete", "budget": len(truth), **learn(data, np.arange(len(truth)), truth, ones)}
@@ -301,7 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", required=True, help="splits to ask about, with commas")
     parser.add_argument("--test", required=True, help="splits to score, with commas")
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40, 80, 160], help="numbers of questions")
-    parser.add_argument("--steps", type=int, default=300, help="steps of a clustering")
+    parser.add_argument("--steps", type=int, help="steps of a clustering, in place of its default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of all that is drawn")
     parser.add_argument("--skew", type=float, default=0.0, help="power of the skew; 0: none")
     parser.add_argument("--metric", default="accuracy", choices=("accuracy", "mAP"), help="what table and picture show")
