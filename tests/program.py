@@ -136,6 +136,7 @@ def serve(number: int, alive: int) -> None:
     for module in pkgutil.walk_packages(soundssl.__path__, "soundssl."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    importlib.import_module("torch._dynamo")  # takes a second of the first step of any optimiser
     gc.collect(), gc.freeze()  # no forked process walks, and so copies, what was loaded
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     there = socket.socket(fileno=number)
