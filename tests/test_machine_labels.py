@@ -9,7 +9,9 @@ import torch
 from cluster_world import run
 
 from soundssl import files, models, objectives
+from soundssl.files import writing
 from soundssl.labels import labelset
+from soundssl.labels import scores as scores_of
 from soundssl.labels.choice import threshold_for, top
 from soundssl.objectives import classification
 
@@ -24,10 +26,57 @@ def scores(path, keys, classes, seed):
 @pytest.mark.parametrize("mean", [0.5, 1.0, 2.3, 3.0])
 def test_the_threshold_gives_so_many_labels_a_clip(mean):
     score = np.random.default_rng(0).random((200, 12))
-    label = top(score, 3, threshold_for(score, 3, mean))
+    label = top(score, 3, threshold_for(np.split(score, [7, 120]), len(score), 3, mean))
     assert label.sum(1).mean() == pytest.approx(mean, abs=0.005) and label.sum(1).max() <= 3
     with pytest.raises(ValueError, match="4 labels a clip cannot be: at most 3 are taken"):
-        threshold_for(score, 3, 4)
+        threshold_for([score], len(score), 3, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_of_equal_scores_the_first_classes_are_taken_and_what_is_no_number_last(count):
+    score = np.random.default_rng(1).integers(0, 4, (300, 9)) / 4
+    score[::3, 2], score[5] = np.nan, np.nan
+    expected = np.zeros(score.shape, np.int8)
+    for row, best in enumerate(np.argsort(-score, axis=1, kind="stable")[:, : count or 9]):
+        expected[row, best] = 1
+    real = ~np.isnan(score)
+    assert np.array_equal(top(score, count)[real], expected[real])
+    assert np.array_equal(top(score, count, 0.5), expected * (real & (score >= 0.5)))
+
+
+class Watched:
+    """Give rows of a matrix, and keep how many were read at once."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.read = rows, rows.shape, []
+
+    def __getitem__(self, key):
+        found = self.rows[key]
+        self.read.append(len(found))
+        return found
+
+
+@pytest.mark.parametrize(("level", "mean"), [("clip", None), ("clip", 2.5), ("window", None)])
+def test_scores_of_thousands_of_classes_are_read_some_rows_at_a_time(tmp_path, monkeypatch, level, mean):
+    generator = np.random.default_rng(2)
+    rows, clip = generator.random((90, 300)).astype("f4"), generator.permutation(np.repeat(np.arange(30), 3))
+    about = {"layer": "probabilities", "class": json.dumps([f"c{i}" for i in range(300)])}
+    source = files.Embeddings(builder.embeddings(tmp_path / "s.h5", rows, clip=clip, attributes=about))
+    source.embedding = Watched(rows)
+    monkeypatch.setattr(scores_of, "NUMBERS", 2100)
+    found = scores_of.machine_labels(source, 3, 0.9 if mean is None else None, level, mean)
+    assert 0 < max(source.embedding.read) <= 2100 // 300, "no more than so many numbers"
+    assert sum(source.embedding.read) == len(rows) * (1 if mean is None else 2)
+    score = rows if level == "window" else np.stack([rows[clip == i].mean(0, dtype=float) for i in range(30)])
+    least = 0.9 if mean is None else np.sort(np.sort(score, 1)[:, -3:], None)[-75]
+    expected = (score >= np.sort(score, 1)[:, -3:-2]) & (score >= least)
+    assert np.array_equal(found.label == 1, expected)
+    monkeypatch.setattr(writing, "BLOCK", 1000)
+    with files.create(tmp_path / "l.h5", "labels", inputs=[], made_from="", attributes={}) as sink:
+        labelset.write(sink, found)
+    written = files.Labels(tmp_path / "l.h5")
+    assert isinstance(written.label.base, np.memmap) and np.array_equal(written.label, found.label)
+    assert not written.rated.any() and written.rated.shape == found.label.shape
 
 
 def test_labels_of_pictures_and_of_sound_stand_side_by_side(tmp_path):
