@@ -8,7 +8,7 @@ import pytest
 import torch
 from cluster_world import run
 
-from soundssl import files, models, objectives
+from soundssl import files, models, objectives, picture_scores
 from soundssl.files import writing
 from soundssl.labels import labelset
 from soundssl.labels import scores as scores_of
@@ -194,6 +194,56 @@ def test_a_clip_has_the_mean_of_the_scores_of_its_pictures(pictures, tmp_path, a
     assert run("labels", "top", tmp_path / "s.h5", "--top", 1, "-o", tmp_path / "l.h5").status == 0
 
 
+def rows(path) -> dict[str, bytes]:
+    found = files.Embeddings(path)
+    return {found.clips.key[clip]: row.tobytes() for clip, row in zip(found.clip, found.embedding[:], strict=True)}
+
+
+def test_pictures_that_an_interrupted_run_classified_are_not_classified_again(pictures, tmp_path, monkeypatch):
+    folder = pictures[0]
+    words = ["-m", "timm:test_resnet", "--weights", folder / "w.pth", "--classes", folder / "c.txt"]
+    assert embed(folder, tmp_path / "whole.h5", *words).status == 0
+    seen, classified = [], picture_scores.Job._classified
+
+    def interrupted(job, images):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(images)
+        return classified(job, images)
+
+    monkeypatch.setattr(picture_scores.Job, "_classified", interrupted)
+    output = tmp_path / "s.h5"
+    done = embed(folder, output, *words)
+    assert done.status == 130 and "the same command goes on from here" in done.err and not output.exists()
+    with open(tmp_path / "s.h5.parts" / "vectors", "ab") as file:
+        file.write(bytes(5))  # as if it had been killed while it wrote a row
+    seen.clear()
+    done = embed(folder, output, *words)
+    assert done.status == 0 and "going on: 2 of 4 clips were done before" in done.err and len(seen) == 2
+    assert rows(output) == rows(tmp_path / "whole.h5") and not (tmp_path / "s.h5.parts").exists()
+    monkeypatch.setattr(picture_scores.Job, "_classified", classified)
+    done = embed(folder, output, *words, "--activation", "sigmoid")
+    assert done.status == 0 and "going on" not in done.err and rows(output) != rows(tmp_path / "whole.h5")
+
+
+def test_parts_of_the_pictures_are_those_of_one_run(pictures, tmp_path):
+    folder = pictures[0]
+    words = ["-m", "timm:test_resnet", "--weights", folder / "w.pth", "--classes", folder / "c.txt"]
+    assert embed(folder, tmp_path / "whole.h5", *words).status == 0
+    parts = [tmp_path / f"{number}.h5" for number in range(1, 6)]
+    for number, path in enumerate(parts, 1):
+        done = embed(folder, path, *words, "--part", f"{number}/5")
+        assert done.status == 0, done.err
+        assert files.Embeddings(path).attributes["part"] == f"{number}/5"
+    assert [] in [list(files.Embeddings(path).clip) for path in parts], "one part has no pictures, and is no fault"
+    done = run("embed", *parts, "--copy", "-o", tmp_path / "all.h5")
+    assert done.status == 0, done.err
+    whole, joined = (files.Embeddings(tmp_path / name) for name in ("whole.h5", "all.h5"))
+    assert rows(joined.path) == rows(whole.path) and list(joined.clips.key) == list(whole.clips.key)
+    assert run("embed", *parts, "-o", tmp_path / "referred.h5").status == 0
+    assert rows(tmp_path / "referred.h5") == rows(whole.path)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -205,6 +255,12 @@ def test_a_clip_has_the_mean_of_the_scores_of_its_pictures(pictures, tmp_path, a
         (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "bad.txt"], 4, "has empty or repeated lines"),
         (["-m", "timm:test_resnet", "--modality", "sound"], 2, "are of --modality image"),
         (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--hop", "1"], 2, "leave out --hop"),
+        (
+            ["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--store", "float16"],
+            2,
+            "and --store",
+        ),
+        (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--part", "3/2"], 2, "3/2"),
     ],
 )
 def test_bad_input_of_pictures(pictures, tmp_path, words, status, said):
