@@ -16,6 +16,7 @@ import json
 import os
 import pkgutil
 import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -28,7 +29,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
-READ_LATE = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTEST_CURRENT_TEST")  # what a forked process still takes up
+# What a forked process still takes up; the second line is what torchrun tells each of its processes.
+READ_LATE = {"CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTEST_CURRENT_TEST"}
+READ_LATE |= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 SECONDS = 120  # a run that takes longer is ended
 
 
@@ -38,6 +41,64 @@ class Outcome(NamedTuple):
     status: int
     stdout: str
     stderr: str
+
+
+class Running:
+    """Hold a run of the command line that goes on by itself, in a process group of its own."""
+
+    def __init__(self, words: list[str], cwd: str, environment: dict[str, str]) -> None:
+        self.returncode: int | None = None
+        self.stderr = ""
+        err, told = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        self._there = _asked(loaded(), words, cwd, environment, [nothing, nothing, told])
+        os.close(nothing), os.close(told)
+        self.pid = int(self._there.recv(20))
+        self._listener = threading.Thread(target=self._listen, args=(err,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, descriptor: int) -> None:
+        self.stderr = _drain(descriptor).decode(errors="replace")
+
+    def poll(self) -> int | None:
+        """Return the status, None while it goes on."""
+        if self.returncode is None and select.select([self._there], [], [], 0)[0]:
+            self._end()
+        return self.returncode
+
+    def send_signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to the process, or to it and all that it started."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the status once it has ended, and all that it said is in `stderr`; kill it where that takes long."""
+        if self.returncode is None:
+            if not select.select([self._there], [], [], SECONDS)[0]:
+                self.send_signal(signal.SIGKILL, group=True)
+            self._end()
+        self._listener.join(SECONDS)
+        assert self.returncode is not None
+        return self.returncode
+
+    def _end(self) -> None:
+        self.returncode = int(self._there.recv(20))
+        self._there.close()
+
+
+def start(*words: object, cwd: Path | None = None, **environment: str) -> Running:
+    """Begin a run of the command line; the variables must be such as are not read while the package is loaded."""
+    assert set(environment) <= READ_LATE, environment
+    wanted = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return Running([str(word) for word in words], str(cwd or os.getcwd()), wanted)
+
+
+def start_several(count: int, *words: object) -> list[Running]:
+    """Begin a run in several processes that work together, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    return [start(*words, RANK=str(rank), LOCAL_RANK=str(rank), **told) for rank in range(count)]
 
 
 def run(*words: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str) -> Outcome:
@@ -171,6 +232,7 @@ def _end_with(alive: int) -> None:
 
 def _become(words: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> NoReturn:
     """Run the command line in this process, as if it had been started with these words, streams and surroundings."""
+    os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)

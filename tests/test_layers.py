@@ -85,6 +85,7 @@ ROOMS = {
         "training* curriculum weights evaluations* labels* objectives* models* ops* files* device progress",
         "torch numpy",
     ),
+    "training.curves": Room("files dependencies", "", "tensorboard torch"),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     "hear": Room("model progress files* media ops*", "torch numpy"),
@@ -114,7 +115,10 @@ OPTIONAL = {
     "torchvision",
     "triton",
 }
-SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
+SLOW = {
+    "ops.spectrogram": "scipy",
+    "training.curves": "torch",
+}  # takes long to load, and only the processes that compute need it
 # Rooms whose processes are their own, to end and to speak for.
 OWN_PROCESSES = {"extraction.pool"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.

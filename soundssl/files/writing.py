@@ -240,10 +240,10 @@ class Log:
     def __init__(self, path: str | os.PathLike | None) -> None:
         self.path = None if path is None else Path(path)
 
-    def cut_back(self, known: Callable[[dict], bool]) -> None:
-        """Keep the leading lines for which `known` holds."""
+    def cut_back(self, known: Callable[[dict], bool]) -> dict | None:
+        """Keep the leading lines for which `known` holds; return the last of them, None where there is none."""
         if self.path is None:
-            return
+            return None
         kept = []
         if self.path.is_file():
             for line in self.path.read_text("utf-8").splitlines(keepends=True):
@@ -252,6 +252,7 @@ class Log:
                 kept.append(line)
         with replace(self.path) as partial:
             partial.write_text("".join(kept), "utf-8")
+        return json.loads(kept[-1]) if kept else None
 
     def write(self, line: dict) -> None:
         """Append one line with the time of day, UTC; a log without a path takes none.
