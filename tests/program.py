@@ -1,7 +1,8 @@
 """The command line in processes of its own, each forked from one that has loaded the package: loading takes seconds.
 
 A run that is given variables which libraries read while they are loaded gets a process of its own from the start.
-Makefiles take `python program.py SOCKET` as the program: it hands its words, folder, variables and streams over.
+Makefiles take `python program.py SOCKET` as the program, and as the interpreter of their scripts: it hands its words,
+folder, variables and streams over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
 import select
 import signal
 import socket
@@ -119,6 +121,11 @@ def for_makefiles() -> str:
     return f"{sys.executable} -S {__file__} {loaded()}" if hasattr(os, "fork") else f"{sys.executable} -m soundssl"
 
 
+def for_scripts() -> str:
+    """Return the interpreter as a Makefile takes it, for rules that name a script: it has the package loaded."""
+    return for_makefiles() if hasattr(os, "fork") else sys.executable
+
+
 @functools.cache
 def loaded() -> str:
     """Start the process that has loaded the package, in the environment of now; return the path of its socket."""
@@ -190,6 +197,7 @@ def serve(number: int, alive: int) -> None:
     for module in pkgutil.walk_packages(soundssl.__path__, "soundssl."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    importlib.import_module("torch._dynamo")  # takes a second of the first step of any optimiser
     gc.collect(), gc.freeze()  # no forked process walks, and so copies, what was loaded
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     there = socket.socket(fileno=number)
@@ -234,12 +242,18 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], streams: li
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 (until the process ends)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [str(ROOT / "soundssl" / "__main__.py"), *words]
+    script = bool(words) and words[0].endswith(".py")  # no command ends so
+    sys.argv = words if script else [str(ROOT / "soundssl" / "__main__.py"), *words]
     from soundssl.__main__ import main
 
     status: object = 0
     try:
-        main()
+        if script:
+            path = Path(words[0]).absolute()
+            sys.path.insert(0, str(path.parent))
+            runpy.run_path(str(path), run_name="__main__")
+        else:
+            main()
     except SystemExit as end:
         status = end.code or 0
     except BaseException:

@@ -43,7 +43,7 @@ ROOMS = {
     "device": Room("", "torch numpy"),
     # floor 1
     "datasets": Room("datasets* tables"),
-    "labels": Room("labels* datasets.ontology files* ops* tables", "numpy"),
+    "labels": Room("labels* datasets.ontology datasets.shards files* ops* tables", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),

@@ -334,12 +334,15 @@ class Clusters:
 
 
 class Labels:
-    """Read a labels file: `label` [segments, classes] in {1, 0, -1}, its segments and the class names."""
+    """Read a labels file: `label` [segments, classes] in {1, 0, -1}, its segments and the class names.
+
+    `label`, `rated` and `truth` are memory maps: of thousands of classes they may be larger than memory.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         with open_checked(path, ["labels"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
-            self.label = file["label"][:]
+            self.label = mapped(path, file, "label")
             self.classes = list(strings(file, "class"))
             self.key = strings(file, "segment/key")
             self.start, self.end = file["segment/start"][:], file["segment/end"][:]
@@ -348,7 +351,7 @@ class Labels:
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
             self.identifiers = list(strings(file, "class_id")) if "class_id" in file else None
             self.modality = list(strings(file, "modality")) if "modality" in file else None
-            self.rated, self.truth = (file[name][:] if name in file else None for name in ("rated", "truth"))
+            self.rated, self.truth = (mapped(path, file, name) if name in file else None for name in ("rated", "truth"))
             self.noisy = file["segment/noisy"][:] if "segment/noisy" in file else None
             self.recording, self.uploader, self.licence, self.subset = (
                 strings(file, f"segment/{name}") if f"segment/{name}" in file else None

@@ -21,6 +21,7 @@ from soundssl.files.outputs import naming, replace
 from soundssl.files.schema import ENDLESS, KINDS, check, type_name
 
 STRING = h5py.string_dtype("utf-8")
+BLOCK = 1 << 24  # bytes of a matrix copied at once
 SUMMARISED = {"frames"}  # columns whose mean says whether they are finite, which takes nothing
 
 
@@ -76,7 +77,14 @@ class Sink:
             self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
             self.count(name, "\0".join(strings).encode())
             return
-        array = np.ascontiguousarray(values)
+        array = np.asarray(values)
+        if array.ndim > 1 and not array.flags.c_contiguous:  # a copy of the whole may not fit in memory
+            self.reserve(name, array.shape, array.dtype.str[1:])
+            step = max(1, BLOCK // max(1, array[:1].nbytes))
+            for low in range(0, len(array), step):
+                self.fill(name, low, array[low : low + step])
+            return
+        array = np.ascontiguousarray(array)
         require_finite(name, array)
         self.file.create_dataset(name, data=array)
         self.check()
