@@ -160,7 +160,8 @@ def _virtual() -> int:
 
 def _most() -> int:
     """Return the most bytes of memory that this process ever had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
 
 
 def _steps(path: Path) -> Iterator[None]:
