@@ -164,6 +164,7 @@ def label_clusters(
     soundssl label-clusters detections.csv --page review.html
     """
     from soundssl import files, labelling
+    from soundssl.labels import joined
 
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     if clusters.suffix.lower() in TABLES:
@@ -187,7 +188,7 @@ def label_clusters(
     if sheet:
         _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
-    known = files.Labels(path) if (path := labels or truth) else None
+    known = joined(files.Labels(path), windows.source) if (path := labels or truth) else None
     panel = _panel(target, windows, answers, disagreements)
     found = panel.answers(agree, cost) if panel else None
     found = found or _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
