@@ -232,7 +232,7 @@ def read_labels(
         raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
     given, truth = joined(given, source), joined(truth, source)
     splits = [split.strip() for split in given.attributes.get("split", "").split(",") if split.strip()]
-    chosen = source.clips.in_splits(splits, windows)[source.clip]
+    chosen = clips_in_splits(truth, source.clips, splits, windows)[source.clip]
     clip, start, keys = source.clip[chosen], source.start[chosen], source.clips.key
     centre = start + float(source.attributes["window"]) / 2
     label = Index(given, keys).at_windows(clip, start, centre)
