@@ -154,6 +154,18 @@ def read_scores(
     return Table(table.value, label, classes, recording=table.recording, split=table.split)
 
 
+def read_pair(
+    first: str | os.PathLike, second: str | os.PathLike, known: files.Labels, splits: list[str] | None = None
+) -> tuple[Table, Table]:
+    """Read scores of the same clips by two recognisers, as `read_scores` does; raise FormatError for other clips."""
+    keys = [files.Embeddings(path).clips.key for path in (first, second)]
+    if not np.array_equal(*keys):
+        raise files.FormatError(
+            f"{files.text(second)} scores other clips than {files.text(first)}; embed the same features with both"
+        )
+    return read_scores(first, known, splits), read_scores(second, known, splits)
+
+
 def read_strong(
     path: str | os.PathLike,
     known: files.Labels,
