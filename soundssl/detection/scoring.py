@@ -16,7 +16,7 @@ import numpy as np
 from soundssl import SoundsslError, evaluations, files
 from soundssl.dependencies import DependencyError, needed
 from soundssl.detection.decisions import Rule, decide, extents
-from soundssl.labels import clips_in_splits, rows_of
+from soundssl.labels import clips_in_splits, joined, rows_of
 from soundssl.ops import metrics
 
 REMEDY = "pip install 'soundssl[sed]'"
@@ -60,6 +60,7 @@ def clips_of(
     `score` `[windows, classes]` stands for the scores in the file. Raises SoundsslError where no clip is annotated with
     events.
     """
+    labels = joined(labels, scores)
     events = labels.events
     if events is None:
         raise SoundsslError("the labels have no events to score; import them, or leave out the scores of events")
