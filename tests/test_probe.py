@@ -4,6 +4,7 @@ import os
 import resource
 import struct
 import time
+from functools import partial
 
 import h5py
 import pytest
@@ -126,7 +127,7 @@ def test_a_dataset_made_of_itself_ends(good, quick, tmp_path):
 def test_a_reader_that_crashes_is_named(good, tmp_path, monkeypatch):
     path = tmp_path / "labels.h5"
     path.write_bytes(good)
-    monkeypatch.setattr(probe, "_steps", lambda path: os.abort())
+    monkeypatch.setattr(probe, "_steps", lambda path: iter([os.abort]))
     with pytest.raises(files.FormatError, match=r"HDF5 crashes on it \(signal 6\)"):
         files.Labels(path)
 
@@ -134,7 +135,7 @@ def test_a_reader_that_crashes_is_named(good, tmp_path, monkeypatch):
 def test_a_child_that_stands_still_judges_nothing(good, tmp_path, monkeypatch):
     path = tmp_path / "labels.h5"
     path.write_bytes(good)
-    monkeypatch.setattr(probe, "_steps", lambda path: iter(lambda: time.sleep(60), 0))
+    monkeypatch.setattr(probe, "_steps", lambda path: iter([partial(time.sleep, 60)]))
     monkeypatch.setattr(probe, "PATIENCE", 0.2)
     assert files.Labels(path).classes
 
@@ -169,7 +170,10 @@ def test_what_has_no_end_among_parts_is_named(good, quick, tmp_path):
     bad = changed(good, tmp_path / "bad.h5", free_space_of_no_size)
     whole = tmp_path / "whole.h5"
     whole.write_bytes(good)
-    probe.probe(bad, whole)
+    torn = changed(good, tmp_path / "torn.h5", lambda data: (data.index(b"SNOD"), 0))
+    probe.probe(torn, whole, bad)
+    with pytest.raises(files.FormatError, match=r"torn\.h5 is damaged"):
+        files.Labels(torn)
     with pytest.raises(files.FormatError, match=r"bad\.h5 is damaged: HDF5 reads it without end"):
         files.Labels(bad)
     files.Labels(whole)

@@ -14,7 +14,8 @@ import select
 import signal
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -128,17 +129,25 @@ def _read(paths: Sequence[Path], told: int) -> NoReturn:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with contextlib.suppress(OSError, ValueError):
             _limit(resource.RLIMIT_AS, _virtual() + MEMORY)
-        for path in paths:
-            _step(told)
-            with contextlib.suppress(OSError) if len(paths) > 1 else contextlib.nullcontext():
-                for _ in _steps(path):
-                    _step(told)
-    except BaseException as error:
-        # HDF5 says in its own words that it got no memory, and may have given back what it had.
-        lacked = isinstance(error, MemoryError) or "alloc" in str(error) or _most() > before + MEMORY // 2
-        status = RUNAWAY if lacked else 0
+        if any(_lacks_memory(path, told, before) for path in paths):
+            status = RUNAWAY
     finally:
         os._exit(status)
+
+
+def _lacks_memory(path: Path, told: int, before: int) -> bool:
+    """Return whether reading a file takes more memory than it may; what else is wrong there ends that step alone."""
+    steps = _steps(path)
+    while True:
+        _step(told)
+        try:
+            next(steps)()
+        except StopIteration:
+            return False
+        except Exception as error:
+            # HDF5 says in its own words that it got no memory, and may have given back what it had.
+            if isinstance(error, MemoryError) or "alloc" in str(error) or _most() > before + MEMORY // 2:
+                return True
 
 
 def _step(told: int) -> None:
@@ -164,23 +173,19 @@ def _most() -> int:
     return most if sys.platform == "darwin" else most << 10
 
 
-def _steps(path: Path) -> Iterator[None]:
-    """Read all that a reader looks at before it takes rows, a step at a time."""
+def _steps(path: Path) -> Iterator[Callable[[], object]]:
+    """Yield what reads all that a reader looks at before it takes rows, a step at a time.
+
+    Of strings these are all, of numbers the first row and the last: how their chunks are found.
+    """
     with h5py.File(path, "r", locking=False) as file:
-        yield
         for name in file.attrs:
-            file.attrs.get(name)
-            yield
+            yield partial(file.attrs.get, name)
         if fetched_from_elsewhere(path, file):
             return
         for _, item in items(file):
-            if isinstance(item, h5py.Dataset) and item.shape:
-                yield from _rows(item)
-
-
-def _rows(dataset: h5py.Dataset) -> Iterator[None]:
-    """Read all strings, and of numbers the first row and the last: how their chunks are found."""
-    strings = h5py.check_string_dtype(dataset.dtype) is not None
-    for first in range(0, len(dataset), BLOCK if strings else max(1, len(dataset) - 1)):
-        dataset[first : first + (BLOCK if strings else 1)]
-        yield
+            if not isinstance(item, h5py.Dataset) or not item.shape:
+                continue
+            strings = h5py.check_string_dtype(item.dtype) is not None
+            for first in range(0, len(item), BLOCK if strings else max(1, len(item) - 1)):
+                yield partial(item.__getitem__, slice(first, first + (BLOCK if strings else 1)))
