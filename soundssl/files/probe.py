@@ -2,7 +2,8 @@
 
 What HDF5 stores strings in, and how it lists names, are chains of places in the file. It follows them without a limit
 (HDFGroup/hdf5 issue 1707, h5py issue 2088), and no other thread of Python runs meanwhile. So the head of a file that
-this process has neither written nor probed is read by a forked child, each step within seconds of CPU time.
+this process has neither written nor probed is read by a forked child, each step within seconds of CPU time. What the
+child does not survive is read by a new process, too, before the file is said to be damaged.
 """
 
 from __future__ import annotations
@@ -32,6 +33,15 @@ MEMORY = 1 << 29  # bytes that the child may take beside what this process has
 BLOCK = 1 << 16  # strings read at a time
 RUNAWAY = 2  # the child's status where it ran out of its memory
 
+AFRESH = """
+import sys
+sys.path[:] = {path!r}
+from pathlib import Path
+from soundssl.files import probe
+probe.SECONDS, probe.MEMORY = {limits!r}
+probe._read([Path({name!r})], {told!r})
+"""  # what a new process runs
+
 _known: dict[str, tuple[tuple[int, ...], str]] = {}  # what was written or probed here, as it was then, and the fact
 
 
@@ -45,6 +55,8 @@ def probe(*paths: str | os.PathLike) -> None:
     unknown = [Path(path) for path in paths if path not in facts]
     if unknown and hasattr(os, "fork"):
         fact = _judged(_ended(*_begun(unknown)))
+        if fact and len(unknown) == 1:  # a fork of a process with threads may fail by itself
+            fact = _judged(_ended(*_begun_afresh(unknown[0])))
         for path in unknown if len(unknown) == 1 or not fact else []:
             trust(path, fact)
             facts[path] = fact
@@ -86,6 +98,24 @@ def _begun(paths: Sequence[Path]) -> tuple[int, int]:
             _read(paths, told)
     os.close(told)
     return child, beats
+
+
+def _begun_afresh(path: Path) -> tuple[int, int]:
+    """Start a new process that reads the head of a file; return its number, and where it tells of its steps."""
+    beats, told = os.pipe()
+    code = AFRESH.format(path=sys.path, limits=(SECONDS, MEMORY), name=os.fspath(path), told=told)
+    try:
+        child = os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ, file_actions=_kept(told))
+    except OSError:
+        child = 0
+    os.close(told)
+    return child, beats
+
+
+def _kept(descriptor: int) -> list[tuple]:
+    """Let a descriptor stay open in a new process, which is to say nothing."""
+    os.set_inheritable(descriptor, True)
+    return [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
 
 
 def _ended(child: int, beats: int) -> int:
