@@ -126,6 +126,14 @@ def test_events_by_the_packages_of_the_field(world):
     assert 0 < rows["psds1"] <= rows["psds2"] <= 1
 
 
+def test_events_of_a_class_that_touch_or_overlap_are_one_in_the_truth(world, tmp_path):
+    _, scores, _ = world
+    twice = [(0, 0, 1.0, 2.0), (0, 0, 1.5, 2.5), (0, 0, 2.5, 3.0), (0, 1, 1.2, 2.0), (1, 0, 3.0, 4.0)]
+    labels = builder.labels(tmp_path / "l.h5", builder.whole(KEYS), CLASSES, np.eye(6, 2, dtype=int), events=twice)
+    clips = scoring.clips_of(files.Embeddings(scores), files.Labels(labels), CLASSES)
+    assert clips[0].events == [(1.0, 3.0, "cat"), (1.2, 2.0, "dog")] and clips[1].events == [(3.0, 4.0, "cat")]
+
+
 def test_psds_of_events_that_are_found_exactly_is_one_and_else_less():
     """Whichever pandas is there: the arrays of pandas 3 may not be written to."""
     pytest.importorskip("sed_scores_eval")
