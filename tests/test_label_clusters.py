@@ -4,9 +4,10 @@ import csv
 import re
 from pathlib import Path
 
+import builder
 import numpy as np
 import pytest
-from cluster_world import CLASSES, CLIPS, HOP, NUMBER, WINDOW, World, make_world, run, write_clusters
+from cluster_world import CLASSES, CLIPS, HOP, NUMBER, WINDOW, WINDOWS, World, make_world, run, write_clusters
 
 from soundssl import files
 
@@ -70,6 +71,20 @@ def test_only_the_chosen_splits_are_asked_about_and_labelled(world):
     assert done.rows()["coverage"] == 1.0
     scored = run("evaluate", "labels", out, "--truth", world.labels, "--windows", world.clusters)
     assert scored.rows()["coverage"] == 1.0 and scored.rows()["recall"] == done.rows()["recall"]
+
+
+def test_splits_of_the_labels_come_before_those_of_the_clusters(world):
+    known, number = files.Labels(world.labels), np.arange(CLIPS) // 9
+    given, out = world.folder / "split.labels.h5", world.folder / "l.h5"
+    builder.labels(given, builder.whole(known.key), known.classes, known.label, split=[f"fold {i}" for i in number])
+    done = run("label-clusters", world.clusters, "--labels", given, "--split", "fold 1", "--spread", 1, "-o", out)
+    assert done.status == 0, done.err
+    chosen = np.repeat(number, WINDOWS) == 1
+    assert ((world.column(out) >= 0).any(1) == chosen).all()
+    assert set(files.Labels(out).split) == {"fold 1"} and done.rows()["recall"] == 1
+    assert run("evaluate", "labels", out, "--truth", given, "--windows", world.clusters).rows()["recall"] == 1
+    done = run("label-clusters", world.clusters, "--labels", given, "--split", "2", "-o", world.folder / "m.h5")
+    assert done.status == 1 and "split.labels.h5 has no split '2'; it has 'fold 0', 'fold 1'" in done.err
 
 
 @pytest.mark.parametrize("source", ["clusters", "embeddings"])

@@ -120,7 +120,7 @@ SLOW = {
     "training.curves": "torch",
 }  # takes long to load, and only the processes that compute need it
 # Rooms whose processes are their own, to end and to speak for.
-OWN_PROCESSES = {"extraction.pool"}
+OWN_PROCESSES = {"extraction.pool", "files.probe"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}
 MEANINGLESS = {"utils", "helpers", "common", "base", "core", "manager", "misc"}

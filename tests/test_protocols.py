@@ -153,3 +153,44 @@ def test_the_front_end_of_the_papers_of_noisy_labels_has_its_constants():
     tone = 0.5 * np.sin(2 * np.pi * 15000 * np.arange(44100) / 44100)
     frames = log_mel(tone, front_end)
     assert frames.shape == (51, 96) and 80 <= frames[25].argmax() < 96, "what 16 kHz would not hear"
+
+
+def test_scores_of_the_same_clips_are_paired_over_recordings():
+    """A shift that helps every recording is sure where either score alone is not; the order of classes is no matter."""
+    generator = np.random.default_rng(3)
+    label = np.eye(3, dtype=np.int8)[generator.integers(0, 3, 120)]
+    noise, recording = generator.normal(0, 1, label.shape), np.repeat(np.arange(40), 3)
+    one = Table(noise + 0.8 * label, label, CLASSES[:3], recording=recording)
+    other = Table(
+        (noise + 1.3 * label)[:, [2, 0, 1]], label[:, [2, 0, 1]], [CLASSES[i] for i in (2, 0, 1)], recording=recording
+    )
+    found = {each["metric"]: each for each in comparison.compare_clips(one, other, 300) if each["class"] is None}
+    alone = {each["metric"]: each for each in tagging.evaluate(one, tagging.Options(300)) if each["class"] is None}
+    for metric in ("mAP", "top1"):
+        assert 0 < found[metric]["low"] < found[metric]["value"] < found[metric]["high"], metric
+        assert found[metric]["value"] == pytest.approx(found[metric]["second"] - found[metric]["first"])
+    assert found["mAP"]["high"] - found["mAP"]["low"] < alone["mAP"]["high"] - alone["mAP"]["low"]
+    same = comparison.compare_clips(one, one, 50)
+    assert {each["value"] for each in same} == {0.0} and same[0]["low"] == same[0]["high"] == 0
+    for changed, said in (
+        (Table(other.value, other.label, ["x", "y", "z"], recording=recording), "score other classes"),
+        (Table(one.value, one.label, one.classes, recording=recording[::-1]), "score other clips"),
+        (Table(one.value, 1 - one.label, one.classes, recording=recording), "labels of the two differ"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            comparison.compare_clips(one, changed)
+
+
+def test_scores_of_clips_are_compared_on_the_command_line(world, tmp_path):
+    scores, labels = world[0] / "p.h5", world[0] / "l.h5"
+    words = ("--labels", labels, "--split", "test", "--bootstrap", 20)
+    done = run("evaluate", "compare", scores, scores, *words)
+    assert done.status == 0 and done.rows()["mAP"] == 0, done.err
+    (tmp_path / "s.jsonl").write_text('{"metric": "mAP", "class": null, "value": 1}\n')
+    for given, said in (
+        ((scores, scores), "give --labels"),
+        ((scores, tmp_path / "s.jsonl"), "give two of one kind"),
+        ((tmp_path / "s.jsonl", tmp_path / "s.jsonl", *words[:2]), "--labels goes with scores of clips"),
+    ):
+        done = run("evaluate", "compare", *given)
+        assert done.status == 2 and said in " ".join(done.err.split()), done.err

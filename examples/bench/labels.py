@@ -1,18 +1,24 @@
 """Time the labels of a batch of windows among 100,000 segments against a loop over the segments, and two verbs.
 
-`labels propagate` and `labels flag` run on 300,000 segments of 527 classes, against a column of the matrix at a time;
-the most memory that the process held is printed last.
+`labels propagate` and `labels flag` run on 300,000 segments of 527 classes, against a column of the matrix at a time.
+A million events become targets of two million windows, against one event after another, and are written to a table
+and read from it, against csv. The most memory that the process held is printed last.
 
 Run with one thread: OMP_NUM_THREADS=1 python examples/bench/labels.py
 """
 
+import csv
+import io
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import timing
 
 from soundssl.datasets.ontology import Ontology
-from soundssl.labels import Index, LabelSet, Segments, flag, propagate
+from soundssl.detection import exchange, formats
+from soundssl.detection.events import Event
+from soundssl.labels import Index, LabelSet, Segments, flag, from_events, propagate, targets
 
 CLASSES = 50
 
@@ -44,7 +50,7 @@ def measure(small: bool) -> list[dict]:
     ours = timing.interleave({"ours": partial(index.of_windows, clip, centre)}, repeats, rounds=100)["ours"]
     theirs = timing.interleave({"peer": partial(peer, said, row, clip, centre)}, repeats)["peer"]
     claim = f"labels of 64 windows among {segments:,} segments, per batch"
-    return [timing.row(claim, ours, "a loop over the segments", theirs), *verbs(small)]
+    return [timing.row(claim, ours, "a loop over the segments", theirs), *verbs(small), *events(small)]
 
 
 def verbs(small: bool) -> list[dict]:
@@ -74,6 +80,58 @@ def verbs(small: bool) -> list[dict]:
         claim = f"labels {verb}, {segments:,} segments of {classes} classes"
         rows.append(timing.row(claim, times["ours"], "a column at a time", times["peer"]))
     return rows
+
+
+def events(small: bool) -> list[dict]:
+    """Turn events into targets, and write and read them as a table; once each, in milliseconds."""
+    count, windows = (1000 if small else 1_000_000), 21
+    generator = np.random.default_rng(2)
+    key = [f"{clip:07}.wav" for clip in generator.integers(0, count // 10, count)]
+    name = [f"class {number}" for number in generator.integers(0, CLASSES, count)]
+    onset = generator.uniform(0, 49, count).round(3)
+    offset = (onset + generator.exponential(1.0, count)).round(3)
+    given = from_events(key, name, onset, offset)
+    clip = np.repeat(np.arange(len(given)), windows)
+    start = np.tile(np.arange(windows) * 2.4, len(given))
+    grid = given, list(given.key), clip, start, start + 0.96
+    if not np.array_equal(targets(*grid), one_by_one(given, windows)):
+        raise ValueError("the targets of ours and of the loop differ")
+    heard = [Event(*each) for each in zip(key, onset.tolist(), offset.tolist(), name, strict=True)]
+    content = b"".join(part for _, part in formats.write(Path("e.csv"), heard, [], "csv"))
+    if len(exchange.to_labels(formats.read(content, Path("e.csv"), "csv")).labels) != len(given):
+        raise ValueError("what was written is not what is read")
+    table = Path("e.csv")
+    rows = []
+    for what, other, ours, theirs in (
+        ("to targets", "one event after another", partial(targets, *grid), partial(one_by_one, given, windows)),
+        ("written as csv", "csv", lambda: list(formats.write(table, heard, [], "csv")), partial(written, heard)),
+        (
+            "read from csv",
+            "csv",
+            lambda: exchange.to_labels(formats.read(content, table, "csv")),
+            lambda: list(csv.DictReader(io.StringIO(content.decode()))),
+        ),
+    ):
+        times = timing.interleave({"ours": ours, "peer": theirs}, 1)
+        rows.append(timing.row(f"{count:,} events {what}", times["ours"], other, times["peer"]))
+    return rows
+
+
+def one_by_one(given: LabelSet, windows: int) -> np.ndarray:
+    """Mark the windows of 0.96 s every 2.4 s that an event overlaps, one event after another."""
+    found = np.zeros((len(given), windows, len(given.classes)), np.int8)
+    start = np.arange(windows) * 2.4
+    end = start + 0.96
+    for segment, column, onset, offset in zip(*map(np.ndarray.tolist, given.events.values()), strict=True):
+        found[segment, (start < offset) & (onset < end), column] = 1
+    return found.reshape(-1, len(given.classes))
+
+
+def written(heard: list[Event]) -> str:
+    """Return a table of events, by the library of Python alone."""
+    file = io.StringIO()
+    csv.writer(file).writerows(sorted(heard))
+    return file.getvalue()
 
 
 def up_by_columns(label: np.ndarray, graph: Ontology, names: list[str]) -> np.ndarray:

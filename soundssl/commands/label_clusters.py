@@ -164,6 +164,7 @@ def label_clusters(
     soundssl label-clusters detections.csv --page review.html
     """
     from soundssl import files, labelling
+    from soundssl.labels import joined
 
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     if clusters.suffix.lower() in TABLES:
@@ -179,7 +180,8 @@ def label_clusters(
     read = [path for path in (clusters, labels, *(answers or ()), truth) if path]
     formats = SHEET if questions else ("HTML",) if page else ("HDF5",)
     target = aim("label-clusters", sheet or output, usual, read, *formats, through=bool(sheet), **flags)
-    windows = labelling.read_windows(clusters, words(split), random)
+    known = files.Labels(path) if (path := labels or truth) else None
+    windows = labelling.read_windows(clusters, words(split), random, known)
     if budget is None and windows.used is None:
         raise typer.BadParameter("say how many windows to ask about", param_hint="--budget")
     asked = labelling.questions(windows, plan, budget, seed)
@@ -187,12 +189,13 @@ def label_clusters(
     if sheet:
         _ask_elsewhere(target, windows, asked[: cost.budget], questions)
         return
-    known = files.Labels(path) if (path := labels or truth) else None
+    known = joined(known, windows.source) if known else None
     panel = _panel(target, windows, answers, disagreements)
     found = panel.answers(agree, cost) if panel else None
     found = found or _answers(target, windows, asked, cost, known if labels else None, answers[0] if answers else None)
     inputs = [files.identity(windows.kind, clusters, windows.source.attributes)]
-    inputs += [files.identity("labels", known.path, known.attributes)] if labels and known else []
+    splitting = known is not None and split is not None and known.split is not None
+    inputs += [files.identity("labels", known.path, known.attributes)] if known and (labels or splitting) else []
     facts = {"questions": len(found.asked), **vars(plan), "random": random, "split": split or ""}
     made_from = files.digest("labels", inputs, facts, found.asked.tolist(), found.label.tolist(), found.classes)
     if not target.stands(made_from):

@@ -67,7 +67,7 @@ def sample_triplets(
     soundssl sample-triplets features.h5 --sampler supervised --labels labels.h5 --split 1,2,3,4
     """
     from soundssl import files, triplets
-    from soundssl.labels import clips_in_splits
+    from soundssl.labels import clips_in_splits, joined
 
     _check(sampler, labels)
     given = [features, *([labels] if labels else [])]
@@ -75,7 +75,7 @@ def sample_triplets(
     target = aim("sample-triplets", output, beside(features, "triplets"), given, **flags)
     source = files.Features(features)
     source.require("logmel", "triplets are drawn from")
-    known = files.Labels(labels) if labels and sampler == "supervised" else None
+    known = joined(files.Labels(labels), source) if labels and sampler == "supervised" else None
     inputs = [files.identity("features", features, source.attributes)]
     inputs += [files.identity("labels", known.path, known.attributes)] if known else []
     options = _options(source, noise, max_shift, gain, (proximity, min_distance, grid))

@@ -23,7 +23,7 @@ from soundssl.detection.events import Event, Recording
 from soundssl.detection.smoothing import Revision
 from soundssl.detection.thresholds import Thresholds
 from soundssl.embedding import Job as Embedding
-from soundssl.labels import Timeline, align
+from soundssl.labels import Timeline, align, joined
 from soundssl.media import encoding
 from soundssl.model import Model
 from soundssl.progress import SILENT, Progress
@@ -199,11 +199,8 @@ def calibrate(
     """
     clips = heard.scores.clips
     clip, start = np.asarray(heard.scores.clip), np.asarray(heard.scores.start)
-    names = list(map(str, clips.key))
-    if not set(names) & set(labels.key):
-        names = [heard.path(row) for row in range(len(clips))]
-        start = start + np.array([heard.offset(row) for row in range(len(clips))])[clip]
-    said = Timeline(labels, labels.events, names).of_windows(clip, start, start + heard.window)
+    labels = joined(labels, heard.scores)
+    said = Timeline(labels, labels.events, clips.key).of_windows(clip, start, start + heard.window)
     label = align(said, labels.classes, heard.classes)
     if not (label >= 0).any():
         raise SoundsslError(

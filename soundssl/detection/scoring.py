@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from soundssl import SoundsslError, evaluations, files
-from soundssl.dependencies import DependencyError, needed
+from soundssl.dependencies import needed
 from soundssl.detection.decisions import Rule, decide, extents
-from soundssl.labels import clips_in_splits, rows_of
+from soundssl.labels import clips_in_splits, joined, rows_of
 from soundssl.ops import metrics
 
-REMEDY = "pip install 'soundssl[sed]'"
+REMEDY = "pip install 'soundssl[sed]' 'setuptools<81'"  # the latter for dcase_util, by which sed_eval reads
 PSDS: dict[str, dict[str, Any]] = {  # the two scenarios of DCASE 2021 task 4: when exactly, and what without confusion
     "psds1": {"dtc_threshold": 0.7, "gtc_threshold": 0.7, "cttc_threshold": None, "alpha_ct": 0.0, "alpha_st": 1.0},
     "psds2": {"dtc_threshold": 0.1, "gtc_threshold": 0.1, "cttc_threshold": 0.3, "alpha_ct": 0.5, "alpha_st": 1.0},
@@ -60,6 +60,7 @@ def clips_of(
     `score` `[windows, classes]` stands for the scores in the file. Raises SoundsslError where no clip is annotated with
     events.
     """
+    labels = joined(labels, scores)
     events = labels.events
     if events is None:
         raise SoundsslError("the labels have no events to score; import them, or leave out the scores of events")
@@ -81,10 +82,28 @@ def clips_of(
         key = str(scores.clips.key[number[first]])
         if key in of and chosen[number[first]]:
             recording, start = str(scores.clips.recording[number[first]]), np.asarray(scores.start[first:end])
-            found.append(Clip(key, recording, of[key], value[first:end], start))
+            found.append(Clip(key, recording, joined_events(of[key]), value[first:end], start))
     if not found:
         raise SoundsslError("no clip of the scores has events in the labels; are their keys the same?")
     return found
+
+
+def joined_events(events: Heard) -> Heard:
+    """Return events with those of one class that touch or overlap as one, in order of their onsets.
+
+    Who annotates two dogs at once hears what a recogniser of dogs hears as one event; PSDS knows no others.
+
+    >>> joined_events([(1.0, 2.0, "dog"), (0.0, 1.5, "dog"), (1.0, 3.0, "cat"), (4.0, 5.0, "dog")])
+    [(0.0, 2.0, 'dog'), (1.0, 3.0, 'cat'), (4.0, 5.0, 'dog')]
+    """
+    found: dict[str, list[tuple[float, float]]] = {}
+    for onset, offset, name in sorted(events):
+        own = found.setdefault(name, [])
+        if own and onset <= own[-1][1]:
+            own[-1] = own[-1][0], max(own[-1][1], offset)
+        else:
+            own.append((onset, offset))
+    return sorted((onset, offset, name) for name, own in found.items() for onset, offset in own)
 
 
 def decided(clip: Clip, window: float, rule: Rule, classes: Sequence[str]) -> Heard:
@@ -141,33 +160,42 @@ def psds(clips: Sequence[Clip], window: float, classes: Sequence[str]) -> list[d
     with needed("PSDS", "sed_scores_eval", REMEDY):
         import pandas
         from sed_scores_eval import intersection_based
+    frame = _writable(pandas)
     scores, truth, length = {}, {}, {}
     for clip in clips:
         low, high = extents(clip.start, window)
         columns = {name: clip.score[:, number].astype(float) for number, name in enumerate(classes)}
-        scores[clip.key] = pandas.DataFrame({"onset": low, "offset": high, **columns})
+        scores[clip.key] = frame({"onset": low, "offset": high, **columns})
         truth[clip.key] = list(clip.events)
         length[clip.key] = max([float(high[-1]), *(offset for _, offset, _ in clip.events)])
     present = {name for clip in clips for *_, name in clip.events}
     rows = []
     for name, settings in PSDS.items():
-        try:
-            value, *_ = intersection_based.psds(
-                scores=scores,
-                ground_truth=truth,
-                audio_durations=length,
-                unit_of_time="hour",
-                max_efpr=100.0,
-                **settings,
-            )
-        except ValueError as error:
-            if "read-only" in str(error):  # columns of pandas 3 are, and sed_scores_eval 0.0.4 would write into them
-                raise DependencyError(
-                    f"PSDS needs a sed_scores_eval that works with pandas {pandas.__version__}; {REMEDY}"
-                ) from error
-            raise
+        value, *_ = intersection_based.psds(
+            scores=scores, ground_truth=truth, audio_durations=length, unit_of_time="hour", max_efpr=100.0, **settings
+        )
         rows.append(evaluations.row(name, float(value), len(present)))
     return rows
+
+
+def _writable(pandas: Any) -> type:
+    """Return a data frame whose arrays may be written to: those of pandas 3 may not, and sed_scores_eval 0.0.4 asks."""
+
+    class Column(pandas.Series):
+        def to_numpy(self, *given: Any, **named: Any) -> np.ndarray:
+            return np.array(super().to_numpy(*given, **named))
+
+    class Frame(pandas.DataFrame):
+        _constructor_sliced = Column
+
+        @property
+        def _constructor(self) -> type:
+            return Frame
+
+        def to_numpy(self, *given: Any, **named: Any) -> np.ndarray:
+            return np.array(super().to_numpy(*given, **named))
+
+    return Frame
 
 
 def _listed(clip: Clip, events: Heard) -> list[dict[str, Any]]:

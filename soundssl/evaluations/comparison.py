@@ -1,7 +1,8 @@
 """Comparison: two score files, row by row: how much better is the second, overall and for each class by its size?
 
-Classes are the units: scores of classes are paired, and replicates draw classes. The slope says by how much the
-difference grows from one class to another of twice its clips: whether what was gained was gained by the rare ones.
+Score files hold nothing of clips, so there classes are the units: scores of classes are paired, and replicates draw
+classes. Scores of clips are paired over recordings. The slope says by how much the difference grows from one class to
+another of twice its clips: whether what was gained was gained by the rare ones.
 """
 
 from __future__ import annotations
@@ -11,10 +12,44 @@ from typing import Any
 
 import numpy as np
 
-from soundssl.evaluations import BOOKKEEPING, row
+from soundssl.evaluations import BOOKKEEPING, row, tagging
+from soundssl.evaluations.table import Table
 from soundssl.ops import metrics
 
 Key = tuple[str, str | None, str]
+
+
+def compare_clips(first: Table, second: Table, replicates: int = 1000, seed: int = 0) -> list[dict[str, Any]]:
+    """Return rows of differences between scores of the same clips by two recognisers, those of `compare` among them.
+
+    The intervals of 95 % of mAP and top1 are those of replicates over recordings, drawn for both alike. Shape: as
+    `tagging.evaluate` takes tables. Raises ValueError where the two differ in their clips, labels or classes.
+    """
+    if sorted(first.classes) != sorted(second.classes):
+        raise ValueError("the two score other classes; compare recognisers of the same classes")
+    if first.label.shape != second.label.shape or (first.recording != second.recording).any():
+        raise ValueError("the two score other clips; embed the same features with both")
+    columns = [second.classes.index(name) for name in first.classes]
+    label, scores = first.label, (first.clip_means(), second.clip_means()[:, columns])
+    if (second.label[:, columns] != label).any():
+        raise ValueError("the labels of the two differ; compare them by the same")
+    options = tagging.Options()
+    one, other = (tagging.evaluate(Table(score, label, first.classes), options, seed) for score in scores)
+    number = np.unique(first.recording, return_inverse=True)[1].reshape(-1)
+    drawn = metrics.multiplicities(int(number.max()) + 1, replicates, np.random.default_rng([seed]))[:, number]
+    present = label == 1
+    known = present.any(1)
+    hit = [present[np.arange(len(label)), score.argmax(1)] for score in scores]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        top = (drawn @ (hit[1][:, None] * 1.0 - hit[0][:, None]))[:, 0] / (drawn @ known)
+    precision = [metrics.mean_average_precision_replicates(score, label, drawn) for score in scores]
+    interval = {
+        "mAP": metrics.percentile_interval(precision[1] - precision[0]),
+        "top1": metrics.percentile_interval(top[np.isfinite(top)]),
+    }
+    rows = compare(one, other, replicates, seed)
+    found = ((each, interval.get(each["metric"]) if each["class"] is None else None) for each in rows)
+    return [{**each, "low": own[0], "high": own[1]} if own else each for each, own in found]
 
 
 def compare(

@@ -11,7 +11,7 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.evaluations.table import Table
-from soundssl.labels import Index, Timeline, align, clips_in_splits, of_segments, splits_of
+from soundssl.labels import Index, Timeline, align, clips_in_splits, joined, of_segments, splits_of
 from soundssl.ops.groups import GroupMeans
 from soundssl.progress import SILENT, Progress
 
@@ -50,6 +50,7 @@ def read_embeddings(
     source = files.Embeddings(path) if kind == "embeddings" else files.Features(path)
     if isinstance(source, files.Features):
         source.require("logmel", "the baseline is that of")
+    known, taught = joined(known, source), joined(taught, source) if taught else None
     label = Index(known, source.clips.key).of_clips()
     other = align(Index(taught, source.clips.key).of_clips(), taught.classes, known.classes) if taught else label
     column = splits_of(known, source.clips.key, source.clips.split).astype(str)
@@ -153,6 +154,18 @@ def read_scores(
     return Table(table.value, label, classes, recording=table.recording, split=table.split)
 
 
+def read_pair(
+    first: str | os.PathLike, second: str | os.PathLike, known: files.Labels, splits: list[str] | None = None
+) -> tuple[Table, Table]:
+    """Read scores of the same clips by two recognisers, as `read_scores` does; raise FormatError for other clips."""
+    own, other = (np.asarray(files.Embeddings(path).clips.key) for path in (first, second))
+    if not np.array_equal(own, other):
+        raise files.FormatError(
+            f"{files.text(second)} scores other clips than {files.text(first)}; embed the same features with both"
+        )
+    return read_scores(first, known, splits), read_scores(second, known, splits)
+
+
 def read_strong(
     path: str | os.PathLike,
     known: files.Labels,
@@ -173,6 +186,7 @@ def read_strong(
             f"make them with soundssl embed --layer probabilities"
         )
     source = files.Embeddings(path)
+    known = joined(known, source)
     chosen = clips_in_splits(known, source.clips, splits, path)
     rows = np.flatnonzero(chosen[np.asarray(source.clip)])
     clip, start = np.asarray(source.clip)[rows].astype(np.int64), np.asarray(source.start)[rows]
@@ -205,6 +219,7 @@ def read_clusters(source: files.Clusters, known: files.Labels, splits: list[str]
                 f"{len(known.key)} segments; make clusters of an embeddings file instead"
             )
         return Table(source.cluster, known.label, known.classes)
+    known = joined(known, source)
     chosen = clips_in_splits(known, source.clips, splits, source.path)[source.clip]
     clip, centre = source.clip[chosen], source.start[chosen] + float(source.attributes["window"]) / 2
     label = Index(known, source.clips.key).of_windows(clip, centre)
@@ -227,8 +242,9 @@ def read_labels(
     source = files.Embeddings(windows) if kind == "embeddings" else files.Clusters(windows)
     if source.clip is None:
         raise files.FormatError(f"{files.text(windows)} holds no times of windows; give the embeddings file")
+    given, truth = joined(given, source), joined(truth, source)
     splits = [split.strip() for split in given.attributes.get("split", "").split(",") if split.strip()]
-    chosen = source.clips.in_splits(splits, windows)[source.clip]
+    chosen = clips_in_splits(truth, source.clips, splits, windows)[source.clip]
     clip, start, keys = source.clip[chosen], source.start[chosen], source.clips.key
     centre = start + float(source.attributes["window"]) / 2
     label = Index(given, keys).at_windows(clip, start, centre)

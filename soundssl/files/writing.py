@@ -18,7 +18,9 @@ import numpy as np
 
 from soundssl import SoundsslError, __version__
 from soundssl.files.outputs import naming, replace
+from soundssl.files.probe import trust
 from soundssl.files.schema import ENDLESS, KINDS, check, type_name
+from soundssl.files.trust import items
 
 STRING = h5py.string_dtype("utf-8")
 BLOCK = 1 << 24  # bytes of a matrix copied at once
@@ -161,6 +163,7 @@ def create(
         for name, value in {**shared, **attributes}.items():
             file.attrs[name] = value
         check(KINDS[kind], datasets(file))
+    trust(path)
 
 
 class Disk:
@@ -224,14 +227,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, Disk]]:
 
 def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return name → type and shape of every dataset of an open file."""
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-
-    def visit(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = (type_name(item.dtype), item.shape)
-
-    file.visititems(visit)
-    return found
+    return {name: (type_name(item.dtype), item.shape) for name, item in items(file) if isinstance(item, h5py.Dataset)}
 
 
 class Log:

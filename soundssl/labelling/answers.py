@@ -252,7 +252,7 @@ class Labelling:
         store.write("segment/end", start + windows.length)
         store.write("class", self.answers.classes)
         store.write("weight", np.where(asked, 1, np.clip(windows.confidence[rows], 0, 1)).astype("f4"))
-        store.write("split", windows.source.clips.split[clip])
+        store.write("split", windows.split[clip])
         store.write("origin", np.where(asked, 0, 1).astype("u1"))
 
     def scores(self, known: files.Labels | None = None) -> list[dict[str, Any]]:

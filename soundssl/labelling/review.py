@@ -125,6 +125,5 @@ def write(store: Store, events: Sequence[Event], answers: Mapping[int, tuple[str
     store.write("segment/end", np.array([event.end for event in own], float))
     store.write("class", classes)
     store.write("weight", np.ones(len(own), "f4"))
-    store.write("split", [""] * len(own))
     store.write("origin", np.zeros(len(own), np.uint8))
     return len(own)

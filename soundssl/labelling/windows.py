@@ -10,7 +10,7 @@ import numpy as np
 
 from soundssl import SoundsslError, files
 from soundssl.labelling.sheets import Finder, Question
-from soundssl.labels import Index
+from soundssl.labels import Index, clips_in_splits, joined, splits_of
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Windows:
     """Hold the windows of a file that may be asked about.
 
     Without clusters (`random`) each window is a cluster of its own. `used` is the number of clusters in use, None of an
-    embeddings file. Shape: all arrays `[windows]`; `start` in seconds into the clip.
+    embeddings file. Shape: arrays `[windows]`, `start` in seconds into the clip; but `split` `[clips]`.
     """
 
     source: files.Clusters | files.Embeddings
@@ -27,6 +27,7 @@ class Windows:
     confidence: np.ndarray
     clip: np.ndarray
     start: np.ndarray
+    split: np.ndarray
     used: int | None
     random: bool
 
@@ -68,8 +69,15 @@ class Windows:
         return Finder(list(self.source.clips.key), self.clip, self.heard_at(), None if self.random else self.cluster)
 
 
-def read_windows(path: str | os.PathLike, splits: Sequence[str] | None = None, random: bool = False) -> Windows:
+def read_windows(
+    path: str | os.PathLike,
+    splits: Sequence[str] | None = None,
+    random: bool = False,
+    known: files.Labels | None = None,
+) -> Windows:
     """Return the windows of a clusters file, of the chosen splits, that are in a cluster.
+
+    Where `known` labels have splits, they come before those of the file.
 
     With `random` all of them, without their clusters; then the file may hold embeddings. Raises Missing, FormatError
     for other files and for clusters of a bare matrix, and SoundsslError where no window is left.
@@ -83,7 +91,8 @@ def read_windows(path: str | os.PathLike, splits: Sequence[str] | None = None, r
         )
     if "window" not in source.attributes:
         raise files.FormatError(f"{files.text(path)} does not say how long a window is; make it again")
-    chosen = source.clips.in_splits(splits, path)[source.clip]
+    known = joined(known, source) if known else None
+    chosen = clips_in_splits(known, source.clips, splits, path)[source.clip]
     if isinstance(source, files.Clusters) and not random:
         chosen &= source.cluster >= 0
     rows = np.flatnonzero(chosen)
@@ -95,4 +104,5 @@ def read_windows(path: str | os.PathLike, splits: Sequence[str] | None = None, r
     if isinstance(source, files.Clusters) and not random:
         cluster, similarity = source.cluster[rows].astype("i8"), source.similarity[rows]
         confidence = source.confidence[rows].astype("f4")
-    return Windows(source, cluster, similarity, confidence, clip, start, used, random)
+    split = splits_of(known, source.clips.key, source.clips.split)
+    return Windows(source, cluster, similarity, confidence, clip, start, split, used, random)

@@ -2,6 +2,7 @@
 
 moments    what labels say of a clip, of a window, of a moment
 events     strong labels: what is heard from when to when, as targets of windows
+recordings  labels that name recordings by their paths, brought to the clips of a file
 labelset   everything a labels file says, as arrays
 hierarchy  propagate, merge, tree: up an ontology
 splits     split: who validates, and what is shared with training
@@ -19,6 +20,7 @@ from soundssl.labels.hierarchy import merge, propagate, tree
 from soundssl.labels.labelset import LabelSet, of_file, write
 from soundssl.labels.moments import Index, Segments, align, clips_in_splits, of_segments, rows_of, splits_of
 from soundssl.labels.nomination import nominate
+from soundssl.labels.recordings import joined
 from soundssl.labels.splits import contamination, least_contaminated, stratified
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "diffuse",
     "flag",
     "from_events",
+    "joined",
     "least_contaminated",
     "lq_loss",
     "merge",

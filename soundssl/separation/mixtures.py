@@ -11,7 +11,7 @@ import numpy as np
 from soundssl import SoundsslError, files
 from soundssl import device as hardware
 from soundssl.evaluations import separation as task
-from soundssl.labels import Index, clips_in_splits
+from soundssl.labels import Index, clips_in_splits, joined
 from soundssl.ops.spectrogram import log_mel
 from soundssl.reports import pictures
 from soundssl.separation.networks import place, read_separator
@@ -100,7 +100,7 @@ def read(
     """Draw mixtures of the recordings of chosen splits, of different classes where labels are given; by number."""
     source = files.Features(path)
     source.require("waveform", "separation is scored on")
-    known = files.Labels(labels) if labels else None
+    known = joined(files.Labels(labels), source) if labels else None
     chosen = np.flatnonzero(clips_in_splits(known, source.clips, splits, path) & source.recorded)
     label = Index(known, source.clips.key).of_clips()[chosen] if known else None
     recording, classes = source.clips.recording_number()[chosen], known.classes if known else []

@@ -11,7 +11,7 @@ import numpy as np
 from soundssl import SoundsslError, files
 from soundssl import device as hardware
 from soundssl.evaluations import onscreen as task
-from soundssl.labels import Index
+from soundssl.labels import Index, joined
 from soundssl.progress import SILENT, Progress
 from soundssl.reports import pictures
 from soundssl.separation.mixtures import excerpt
@@ -39,7 +39,8 @@ def score(
     `name` is the class that says of a clip whether its sound is seen (1) or not (0). Raises FormatError, Missing, and
     SoundsslError where there are no such pairs.
     """
-    source, known = files.Features(waves), files.Labels(labels)
+    source = files.Features(waves)
+    known = joined(files.Labels(labels), source)
     source.require("waveform", "on-screen separation is scored on")
     trained = read_separator(model, source.front_end())
     generator = np.random.default_rng(seed)

@@ -14,7 +14,7 @@ from torch import nn
 from soundssl import device, files, models, objectives, weights
 from soundssl.curriculum import LABELLED, Curriculum, Refused, Stage, settle
 from soundssl.device import Accelerator
-from soundssl.labels import clips_in_splits
+from soundssl.labels import clips_in_splits, joined
 from soundssl.models import released
 from soundssl.objectives import Inputs
 from soundssl.ops.spectrogram import PRESETS
@@ -58,7 +58,7 @@ class Job:
         self.accelerator, self.seed, self.splits, self.validation = accelerator, seed, splits, validation
         self.source = files.Features(features)
         self.triplets = files.Triplets(triplets) if triplets else None
-        self.labels = files.Labels(labels) if labels else None
+        self.labels = joined(files.Labels(labels), self.source) if labels else None
         _refuse_labels(plan, self.triplets, self.labels)
         self.start = files.read_model(init) if init else None
         self.coincidence = files.read_model(coincidence) if coincidence else None
