@@ -1,11 +1,13 @@
-"""Measure the memory of featurize and of cluster: RssAnon of all their processes.
+"""Measure the memory of featurize, of cluster and of labels top: RssAnon of all their processes.
 
 Run: python examples/bench/memory.py day      (24 hours at 96 kHz, a sparse file of 16 GB; a few minutes)
      python examples/bench/memory.py small    (100,000 files)
      python examples/bench/memory.py cluster  (a thousand clusters of 20 GB of embeddings, which the disk must hold)
+     python examples/bench/memory.py labels   (machine labels of 20,000 clips, 11,000 classes each; a minute)
 """
 
 import argparse
+import json
 import os
 import struct
 import subprocess
@@ -20,9 +22,10 @@ import soundfile
 from soundssl import files
 
 RATE = 96000  # Hz
-BOUND = {"day": 1e9, "small": 1e9, "cluster": 2e9}  # bytes, of all processes together
-COUNT = {"day": 24, "small": 100_000, "cluster": 20}  # hours, files, gigabytes
+BOUND = {"day": 1e9, "small": 1e9, "cluster": 2e9, "labels": 1e9}  # bytes, of all processes together
+COUNT = {"day": 24, "small": 100_000, "cluster": 20, "labels": 20_000}  # hours, files, gigabytes, clips
 CLIP = 500  # windows of a clip
+CLASSES = 11_000  # of the vocabulary of MM-Videos, about
 
 
 def write_day(path: Path, hours: float) -> None:
@@ -55,15 +58,27 @@ def write_small(folder: Path, count: int) -> None:
 def write_embeddings(path: Path, gigabytes: float) -> None:
     """Write embeddings of 128 float32 dimensions: a thousand clips of noise, again and again."""
     rows = round(gigabytes * 1e9 / 512) // CLIP * CLIP
-    keys = [f"{i:07}" for i in range(rows // CLIP)]
-    attributes = {"layer": "embedding", "hop": 0.96, "window": 0.96, "features": "", "model": ""}
+    noise = np.random.default_rng(0).normal(0, 1, (1000 * CLIP, 128)).astype("f4")
+    write_rows(path, rows, CLIP, noise, {"layer": "embedding", "class": "[]"})
+
+
+def write_scores(path: Path, clips: int) -> None:
+    """Write probabilities of thousands of classes, a row a clip: a thousand clips of noise, again and again."""
+    noise = np.random.default_rng(0).random((1000, CLASSES), np.float32)
+    names = json.dumps([f"class {i}" for i in range(CLASSES)])
+    write_rows(path, clips, 1, noise, {"layer": "probabilities", "class": names})
+
+
+def write_rows(path: Path, rows: int, each: int, noise: np.ndarray, about: dict[str, str]) -> None:
+    """Write an embeddings file whose clips have `each` windows, of the same noise again and again."""
+    keys = [f"{i:07}" for i in range(rows // each)]
+    attributes = {"hop": 0.96, "window": 0.96, "features": "", "model": "", **about}
     with files.create(path, "embeddings", inputs=[], made_from="", attributes=attributes) as sink:
-        sink.reserve("embedding", (rows, 128), "f4")
-        noise = np.random.default_rng(0).normal(0, 1, (1000 * CLIP, 128)).astype("f4")
+        sink.reserve("embedding", (rows, noise.shape[1]), "f4")
         for first in range(0, rows, len(noise)):
             sink.fill("embedding", first, noise[: rows - first])
-        sink.write("window/clip", np.repeat(np.arange(len(keys), dtype="i4"), CLIP))
-        sink.write("window/start", np.tile(np.arange(CLIP) * 0.96, len(keys)))
+        sink.write("window/clip", np.repeat(np.arange(len(keys), dtype="i4"), each))
+        sink.write("window/start", np.tile(np.arange(each) * 0.96, len(keys)))
         for name, values in (("key", keys), ("recording", keys), ("split", [""] * len(keys)), ("source", keys)):
             sink.write(f"clip/{name}", values)
         sink.write("clip/start", np.zeros(len(keys)))
@@ -93,10 +108,10 @@ def measure(words: list[str]) -> tuple[int, float]:
 
 
 def main() -> None:
-    """Measure one of the three."""
+    """Measure one of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=tuple(COUNT))
-    parser.add_argument("count", nargs="?", type=float, help=f"hours, files or gigabytes; default {COUNT}")
+    parser.add_argument("count", nargs="?", type=float, help=f"hours, files, gigabytes or clips; default {COUNT}")
     parser.add_argument("-j", "--jobs", default="2", help="workers of featurize")
     options = parser.parse_args()
     count = options.count or COUNT[options.what]
@@ -108,6 +123,9 @@ def main() -> None:
             write_day(source / "day.wav", count)
         elif options.what == "small":
             write_small(source, int(count))
+        elif options.what == "labels":
+            write_scores(source, int(count))
+            words = ["labels", "top", str(source), "--top", "10", "--mean", "3", "-q"]
         else:
             write_embeddings(source, count)
             words = ["cluster", str(source), "--k", "1000", "--steps", "300"]
