@@ -117,10 +117,21 @@ def write_rows(path: Path, data: Data) -> None:
 # ---- labels, and what they are worth
 
 
-def clusters(rows: Path, count: int, seed: int, context: float) -> files.Clusters:
+def clusters(rows: Path, count: int, seed: int, context: float, steps: int | None) -> files.Clusters:
     """Run soundssl cluster on some rows."""
     output = rows.with_name("clusters.h5")
-    words = ["--k", count, "--seed", seed, "--starts", 1, "--context", context]  # nine groupings a run
+    words = [
+        "--k",
+        count,
+        "--seed",
+        seed,
+        "--starts",
+        1,
+        "--context",
+        context,
+        "--steps",
+        steps,
+    ]  # nine groupings a run
     sections.tool("cluster", rows, *words, "-q", "--force", "-o", output)
     return files.Clusters(output)
 
@@ -168,7 +179,7 @@ def quality(data: Data, rows: np.ndarray, label: np.ndarray) -> dict[str, float]
     }
 
 
-def rows_of(data: Data, budgets: Sequence[int], seed: int, folder: Path) -> Iterator[dict[str, Any]]:
+def rows_of(data: Data, budgets: Sequence[int], steps: int | None, seed: int, folder: Path) -> Iterator[dict[str, Any]]:
     """Yield a line for each way and budget; random labels also at budgets between, to tell how many equal another."""
     truth, ones = data.train.label, np.ones(len(data.train.label))
     yield {"way": "complete", "budget": len(truth), **learn(data, np.arange(len(truth)), truth, ones)}
@@ -181,7 +192,7 @@ def rows_of(data: Data, budgets: Sequence[int], seed: int, folder: Path) -> Iter
     write_rows(stem, data)
     for budget in (each for each in budgets if each <= len(truth)):
         for name, way in WAYS.items():
-            found = clusters(stem, min(way.clusters * budget, max(budget, len(truth) // 2)), seed, way.context)
+            found = clusters(stem, min(way.clusters * budget, max(budget, len(truth) // 2)), seed, way.context, steps)
             rows, label, weight = spread(found, truth, budget, way.preset, seed)
             v = agreement.v_measure(agreement.contingency(found.cluster, truth, np.ones(len(truth))))[0]
             figures = {**learn(data, rows, label, weight), **quality(data, rows, label)}
@@ -273,7 +284,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
                 continue
             data = read(path, labels, options.train.split(","), options.test.split(","), options.skew, seed)
             with tempfile.TemporaryDirectory() as folder:
-                new = [{**key, **line} for line in rows_of(data, options.budgets, seed, Path(folder))]
+                new = [{**key, **line} for line in rows_of(data, options.budgets, options.steps, seed, Path(folder))]
             lines += new
             with open(journal, "a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(line) + "\n" for line in new)
@@ -290,6 +301,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--train", required=True, help="splits to ask about, with commas")
     parser.add_argument("--test", required=True, help="splits to score, with commas")
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 20, 40, 80, 160], help="numbers of questions")
+    parser.add_argument("--steps", type=int, help="steps of a clustering, in place of its default")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="seeds of all that is drawn")
     parser.add_argument("--skew", type=float, default=0.0, help="power of the skew; 0: none")
     parser.add_argument("--metric", default="accuracy", choices=("accuracy", "mAP"), help="what table and picture show")

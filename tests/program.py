@@ -1,7 +1,8 @@
 """The command line in processes of its own, each forked from one that has loaded the package: loading takes seconds.
 
 A run that is given variables which libraries read while they are loaded gets a process of its own from the start.
-Makefiles take `python program.py SOCKET` as the program: it hands its words, folder, variables and streams over.
+Makefiles take `python program.py SOCKET` as the program, and as the interpreter of their scripts: it hands its words,
+folder, variables and streams over.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import importlib
 import json
 import os
 import pkgutil
+import runpy
+import select
 import signal
 import socket
 import subprocess
@@ -26,7 +29,9 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 ROOT = Path(__file__).parents[1]
-READ_LATE = ("CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTEST_CURRENT_TEST")  # what a forked process still takes up
+# What a forked process still takes up; the second line is what torchrun tells each of its processes.
+READ_LATE = {"CUDA_VISIBLE_DEVICES", "PYTHONPATH", "PYTEST_CURRENT_TEST"}
+READ_LATE |= {"RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}
 SECONDS = 120  # a run that takes longer is ended
 
 
@@ -36,6 +41,64 @@ class Outcome(NamedTuple):
     status: int
     stdout: str
     stderr: str
+
+
+class Running:
+    """Hold a run of the command line that goes on by itself, in a process group of its own."""
+
+    def __init__(self, words: list[str], cwd: str, environment: dict[str, str]) -> None:
+        self.returncode: int | None = None
+        self.stderr = ""
+        err, told = os.pipe()
+        nothing = os.open(os.devnull, os.O_RDWR)
+        self._there = _asked(loaded(), words, cwd, environment, [nothing, nothing, told])
+        os.close(nothing), os.close(told)
+        self.pid = int(self._there.recv(20))
+        self._listener = threading.Thread(target=self._listen, args=(err,), daemon=True)
+        self._listener.start()
+
+    def _listen(self, descriptor: int) -> None:
+        self.stderr = _drain(descriptor).decode(errors="replace")
+
+    def poll(self) -> int | None:
+        """Return the status, None while it goes on."""
+        if self.returncode is None and select.select([self._there], [], [], 0)[0]:
+            self._end()
+        return self.returncode
+
+    def send_signal(self, number: int, group: bool = False) -> None:
+        """Send a signal to the process, or to it and all that it started."""
+        (os.killpg if group else os.kill)(self.pid, number)
+
+    def wait(self) -> int:
+        """Return the status once it has ended, and all that it said is in `stderr`; kill it where that takes long."""
+        if self.returncode is None:
+            if not select.select([self._there], [], [], SECONDS)[0]:
+                self.send_signal(signal.SIGKILL, group=True)
+            self._end()
+        self._listener.join(SECONDS)
+        assert self.returncode is not None
+        return self.returncode
+
+    def _end(self) -> None:
+        self.returncode = int(self._there.recv(20))
+        self._there.close()
+
+
+def start(*words: object, cwd: Path | None = None, **environment: str) -> Running:
+    """Begin a run of the command line; the variables must be such as are not read while the package is loaded."""
+    assert set(environment) <= READ_LATE, environment
+    wanted = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return Running([str(word) for word in words], str(cwd or os.getcwd()), wanted)
+
+
+def start_several(count: int, *words: object) -> list[Running]:
+    """Begin a run in several processes that work together, as torchrun starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    told = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": ""}
+    return [start(*words, RANK=str(rank), LOCAL_RANK=str(rank), **told) for rank in range(count)]
 
 
 def run(*words: object, stdin: bytes = b"", cwd: Path | None = None, **environment: str) -> Outcome:
@@ -56,6 +119,11 @@ def run(*words: object, stdin: bytes = b"", cwd: Path | None = None, **environme
 def for_makefiles() -> str:
     """Return the program as a Makefile takes it, for rules that give it no variables of their own."""
     return f"{sys.executable} -S {__file__} {loaded()}" if hasattr(os, "fork") else f"{sys.executable} -m soundssl"
+
+
+def for_scripts() -> str:
+    """Return the interpreter as a Makefile takes it, for rules that name a script: it has the package loaded."""
+    return for_makefiles() if hasattr(os, "fork") else sys.executable
 
 
 @functools.cache
@@ -129,6 +197,7 @@ def serve(number: int, alive: int) -> None:
     for module in pkgutil.walk_packages(soundssl.__path__, "soundssl."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
+    importlib.import_module("torch._dynamo")  # takes a second of the first step of any optimiser
     gc.collect(), gc.freeze()  # no forked process walks, and so copies, what was loaded
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     there = socket.socket(fileno=number)
@@ -163,6 +232,7 @@ def _end_with(alive: int) -> None:
 
 def _become(words: list[str], cwd: str, environment: dict[str, str], streams: list[int]) -> NoReturn:
     """Run the command line in this process, as if it had been started with these words, streams and surroundings."""
+    os.setsid()
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(environment)
@@ -172,12 +242,18 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], streams: li
     sys.stdin = open(0, closefd=False)  # noqa: SIM115 (until the process ends)
     sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", buffering=1, errors="backslashreplace", closefd=False)  # noqa: SIM115
-    sys.argv = [str(ROOT / "soundssl" / "__main__.py"), *words]
+    script = bool(words) and words[0].endswith(".py")  # no command ends so
+    sys.argv = words if script else [str(ROOT / "soundssl" / "__main__.py"), *words]
     from soundssl.__main__ import main
 
     status: object = 0
     try:
-        main()
+        if script:
+            path = Path(words[0]).absolute()
+            sys.path.insert(0, str(path.parent))
+            runpy.run_path(str(path), run_name="__main__")
+        else:
+            main()
     except SystemExit as end:
         status = end.code or 0
     except BaseException:

@@ -13,10 +13,10 @@ import torch
 BENCH = Path(__file__).parent.parent / "examples" / "bench"
 
 
-LONG = ("featurize", "ranks")  # which start many processes
+LONG = ("startup", "featurize", "ranks", "entropy")  # which start many processes, or learn for long
 
 
-@pytest.mark.parametrize(("long", "least"), [(False, 15), pytest.param(True, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("long", "least"), [(False, 12), pytest.param(True, 4, marks=pytest.mark.slow)])
 def test_every_bench_runs_and_states_a_ratio(tmp_path, monkeypatch, long, least):
     monkeypatch.syspath_prepend(str(BENCH))
     import run

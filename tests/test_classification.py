@@ -47,7 +47,7 @@ def inputs_of(toy, clips=None) -> objectives.Inputs:
 def test_it_learns_the_classes(toy, loss):
     examples = classification.Examples(inputs_of(toy), classification.Options(loss=loss), 0)
     torch.manual_seed(0)
-    encoder = models.build("plain", 16)
+    encoder = models.build("draft", 16)
     encoder.set_statistics(*map(torch.from_numpy, (inputs_of(toy).features.mean, inputs_of(toy).features.deviation)))
     objective = classification.Objective(encoder, inputs_of(toy), classification.Options(loss=loss)).train()
     optimizer = torch.optim.Adam(objective.parameters(), 3e-3)
@@ -64,10 +64,10 @@ def test_it_learns_the_classes(toy, loss):
 
 def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
     torch.manual_seed(0)
-    encoder = models.build("plain", 8)
+    encoder = models.build("draft", 8)
     before = {name: value.clone() for name, value in encoder.state_dict().items()}
     stage = curriculum.Stage({"classification": {"weight": 1.0, "freeze": True}}, steps=3, batch_size=4)
-    plan = curriculum.Curriculum("plain", 8, stage=(stage,))
+    plan = curriculum.Curriculum("draft", 8, stage=(stage,))
     with device.start("cpu", "float32", 1) as accelerator:
         checkpoint, log = training.Checkpoint(tmp_path / "m", "x", 1e9), files.Log(None)
         heads = training.train(
@@ -80,7 +80,7 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
 def test_a_frozen_encoder_is_standardised_by_the_training_windows(toy):
     """Embeddings far from the origin and of little spread: without it the classifier finds next to nothing."""
     torch.manual_seed(0)
-    encoder = models.build("plain", 8)
+    encoder = models.build("draft", 8)
     with torch.no_grad():
         encoder.backbone.projection.weight *= 1e-2
         encoder.backbone.projection.bias.copy_(torch.arange(8.0))
@@ -159,7 +159,7 @@ def test_weights_are_taken_or_not(toy, tmp_path):
 
 def test_the_command_line_trains_embeds_probabilities_and_goes_on_from_a_model(toy, tmp_path):
     model, tagger, out = (tmp_path / name for name in ("m.safetensors", "t.safetensors", "p.h5"))
-    net = ["--encoder", "plain", "--size", 8, "--norm", "group", "--batch-size", 4, "-q"]
+    net = ["--encoder", "draft", "--size", 8, "--norm", "group", "--batch-size", 4, "-q"]
     base = ["train", toy[0], "--labels", toy[1], "--objective", "classification", *net]
     command([*base, "--steps", 2, "-o", model])
     command([*base, "--steps", 1, "--init", model, "--set", "freeze=true", "--set", "loss=bce", "-o", tagger])
@@ -178,7 +178,7 @@ def test_the_command_line_trains_embeds_probabilities_and_goes_on_from_a_model(t
 def test_a_head_of_other_classes_begins_afresh(toy, tmp_path):
     segments = [(clip, 0.0, np.inf) for clip in range(CLIPS)]
     with device.start("cpu", "float32", 1) as accelerator:
-        plan = {"size": 8, "norm": "group", "encoder": "plain"}
+        plan = {"size": 8, "norm": "group", "encoder": "draft"}
         stage = {"steps": 1, "batch_size": 4, "learning_rate": 0.0}
 
         def train(output, labels, init=None, **options) -> list[str]:

@@ -1,12 +1,9 @@
 """Coincidence: pairs obey their time and recording, heads live on, the loss falls, two processes equal one."""
 
-import os
-import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
+import program
 import pytest
 import torch
 
@@ -16,7 +13,6 @@ from soundssl.objectives.coincidence import Scorer
 from soundssl.ops.spectrogram import FrontEnd
 
 CLASSES, RECORDINGS, SECONDS, SIDE = 4, 16, 4, 32
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 def write_videos(path: Path, clips_each: int = 1, images: bool = True, lengths: dict | None = None, **columns) -> Path:
@@ -224,7 +220,7 @@ def test_misuse_is_named(videos, tmp_path):
 
 def objective_of(path: Path, size: int = 8, **options) -> coincidence.Objective:
     torch.manual_seed(0)
-    encoder = models.build("plain", size, norm="group")
+    encoder = models.build("draft", size, norm="group")
     return coincidence.Objective(encoder, inputs_of(path), coincidence.Options(**options))
 
 
@@ -274,10 +270,10 @@ def test_a_stage_of_sound_alone_keeps_the_net_for_pictures(videos, tmp_path):
     accelerator = device.Accelerator(torch.device("cpu"), torch.float32, "")
     heads = []
     for count in (1, 2):
-        plan = curriculum.Curriculum("plain", 8, "group", stages[:count])
+        plan = curriculum.Curriculum("draft", 8, "group", stages[:count])
         checkpoint, log = training.Checkpoint(tmp_path / str(count), "x", 1e9), files.Log(None)
         torch.manual_seed(0)
-        encoder = models.build("plain", 8, norm="group")
+        encoder = models.build("draft", 8, norm="group")
         heads.append(
             training.train(
                 plan, encoder, inputs_of(videos), accelerator, seed=0, workers=0, checkpoint=checkpoint, log=log
@@ -372,27 +368,15 @@ def test_a_fresh_scorer_is_a_fresh_linear_layer():
 def test_two_processes_equal_one_of_twice_the_batch(videos, tmp_path):
     def command(output: Path, batch: int) -> list[str]:
         options = ["modality=both", "tower_norm=group", "mixing=0.3"]
-        words = ["soundssl", "train", videos, "--objective", "coincidence", "--norm", "group", "--size", 8]
+        words = ["train", videos, "--objective", "coincidence", "--threads", 1, "--norm", "group", "--size", 8]
         words += [word for each in options for word in ("--set", each)]
         words += ["--precision", "float32", "--steps", 3, "--batch-size", batch, "-o", output, "-q"]
         return list(map(str, words))
 
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    launch = [
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(random.randint(20000, 60000)),
-    ]
-    runs = [
-        subprocess.Popen([sys.executable, *launcher, "-m", *command(*run)], env=ENVIRONMENT, stderr=subprocess.PIPE)
-        for launcher, run in (([], (one, 8)), (launch, (two, 4)))
-    ]
+    runs = program.start_several(1, *command(one, 8)) + program.start_several(2, *command(two, 4))
     for run in runs:
-        error = run.communicate(timeout=120)[1].decode()
-        assert run.returncode == 0, error
+        assert run.wait() == 0, run.stderr
     one, two = (files.read_model(path).tensors for path in (one, two))
     assert one.keys() == two.keys() and any(name.startswith("head.coincidence.image.") for name in one)
     torch.manual_seed(0)

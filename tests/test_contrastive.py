@@ -1,11 +1,8 @@
 """Contrast: pairs are what they are called, the loss falls, objectives share batches, processes share negatives."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import fields
 from pathlib import Path
@@ -23,7 +20,6 @@ from soundssl.objectives.pairs import Pairs, PairSampling, Recipe, composition
 
 MIXTURES, PROCESSORS, TRACKS, SECONDS, CLASSES = 16, 2, 3, 4, 4
 PAIRED, VIEWS = ("contrastive", "coincidence"), ("window", "other")  # objectives that share pairs; both of a pair
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 # ---------------------------------------------------------------- pairs
@@ -199,7 +195,7 @@ def test_masks_are_checked_against_the_windows_of_the_features(clips):
     inputs = inputs_of(clips)
     inputs.features.attributes["window_frames"] = 110
     for module in (contrastive, coincidence):
-        encoder = models.build("plain", 8, norm="group")
+        encoder = models.build("draft", 8, norm="group")
         module.Objective(encoder, inputs, module.Options(augment="masks", mask_frames=100))
         for wide in ({"mask_bands": 80}, {"mask_frames": 112}):
             with pytest.raises(ValueError, match="do not fit windows of 110 frames x 64 bands"):
@@ -347,7 +343,7 @@ def test_objectives_of_other_pairs_draw_their_own(separated, other):
 
 
 def train_command(path: Path, output: Path, steps: int, batch: int, *options: str) -> list[str]:
-    words = ["soundssl", "train", path, "--norm", "group", "--size", 8, "--precision", "float32", "-q"]
+    words = ["train", path, "--threads", 1, "--norm", "group", "--size", 8, "--precision", "float32", "-q"]
     words += ["--steps", steps, "--batch-size", batch, "-o", output, "--objective", "contrastive"]
     words += [word for each in ("hidden=16", "output=8", "head_norm=layer", *options) for word in ("--set", each)]
     return list(map(str, words))
@@ -355,19 +351,10 @@ def train_command(path: Path, output: Path, steps: int, batch: int, *options: st
 
 def test_two_processes_equal_one_of_twice_the_batch(separated, tmp_path):
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    port = str(random.randint(20000, 60000))
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", port]
-    runs = [
-        subprocess.Popen(
-            [sys.executable, *launcher, "-m", *train_command(separated, output, 3, batch)],
-            env=ENVIRONMENT,
-            stderr=subprocess.PIPE,
-        )
-        for launcher, output, batch in (([], one, 8), (launch, two, 4))
-    ]
+    runs = program.start_several(1, *train_command(separated, one, 3, 8))
+    runs += program.start_several(2, *train_command(separated, two, 3, 4))
     for run in runs:
-        error = run.communicate(timeout=120)[1].decode()
-        assert run.returncode == 0, error
+        assert run.wait() == 0, run.stderr
     one, two = (files.read_model(path).tensors for path in (one, two))
     assert one.keys() == two.keys() and any(name.startswith("head.contrastive.projection.") for name in one)
     torch.manual_seed(0)
@@ -385,19 +372,18 @@ def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(separated, tmp
     plan = tmp_path / "plan.toml"
     options = '{ views = "mixback", augment = "crop,masks,noise" }'
     stage = ["[[stage]]", "steps = 12", "batch_size = 4", *(f"objective.{name} = {options}" for name in PAIRED)]
-    plan.write_text("\n".join(['encoder = "plain"', "size = 8", *stage]))
+    plan.write_text("\n".join(['encoder = "draft"', "size = 8", *stage]))
 
-    def start(output: Path) -> subprocess.Popen:
+    def start(output: Path) -> program.Running:
         words = ["train", separated, "--curriculum", plan, "--precision", "float32", "-q", "-o", output]
-        words = [sys.executable, "-m", "soundssl", *map(str, words), "--checkpoint-every", "0"]
-        return subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+        return program.start(*words, "--checkpoint-every", 0, "--threads", 1, CUDA_VISIBLE_DEVICES="")
 
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
     assert start(whole).wait() == 0
     process, resume = start(cut), cut.with_name(cut.name + ".resume")
     while not resume.exists() and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.3))
+    time.sleep(random.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     assert not cut.exists() and start(cut).wait() == 0 and not resume.exists()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from program import for_makefiles
+from program import for_makefiles, for_scripts
 
 from soundssl import curriculum
 
@@ -25,9 +25,17 @@ def make(folder: Path, *words: str) -> subprocess.CompletedProcess:
     outer = {"MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "SMALL", "WORK"}
     environment = {name: value for name, value in os.environ.items() if name not in outer}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    program = f"{sys.executable} -m soundssl" if "-n" in words else for_makefiles()
+    dry = "-n" in words
+    program = f"{sys.executable} -m soundssl" if dry else for_makefiles()
     return subprocess.run(
-        ["make", "-C", str(folder), f"SOUNDSSL={program}", f"PYTHON={sys.executable}", *words],
+        [
+            "make",
+            "-C",
+            str(folder),
+            f"SOUNDSSL={program}",
+            f"PYTHON={sys.executable if dry else for_scripts()}",
+            *words,
+        ],
         env=environment,
         capture_output=True,
         text=True,

@@ -150,7 +150,7 @@ def test_embeddings_that_are_not_finite_are_not_joined(world, tmp_path, copy):
     refused(done, "finite", output=tmp_path / "out.h5", status=4)
 
 
-# Rows that are referred to are not read: their mean speaks for them.
+# Rows that are referred to are not read: their mean speaks for them, and test_rows_joined_unread for what it hides.
 @pytest.mark.parametrize(("column", "copy"), [("mean", ()), ("mean", ("--copy",)), ("frames", ("--copy",))])
 def test_features_that_are_not_finite_are_not_joined(world, tmp_path, column, copy):
     other = spoiled(copied(world, "f.h5", tmp_path), column)
@@ -158,6 +158,48 @@ def test_features_that_are_not_finite_are_not_joined(world, tmp_path, column, co
     builder.features(tmp_path / "z.h5", {"z": np.ones((200, 64))}, attributes=about)
     done = run("featurize", other, tmp_path / "z.h5", *copy, "-o", tmp_path / "out.h5", "-q")
     refused(done, "finite", output=tmp_path / "out.h5", status=4 if column == "mean" else 1)
+
+
+@pytest.fixture(scope="module")
+def unread(world, tmp_path_factory):
+    """Join features by reference of which one holds a row that is not finite, as its mean does not tell."""
+    folder = tmp_path_factory.mktemp("unread")
+    about = {**files.Features(world / "f.h5").front_end(), "image_rate": 1.0}
+    keys = [f"clip-{i:02}" for i in range(6)]
+    for first in (0, 3):
+        clips = {key: np.random.default_rng(0).normal(0, 1, (200, 64)) for key in keys[first : first + 3]}
+        builder.features(folder / f"{first}.h5", clips, attributes=about)
+    spoiled(folder / "0.h5", "frames", row=100)
+    assert run("featurize", folder / "0.h5", folder / "3.h5", "-o", folder / "all.h5", "-q").status == 0
+    builder.labels(folder / "l.h5", builder.whole(keys), ["a", "b"], [[i % 2, 1 - i % 2] for i in range(6)])
+    return folder
+
+
+LEARN = ("--steps", 2, "--batch-size", 12, "--encoder", "draft", "--checkpoint-every", 0)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("embed", "-m", "MODEL"),
+        ("detect", "-m", "MODEL"),
+        ("search", "-m", "MODEL", "--like", "clip-04@1"),
+        ("evaluate", "retrieval", "--labels", "LABELS"),
+        ("evaluate", "knn", "--labels", "LABELS"),
+        ("train", "--objective", "classification", "--labels", "LABELS", *LEARN),
+        ("train", "--objective", "contrastive", *LEARN),
+    ],
+    ids=lambda words: " ".join(map(str, words[:3])),
+)
+def test_rows_joined_unread_are_refused_by_whoever_reads_them(words, unread, recogniser, tmp_path):
+    at = 2 if words[0] == "evaluate" else 1
+    given = [{"MODEL": recogniser, "LABELS": unread / "l.h5"}.get(word, word) for word in words]
+    output = tmp_path / {"train": "out.safetensors", "evaluate": "out.jsonl"}.get(words[0], "out.csv")
+    plain = () if words[0] in ("evaluate", "search") else PLAIN
+    done = run(*given[:at], unread / "all.h5", *given[at:], "-o", output, *plain)
+    assert done.status in (1, 4) and "NaN" not in done.out
+    assert "not finite" in done.err or "the loss is nan" in done.err, done.err
+    assert not output.exists()
 
 
 @pytest.mark.parametrize("task", ["retrieval", "knn"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from soundssl.labels import LabelSet, contamination, least_contaminated, stratified
-from soundssl.labels.splits import Clips, clips_of, named
+from soundssl.labels.splits import Clips, clips_of, folds, named
 
 
 def clips(group, present) -> Clips:
@@ -104,6 +104,26 @@ def test_segments_of_a_clip_stay_together_and_other_splits_as_they_are():
     assert len(set(given.group)) == 4, "clips of no known uploader have nothing in common"
     validation, chosen = np.array([True, False, False, False]), np.array([True, True, False, True])
     assert named(of, given, validation, chosen).tolist() == ["validation", "train", "validation", "", "train"]
+
+
+def test_folds_are_of_whole_recordings_and_clips_that_come_later_move_no_others():
+    generator = np.random.default_rng(5)
+    keys = np.array([f"{i}.wav" for i in range(900)], object)
+    recording = np.array([f"r{i}" if i % 4 else "" for i in generator.integers(0, 300, 900)], object)
+    of = LabelSet(np.ones((900, 1), np.int8), ["x"], keys, np.zeros(900), np.ones(900), recording=recording)
+    fold = folds(of, "recording", 5)
+    assert set(fold) == set("12345")
+    for name in set(recording) - {""}:
+        assert len(set(fold[recording == name])) == 1, "a recording is of one fold"
+    assert len(set(fold[recording == ""])) == 5, "those of none are on their own"
+    chosen = generator.permutation(900)[:50]
+    assert np.array_equal(folds(of.rows(chosen), "recording", 5), fold[chosen])
+    count = np.unique(folds(of, "key", 5), return_counts=True)[1]
+    assert np.abs(count - 180).max() < 4 * np.sqrt(900 * 0.2 * 0.8), "about as many in each"
+    known = LabelSet(np.ones((2, 1), np.int8), ["x"], np.array(["a.wav", "b.wav"], object), np.zeros(2), np.ones(2))
+    assert folds(known, "key", 4096).tolist() == ["472", "2824"], "the same for ever, on every machine"
+    with pytest.raises(ValueError, match="have no uploaders"):
+        folds(known, "uploader", 2)
 
 
 def test_what_cannot_be_divided_is_said():

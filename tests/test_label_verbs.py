@@ -81,6 +81,21 @@ def test_split_says_what_the_sides_share(world):
     assert list(only.split[9:]) == ["test"] * 3 and set(only.split[:9]) == {"train", "validation"}
 
 
+def test_split_divides_into_folds(world, tmp_path):
+    out = tmp_path / "f.h5"
+    words = ("labels", "split", world / "l.h5", "--by", "key", "--folds", 2, "--split", "train", "-o", out)
+    done = run(*words)
+    assert done.status == 0 and "9 clips in 2 folds of " in done.err
+    found = files.Labels(out)
+    assert list(found.split[9:]) == ["test"] * 3 and set(found.split[:9]) == {"1", "2"}
+    assert (
+        "up to date"
+        in run("labels", "split", world / "l.h5", "--by", "key", "--folds", 2, "--split", "train", "-o", out).err
+    )
+    done = run("labels", "split", world / "l.h5", "--by", "key", "--folds", 50, "-o", tmp_path / "g.h5")
+    assert "of 50 folds are empty; take fewer --folds" in done.err and done.status == 0
+
+
 def test_flag_prune_and_top_read_scores(world):
     flagged = made(world, "flag", world / "l.h5", "--scores", world / "p.h5", "--share", 13)
     assert np.argwhere(flagged.label == -1).tolist() == [[0, 1], [1, 0], [0, 2]] or (flagged.label == -1).sum() == 3
@@ -132,6 +147,9 @@ def test_nominate_writes_a_sheet(world):
         ("tree l.h5 --ontology ontology.json --below Cat", 2, "no class is called 'Cat'"),
         ("split l.h5 --validation 1", 2, "1 does not lie between 0 and 1"),
         ("split l.h5 --split x", 1, "has no split 'x'"),
+        ("split l.h5 --folds 1", 2, "greater than or equal to 2"),
+        ("split l.h5 --folds 3 --seed 1", 2, "folds are by a checksum; leave out --validation, --method and --seed"),
+        ("split l.h5 --folds 3 --split x", 1, "has no split 'x'"),
         ("flag l.h5 --scores p.h5 --share 100", 2, "does not lie from 0 to below 100"),
         ("flag l.h5 --scores p.h5 --scores p.h5", 1, "which another file scores too"),
         ("flag l.h5 --scores l.h5", 4, "holds labels, not embeddings"),

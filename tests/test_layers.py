@@ -43,7 +43,7 @@ ROOMS = {
     "device": Room("", "torch numpy"),
     # floor 1
     "datasets": Room("datasets* tables"),
-    "labels": Room("labels* datasets.ontology files* ops* tables", "numpy"),
+    "labels": Room("labels* datasets.ontology datasets.shards files* ops* tables", "numpy"),
     "samplers": Room(""),
     "triplets": Room("samplers", "numpy"),
     "tables": Room(""),
@@ -85,6 +85,7 @@ ROOMS = {
         "training* curriculum weights evaluations* labels* objectives* models* ops* files* device progress",
         "torch numpy",
     ),
+    "training.curves": Room("files dependencies", "", "tensorboard torch"),
     "embedding": Room("model models.released weights progress files*", "torch numpy"),
     "shifts": Room("model progress files* evaluations* ops* reports*", "numpy"),
     "hear": Room("model progress files* media ops*", "torch numpy"),
@@ -114,9 +115,12 @@ OPTIONAL = {
     "torchvision",
     "triton",
 }
-SLOW = {"ops.spectrogram": "scipy"}  # takes long to load, and only the processes that compute need it
+SLOW = {
+    "ops.spectrogram": "scipy",
+    "training.curves": "torch",
+}  # takes long to load, and only the processes that compute need it
 # Rooms whose processes are their own, to end and to speak for.
-OWN_PROCESSES = {"extraction.pool"}
+OWN_PROCESSES = {"extraction.pool", "files.probe"}
 # Modules that others read for a table of descriptions; a list of names must cost no import.
 LIGHT = {"models", "objectives", "evaluations", "commands.options", "files.schema", "datasets", "samplers"}
 MEANINGLESS = {"utils", "helpers", "common", "base", "core", "manager", "misc"}

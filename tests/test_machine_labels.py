@@ -8,8 +8,10 @@ import pytest
 import torch
 from cluster_world import run
 
-from soundssl import files, models, objectives
+from soundssl import files, models, objectives, picture_scores
+from soundssl.files import writing
 from soundssl.labels import labelset
+from soundssl.labels import scores as scores_of
 from soundssl.labels.choice import threshold_for, top
 from soundssl.objectives import classification
 
@@ -24,10 +26,57 @@ def scores(path, keys, classes, seed):
 @pytest.mark.parametrize("mean", [0.5, 1.0, 2.3, 3.0])
 def test_the_threshold_gives_so_many_labels_a_clip(mean):
     score = np.random.default_rng(0).random((200, 12))
-    label = top(score, 3, threshold_for(score, 3, mean))
+    label = top(score, 3, threshold_for(np.split(score, [7, 120]), len(score), 3, mean))
     assert label.sum(1).mean() == pytest.approx(mean, abs=0.005) and label.sum(1).max() <= 3
     with pytest.raises(ValueError, match="4 labels a clip cannot be: at most 3 are taken"):
-        threshold_for(score, 3, 4)
+        threshold_for([score], len(score), 3, 4)
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 9])
+def test_of_equal_scores_the_first_classes_are_taken_and_what_is_no_number_last(count):
+    score = np.random.default_rng(1).integers(0, 4, (300, 9)) / 4
+    score[::3, 2], score[5] = np.nan, np.nan
+    expected = np.zeros(score.shape, np.int8)
+    for row, best in enumerate(np.argsort(-score, axis=1, kind="stable")[:, : count or 9]):
+        expected[row, best] = 1
+    real = ~np.isnan(score)
+    assert np.array_equal(top(score, count)[real], expected[real])
+    assert np.array_equal(top(score, count, 0.5), expected * (real & (score >= 0.5)))
+
+
+class Watched:
+    """Give rows of a matrix, and keep how many were read at once."""
+
+    def __init__(self, rows):
+        self.rows, self.shape, self.read = rows, rows.shape, []
+
+    def __getitem__(self, key):
+        found = self.rows[key]
+        self.read.append(len(found))
+        return found
+
+
+@pytest.mark.parametrize(("level", "mean"), [("clip", None), ("clip", 2.5), ("window", None)])
+def test_scores_of_thousands_of_classes_are_read_some_rows_at_a_time(tmp_path, monkeypatch, level, mean):
+    generator = np.random.default_rng(2)
+    rows, clip = generator.random((90, 300)).astype("f4"), generator.permutation(np.repeat(np.arange(30), 3))
+    about = {"layer": "probabilities", "class": json.dumps([f"c{i}" for i in range(300)])}
+    source = files.Embeddings(builder.embeddings(tmp_path / "s.h5", rows, clip=clip, attributes=about))
+    source.embedding = Watched(rows)
+    monkeypatch.setattr(scores_of, "NUMBERS", 2100)
+    found = scores_of.machine_labels(source, 3, 0.9 if mean is None else None, level, mean)
+    assert 0 < max(source.embedding.read) <= 2100 // 300, "no more than so many numbers"
+    assert sum(source.embedding.read) == len(rows) * (1 if mean is None else 2)
+    score = rows if level == "window" else np.stack([rows[clip == i].mean(0, dtype=float) for i in range(30)])
+    least = 0.9 if mean is None else np.sort(np.sort(score, 1)[:, -3:], None)[-75]
+    expected = (score >= np.sort(score, 1)[:, -3:-2]) & (score >= least)
+    assert np.array_equal(found.label == 1, expected)
+    monkeypatch.setattr(writing, "BLOCK", 1000)
+    with files.create(tmp_path / "l.h5", "labels", inputs=[], made_from="", attributes={}) as sink:
+        labelset.write(sink, found)
+    written = files.Labels(tmp_path / "l.h5")
+    assert isinstance(written.label.base, np.memmap) and np.array_equal(written.label, found.label)
+    assert not written.rated.any() and written.rated.shape == found.label.shape
 
 
 def test_labels_of_pictures_and_of_sound_stand_side_by_side(tmp_path):
@@ -145,6 +194,56 @@ def test_a_clip_has_the_mean_of_the_scores_of_its_pictures(pictures, tmp_path, a
     assert run("labels", "top", tmp_path / "s.h5", "--top", 1, "-o", tmp_path / "l.h5").status == 0
 
 
+def rows(path) -> dict[str, bytes]:
+    found = files.Embeddings(path)
+    return {found.clips.key[clip]: row.tobytes() for clip, row in zip(found.clip, found.embedding[:], strict=True)}
+
+
+def test_pictures_that_an_interrupted_run_classified_are_not_classified_again(pictures, tmp_path, monkeypatch):
+    folder = pictures[0]
+    words = ["-m", "timm:test_resnet", "--weights", folder / "w.pth", "--classes", folder / "c.txt"]
+    assert embed(folder, tmp_path / "whole.h5", *words).status == 0
+    seen, classified = [], picture_scores.Job._classified
+
+    def interrupted(job, images):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(images)
+        return classified(job, images)
+
+    monkeypatch.setattr(picture_scores.Job, "_classified", interrupted)
+    output = tmp_path / "s.h5"
+    done = embed(folder, output, *words)
+    assert done.status == 130 and "the same command goes on from here" in done.err and not output.exists()
+    with open(tmp_path / "s.h5.parts" / "vectors", "ab") as file:
+        file.write(bytes(5))  # as if it had been killed while it wrote a row
+    seen.clear()
+    done = embed(folder, output, *words)
+    assert done.status == 0 and "going on: 2 of 4 clips were done before" in done.err and len(seen) == 2
+    assert rows(output) == rows(tmp_path / "whole.h5") and not (tmp_path / "s.h5.parts").exists()
+    monkeypatch.setattr(picture_scores.Job, "_classified", classified)
+    done = embed(folder, output, *words, "--activation", "sigmoid")
+    assert done.status == 0 and "going on" not in done.err and rows(output) != rows(tmp_path / "whole.h5")
+
+
+def test_parts_of_the_pictures_are_those_of_one_run(pictures, tmp_path):
+    folder = pictures[0]
+    words = ["-m", "timm:test_resnet", "--weights", folder / "w.pth", "--classes", folder / "c.txt"]
+    assert embed(folder, tmp_path / "whole.h5", *words).status == 0
+    parts = [tmp_path / f"{number}.h5" for number in range(1, 6)]
+    for number, path in enumerate(parts, 1):
+        done = embed(folder, path, *words, "--part", f"{number}/5")
+        assert done.status == 0, done.err
+        assert files.Embeddings(path).attributes["part"] == f"{number}/5"
+    assert [] in [list(files.Embeddings(path).clip) for path in parts], "one part has no pictures, and is no fault"
+    done = run("embed", *parts, "--copy", "-o", tmp_path / "all.h5")
+    assert done.status == 0, done.err
+    whole, joined = (files.Embeddings(tmp_path / name) for name in ("whole.h5", "all.h5"))
+    assert rows(joined.path) == rows(whole.path) and list(joined.clips.key) == list(whole.clips.key)
+    assert run("embed", *parts, "-o", tmp_path / "referred.h5").status == 0
+    assert rows(tmp_path / "referred.h5") == rows(whole.path)
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -156,6 +255,12 @@ def test_a_clip_has_the_mean_of_the_scores_of_its_pictures(pictures, tmp_path, a
         (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "bad.txt"], 4, "has empty or repeated lines"),
         (["-m", "timm:test_resnet", "--modality", "sound"], 2, "are of --modality image"),
         (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--hop", "1"], 2, "leave out --hop"),
+        (
+            ["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--store", "float16"],
+            2,
+            "and --store",
+        ),
+        (["-m", "timm:test_resnet", "--weights", "w.pth", "--classes", "c.txt", "--part", "3/2"], 2, "3/2"),
     ],
 )
 def test_bad_input_of_pictures(pictures, tmp_path, words, status, said):

@@ -13,7 +13,7 @@ import typer
 from soundssl import manual
 from soundssl.commands import COMMANDS, app
 from soundssl.files.schema import KINDS
-from soundssl.manual.files import SIZES
+from soundssl.manual.files import NOTES, SIZES
 from soundssl.manual.parameters import Parameter, parameters_of, read_docstring
 from soundssl.manual.roff import escape, prose
 from soundssl.objectives import OBJECTIVES, describe
@@ -122,6 +122,14 @@ def test_examples_parse(name):
 def test_sizes_in_the_schemas_are_explained():
     shapes = " ".join(column.shape for kind in KINDS.values() for column in kind.columns.values())
     assert set(re.findall(r"[A-Za-z]+", shapes)) <= set(SIZES)
+
+
+def test_notes_on_files_name_columns_that_there_are(pages):
+    for kind, notes in NOTES.items():
+        for title, texts in notes.items():
+            assert f'.SS "{title}"' in (pages / "soundssl-files.5").read_text().replace("\\-", "-")
+            for word in re.findall(r"\b(?:clip|event|segment|window)/[a-z_]+", " ".join(texts)):
+                assert word in KINDS[kind].columns, f"{title}: {kind} have no {word}"
 
 
 def test_pages_carry_no_date_and_only_ascii(pages):

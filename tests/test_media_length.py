@@ -176,6 +176,68 @@ def test_what_stands_behind_the_sound_and_is_none(tmp_path):
     assert not check_clicks(tmp_path / "a.ogg", 4).said
 
 
+@pytest.mark.parametrize("size", [0, 4, 0x7FFFFFFF, 0xFFFFFFF0, 30000])  # libsndfile issue 1118; a file cut in it
+@pytest.mark.parametrize("name", [b"LIST", b"id3 ", b"guan"])
+def test_a_chunk_behind_the_sound_whose_size_lies_is_no_sound(tmp_path, name, size):
+    tail = name + struct.pack("<I", size) + np.random.default_rng(0).bytes(20000)
+    (tmp_path / "a.wav").write_bytes(wave(clicks(4.0), tail=tail))
+    found, heard = heard_of(tmp_path / "a.wav")
+    assert len(found) == 4 * RATE and not heard.said and not heard.truncated
+
+
+def odd_wave(name):
+    """Return a WAV file of clicks for 4 s as a program or a device writes it that other readers fail on."""
+    x = clicks(4.0)
+    pcm = (x * 32767).astype("<i2")
+    if name == "PEAK of one channel for two":  # libsndfile issue 1046
+        peak = b"PEAK" + struct.pack("<IIIfI", 16, 1, 0, 1.0, 5)
+        return riff(form(2, 32, 3), peak, b"data", np.repeat(x[:, None], 2, 1).astype("<f4").tobytes())
+    if name == "24 bits and a chunk":  # torchcodec issue 1378
+        three = (x * 8388607).astype("<i4").view("u1").reshape(-1, 4)[:, :3].tobytes()
+        return riff(form(1, 24), b"data", three, tail=b"LIST" + struct.pack("<I", 4) + b"INFO")
+    if name == "a frame cut":  # bitswype/saleae_tdm_analyer issue 7
+        return riff(form(8), b"data", np.repeat(pcm[:, None], 8, 1).tobytes()[:-6], stated=len(pcm) * 16)
+    if name == "chunks before the format":  # Mattk70/Chirpity-Electron issue 85
+        before = b"bext" + struct.pack("<I", 602) + bytes(602) + b"iXML" + struct.pack("<I", 5000) + b" " * 5000
+        return riff(before, form(1, 32, 3), b"data", x.astype("<f4").tobytes())
+    return riff(form(int(name)), b"data", np.repeat(pcm[:, None], int(name), 1).tobytes())  # pytorch/audio 3718, 3659
+
+
+def form(channels: int, bits: int = 16, tag: int = 1) -> bytes:
+    block = channels * bits // 8
+    return b"fmt " + struct.pack("<IHHIIHH", 16, tag, channels, RATE, RATE * block, block, bits)
+
+
+def riff(*chunks: bytes, tail: bytes = b"", stated: int | None = None) -> bytes:
+    *before, name, sound_ = chunks
+    body = b"WAVE" + b"".join(before) + name + struct.pack("<I", stated or len(sound_)) + sound_ + tail
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["PEAK of one channel for two", "24 bits and a chunk", "a frame cut", "chunks before the format", "17", "30"],
+)
+def test_waves_that_other_readers_fail_on(tmp_path, name):
+    (tmp_path / "a.wav").write_bytes(odd_wave(name))
+    assert not check_clicks(tmp_path / "a.wav", 4, within=1e-3).said
+
+
+@pytest.mark.parametrize("order", ["51", "15"])
+def test_a_number_of_channels_that_changes_in_the_stream(tmp_path, order):
+    """As in broadcasts: a decoder set up for the first frame reads beyond the others (AetherEngine issue 452)."""
+    x, layouts = clicks(3.0, 48000), {"5": (6, "5.1"), "1": (1, "mono")}
+    paths = []
+    for each in order:
+        channels, layout = layouts[each]
+        paths.append(
+            encode(tmp_path / f"{each}.ts", np.repeat(x[None], channels, 0), 48000, "ac3", "mpegts", layout=layout)
+        )
+    found, _ = heard_of(joined(paths, tmp_path / "a.ts"))
+    wanted = [0.5054, 1.5054, 2.5054]  # AC-3 is 256 samples late
+    assert np.array(click_times(found)) % 3.024 == pytest.approx(wanted * 2, abs=0.03)
+
+
 def test_a_chunk_of_an_odd_size_and_one_of_zeros(tmp_path):
     odd = wave(clicks(4.0))[:36] + b"LIST" + struct.pack("<I", 7) + b"INFOabc" + b"\0" + wave(clicks(4.0))[36:]
     zeros = wave(clicks(4.0))[:36] + b"LIST" + struct.pack("<I", 393164) + bytes(393164) + wave(clicks(4.0))[36:]

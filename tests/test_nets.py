@@ -114,6 +114,29 @@ def test_a_step_is_finite_in_both_precisions_and_the_net_is_restored(name, tmp_p
     torch.testing.assert_close(again(windows), encoder.eval()(windows))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_net_learns_which_windows_go_together(name):
+    """Two kinds of window, a stripe of energy low or high under noise: their classes are learnt in a few steps."""
+    torch.manual_seed(0)
+    row = net(name)
+    windows = torch.randn(8, row.frames, row.bands)
+    low, high = row.bands // 4, row.bands * 3 // 4
+    windows[0::2, :, low : low + 6] += 2.0
+    windows[1::2, :, high : high + 6] += 2.0
+    classes = torch.tensor([0, 1] * 4)
+    encoder, head = build(name, row.size, row.bands, row.frames), torch.nn.Linear(row.size, 2)
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=1e-3)
+    losses = []
+    for _ in range(8):
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(head(encoder(windows)), classes)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert min(losses[-2:]) < 0.8 * losses[0], losses
+
+
 POOLED = [
     "plain",
     "draft",

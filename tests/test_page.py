@@ -5,15 +5,19 @@ import os
 import shutil
 import tempfile
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 
+from soundssl import SoundsslError
+from soundssl.commands.reviewing import write_page
 from soundssl.detection.events import Event
 from soundssl.labelling import review, sheets
 from soundssl.labelling.page import Group, build, spectrogram
 from soundssl.labelling.sheets import Question
+from soundssl.progress import SILENT
 
 HOSTILE = "<img src=x onerror=\"document.title='hacked'\">"
 NAME = "a \"quoted\" <b>مرحبا<b> 🐦 'name'.wav"
@@ -140,6 +144,19 @@ def test_forty_questions_by_keyboard_reloaded_in_the_middle(browser, recordings,
     asked = [group.question for group in questions(recordings, COUNT)]
     assert [(line.cluster, line.clip, line.start) for line in lines] == [(q.cluster, q.clip, q.start) for q in asked]
     quiet(page)
+
+
+def test_a_page_without_any_sound_is_refused_and_missing_recordings_are_counted(recordings, tmp_path):
+    class Told:
+        path, lines = tmp_path / "q.html", []
+        terminal = SimpleNamespace(warn=lines.append, say=lines.append, track=SILENT.track)
+
+    gone = [f"{folder}/gone.wav" for folder in "abcde"]
+    with pytest.raises(SoundsslError, match=r"no question was found \(a/gone.wav: .*; run where the recordings of"):
+        write_page(Told, questions(gone, 2))  # the others of a cluster lie in further recordings
+    assert not Told.path.exists()
+    write_page(Told, questions([*recordings[:2], *gone], 5))
+    assert Told.path.exists() and [line for line in Told.lines if "2 more recordings were not found" in line]
 
 
 def test_undo_takes_back_one_answer_after_the_other(browser, recordings, tmp_path):

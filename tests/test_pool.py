@@ -182,3 +182,28 @@ def test_the_number_of_cores_is_that_of_this_process():
         [sys.executable, "-c", program], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": root}
     )
     assert done.stdout == "1\n"
+
+
+WORKERS = """
+import os, signal, sys
+if __name__ == "__mp_main__":  # what a worker loads before anything of ours runs in it
+    blocked = signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    os.write(1, b"sheltered " if blocked else b"open ")
+
+def prepare(number):
+    return abs
+
+if __name__ == "__main__":
+    from soundssl.extraction import pool
+    assert sorted(pool.run(prepare, range(4), 2)) == [(i, i) for i in range(4)]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="a system without signal masks")
+def test_no_worker_hears_an_interrupt_while_it_starts(tmp_path):
+    """The first one did: with it multiprocessing starts a process that unblocks the signal again."""
+    (tmp_path / "program.py").write_text(WORKERS)
+    done = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"sheltered"}

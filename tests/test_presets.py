@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from soundssl import clustering, extraction, labelling, objectives, training
-from soundssl.commands import app, cluster, main, scoring
+from soundssl.commands import app, cluster, featurize, main, scoring
 from soundssl.evaluations import shallow
 from soundssl.ops import spectrogram
 
@@ -125,6 +125,22 @@ def test_numbers_win_over_the_preset_of_a_front_end(places, preset):
     found = seen([*words, "--sample-rate", rate, "--window-length", 40, "--frame-hop", 0.02, "--window", 2])
     lengths = {"window_length": round(0.04 * rate), "hop_length": round(0.02 * rate), "window_frames": 100}
     assert {"sample_rate": rate, **lengths}.items() <= found.items()
+
+
+@pytest.mark.parametrize("preset", spectrogram.PRESETS)
+def test_a_waveform_has_the_rate_of_the_preset(places, preset):
+    words = [*places["featurize"], "--representation", "waveform", "--preset", preset]
+    rate = spectrogram.PRESETS[preset].sample_rate
+    found = seen(words)
+    assert (found["preset"], found["sample_rate"], found["fmax"]) == ("waveform", rate, rate / 2)
+    assert seen([*words, "--sample-rate", 8000])["sample_rate"] == 8000
+    usual = seen([*places["featurize"], "--representation", "waveform"])
+    assert usual == vars(spectrogram.WAVEFORM), "without a preset it stays as it was"
+
+
+@pytest.mark.parametrize("preset", spectrogram.PRESETS)
+def test_short_recordings_are_treated_as_the_preset_says(preset):
+    assert featurize._short(preset) == ("tile" if preset in ("fsd50k", "uclser20", "fsdnoisy18k") else "skip")
 
 
 @pytest.mark.parametrize(

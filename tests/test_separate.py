@@ -2,17 +2,16 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
+import program
 import pytest
 import soundfile
 import torch
 from conftest import RATE, write_video
 from separation_world import write_waves
-from test_training import ENVIRONMENT, write_features
+from test_training import write_features
 
 from soundssl import files, media, models
 from soundssl.commands import main
@@ -195,14 +194,12 @@ def test_a_killed_run_goes_on_to_the_same_bytes(world, tmp_path, source, status)
     whole, cut = tmp_path / "whole.h5", tmp_path / "cut.h5"
     assert separate(world / source, *pair, "-o", whole, "--no-provenance", "-q") == status
     words = ["separate", world / source, *pair, "-o", cut, *fixed]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "soundssl", *map(str, words)], env=ENVIRONMENT, stderr=subprocess.PIPE
-    )
+    process = program.start(*words)
     journal = tmp_path / "cut.h5.parts" / "journal.jsonl"
     while process.poll() is None and not (journal.exists() and '"parent"' in journal.read_text()):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, process.stderr.read()
+    assert process.wait() == -signal.SIGKILL, process.stderr
     assert not cut.exists()
     lines = journal.read_text().splitlines()
     journal.write_text("\n".join(lines[:-1]) + "\n")  # as if it had been killed between two tracks

@@ -73,7 +73,7 @@ def toy(tmp_path_factory) -> tuple[Path, Path]:
 
 
 def train_command(toy, output: Path, steps: int = 12, batch: int = 4) -> list:
-    net = ["--encoder", "plain", "--norm", "group", "--size", 8, "--precision", "float32"]
+    net = ["--encoder", "draft", "--norm", "group", "--size", 8, "--precision", "float32", "--threads", 1]
     return ["train", toy[0], "--triplets", toy[1], *net, "--steps", steps, "--batch-size", batch, "-o", output, "-q"]
 
 
@@ -111,10 +111,10 @@ def separation(encoder, toy) -> float:
 def test_triplets_learn_what_a_class_is_without_labels(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=20, batch_size=8, learning_rate=2e-3)
     torch.manual_seed(0)
-    encoder = models.build("plain", 16)
+    encoder = models.build("draft", 16)
     before = separation(encoder, toy)
     log = files.Log(tmp_path / "metrics.jsonl")
-    run(toy, tmp_path, curriculum.Curriculum("plain", 16, stage=(stage,)), encoder, log=log, precision="auto")
+    run(toy, tmp_path, curriculum.Curriculum("draft", 16, stage=(stage,)), encoder, log=log, precision="auto")
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [10, 20]
     assert separation(encoder, toy) > before + 0.05
@@ -153,19 +153,19 @@ def test_a_loss_that_is_not_finite_ends_with_advice(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": float("inf")}}, steps=10, batch_size=4)
     torch.manual_seed(0)
     with pytest.raises(SoundsslError, match=r"the loss is (nan|inf) at step 10; lower --learning-rate"):
-        run(toy, tmp_path, curriculum.Curriculum("plain", 8, stage=(stage,)), models.build("plain", 8, norm="group"))
+        run(toy, tmp_path, curriculum.Curriculum("draft", 8, stage=(stage,)), models.build("draft", 8, norm="group"))
 
 
 def test_heads_and_encoder_live_on_and_stages_resume(toy, tmp_path):
     stage = curriculum.Stage({"triplet": {"weight": 1.0}}, steps=3, batch_size=2)
-    plan = curriculum.Curriculum("plain", 8, "group", (stage, stage))
+    plan = curriculum.Curriculum("draft", 8, "group", (stage, stage))
     torch.manual_seed(0)
-    encoder = models.build("plain", 8, norm="group")
+    encoder = models.build("draft", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
     run(toy, tmp_path, plan, encoder, checkpoint=checkpoint)
     state = checkpoint.load()
     assert (state["stage"], state["step"]) == (1, 0)
-    again = models.build("plain", 8, norm="group")
+    again = models.build("draft", 8, norm="group")
     run(toy, tmp_path, plan, again, checkpoint=checkpoint)
     for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
@@ -181,17 +181,20 @@ def test_a_state_of_another_command_is_not_taken(tmp_path):
 
 def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(toy, tmp_path):
     whole, cut = tmp_path / "whole.safetensors", tmp_path / "cut.safetensors"
-    command(train_command(toy, whole, steps=30))
-    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, cut, steps=30)), "--checkpoint-every", "0"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+
+    def words(output: Path) -> list:
+        return [*train_command(toy, output, steps=30), "--encoder", "draft"]
+
+    command(words(whole))
+    process = program.start(*words(cut), "--checkpoint-every", 0, CUDA_VISIBLE_DEVICES="")
     resume = cut.with_name(cut.name + ".resume")
     while not resume.exists() and process.poll() is None:
         time.sleep(0.005)
-    time.sleep(random.uniform(0, 0.4))
+    time.sleep(random.uniform(0, 0.2))
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "the run ended before it was killed"
     assert not cut.exists()
-    command(train_command(toy, cut, steps=30))
+    command(words(cut))
     assert files.read_model(cut).tensors.keys() == files.read_model(whole).tensors.keys()
     for name, tensor in files.read_model(whole).tensors.items():
         assert np.array_equal(tensor, files.read_model(cut).tensors[name]), name
@@ -202,27 +205,25 @@ def test_killed_at_a_random_step_and_repeated_gives_the_same_bits(toy, tmp_path)
     for made_from, stays in ((files.model_made_from(cut), False), ("another", True)):  # killed after its output stood
         training.Checkpoint(cut, made_from, 0).save(step=30)
         before = cut.read_bytes()
-        command(train_command(toy, cut, steps=30))
+        command(words(cut))
         assert cut.read_bytes() == before and resume.exists() == stays
 
 
 def test_interrupted_by_sigint_it_saves_and_says_130(toy, tmp_path):
     output = tmp_path / "m.safetensors"
-    words = [sys.executable, "-m", "soundssl", *map(str, train_command(toy, output, steps=5000))]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+    process = program.start(*train_command(toy, output, steps=5000), CUDA_VISIBLE_DEVICES="")
     log = output.with_name(output.name + ".metrics.jsonl")
     while process.poll() is None and not (log.exists() and log.read_text()):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
+    assert process.wait() == 130, process.stderr
     assert output.with_name(output.name + ".resume").exists() and not output.exists()
-    assert re.search(r"stopped after step \d+ of 5000; the state is saved in .*resume, and the same command goes", said)
+    assert re.search(r"stopped after step \d+ of 5000; the state is saved in .*resume, and the same", process.stderr)
 
 
 def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, tmp_path):
     stage = curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4}}, steps=8, batch_size=4)
-    plan, asked = curriculum.Curriculum("plain", 8, "group", (stage,)), iter([False, False, True])
+    plan, asked = curriculum.Curriculum("draft", 8, "group", (stage,)), iter([False, False, True])
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with device.start("cpu", "float32", 1) as accelerator:
 
@@ -235,7 +236,7 @@ def test_a_training_that_is_asked_to_stop_returns_what_it_has_and_goes_on(toy, t
         assert not job().stands(cut, {}) and job().run(cut) and job().stands(cut, {})
         checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
         stopped = training.train(
-            plan, models.build("plain", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
+            plan, models.build("draft", 8, norm="group"), inputs_of(toy), accelerator, seed=0, workers=0,
             checkpoint=checkpoint, log=files.Log(None), stop=lambda: True,
         )  # fmt: skip
     assert not stopped.finished and stopped.heads["clustering"]["head.weight"].shape == (4, 8)
@@ -304,7 +305,7 @@ def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
     done = subprocess.run(words, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     torch.manual_seed(0)
-    start = models.build("plain", 8, norm="group").state_dict()
+    start = models.build("draft", 8, norm="group").state_dict()
     one, two = (files.read_model(path).tensors for path in (one, two))
     moved = difference = 0.0
     for name, tensor in start.items():
@@ -318,16 +319,13 @@ def test_two_processes_equal_one_of_twice_the_batch(toy, tmp_path):
 def test_two_processes_share_the_clusters_and_find_what_one_finds(tmp_path):
     matrix = tmp_path / "rows.npy"
     np.save(matrix, np.random.default_rng(0).standard_normal((400, 16), np.float32))
-    launch = ["torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(random.randint(20000, 60000))]
     runs = []
-    for name, launcher, batch in (("one", [], 64), ("two", ["-m", *launch], 32)):
-        words = ["soundssl", "cluster", matrix, "--k", 33, "--momentum", 0.9, "--starts", 1, "--steps", 20]
+    for name, processes, batch in (("one", 1, 64), ("two", 2, 32)):
+        words = ["cluster", matrix, "--k", 33, "--momentum", 0.9, "--starts", 1, "--steps", 20, "--threads", 1]
         words += ["--batch-size", batch, "--precision", "float32", "-o", tmp_path / f"{name}.h5", "-q"]
-        shown = [sys.executable, *launcher, "-m", *map(str, words)]
-        runs.append(subprocess.Popen(shown, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        runs += program.start_several(processes, *words)
     for run in runs:
-        error = run.communicate(timeout=120)[1].decode()
-        assert run.returncode == 0, error
+        assert run.wait() == 0, run.stderr
     one, two = (files.Clusters(tmp_path / f"{name}.h5") for name in ("one", "two"))
     weights = [np.asarray(each.weight[:]) for each in (one, two)]
     assert np.abs(weights[0] - weights[1]).max() < 1e-4 * np.abs(weights[0]).max()
@@ -378,7 +376,7 @@ def test_triplets_with_nothing_left_to_learn_say_so(toy, tmp_path):
         plan = curriculum.from_data({"stage": [{"steps": 2, "batch_size": 4, "objective": {"triplet": options}}]})
         with device.start("cpu", "float32", 1) as accelerator:
             torch.manual_seed(0)
-            encoder = accelerator.place(models.build("plain", 8, norm="group"))
+            encoder = accelerator.place(models.build("draft", 8, norm="group"))
             checkpoint = training.Checkpoint(tmp_path / f"{margin}", "x", 60.0)
             inputs = inputs_of(toy)
             inputs.triplets.columns["positive"] = inputs.triplets.columns["anchor"]
@@ -425,14 +423,14 @@ def test_a_later_stage_with_a_new_head_resumes_to_the_same_bits(toy, tmp_path):
         curriculum.Stage({"triplet": {"weight": 1.0}}, steps=2, batch_size=2),
         curriculum.Stage({"clustering": {"weight": 1.0, "clusters": 4, "start": "random"}}, steps=3, batch_size=4),
     )
-    plan = curriculum.Curriculum("plain", 8, "group", stages)
+    plan = curriculum.Curriculum("draft", 8, "group", stages)
     torch.manual_seed(0)
-    encoder = models.build("plain", 8, norm="group")
+    encoder = models.build("draft", 8, norm="group")
     checkpoint = training.Checkpoint(tmp_path / "m", "x", 1e9)
     heads = run(toy, tmp_path, plan, encoder, checkpoint=checkpoint).heads
     assert checkpoint.load()["stage"] == 1
     torch.manual_seed(99)  # what a new process has drawn is of no matter
-    again = models.build("plain", 8, norm="group")
+    again = models.build("draft", 8, norm="group")
     resumed = run(toy, tmp_path, plan, again, checkpoint=checkpoint).heads
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in encoder.state_dict().items())
     assert torch.equal(heads["clustering"]["head.weight"], resumed["clustering"]["head.weight"])

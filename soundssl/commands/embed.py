@@ -155,9 +155,11 @@ def embed(
     _check(features, model, layer, raw, whiten, quantise, None if seen else weights)
     path, shard = features[0], part_of(part)
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
-    _check_pictures(seen, str(model), layer, weights, classes, bool(part) or hop is not None)
+    _check_pictures(seen, str(model), layer, weights, classes, hop is not None or store != "float32")
     if seen and weights and classes:
-        _pictures(path, str(model), output, weights, classes, activation, split, (device, precision, threads), flags)
+        _pictures(
+            path, str(model), output, weights, classes, activation, split, shard, (device, precision, threads), flags
+        )
         return
     if str(model).startswith("hear:"):
         _refuse(layer != "embedding" or raw or bool(whiten) or bool(part) or hop is not None)
@@ -203,6 +205,7 @@ def _pictures(
     classes: Path,
     activation: Literal["softmax", "sigmoid"],
     split: str | None,
+    shard: tuple[int, int] | None,
     machine: tuple[str, str, int],
     flags: dict[str, bool],
 ) -> None:
@@ -212,16 +215,18 @@ def _pictures(
     from soundssl.picture_scores import Job, read_classes
     from soundssl.weights import read
 
-    target = aim("embed", output, beside(path, "embeddings"), [path, weights, classes], "HDF5", **flags)
+    read_too, default = [path, weights, classes], beside(path, "embeddings", part=shard)
+    target = aim("embed", output, default, read_too, "HDF5", **flags)
     source, tensors, names = files.Features(path), read(weights), read_classes(classes)
-    chosen = _clips(source, split, None)
+    chosen = _clips(source, split, shard)
     with hardware.start(*machine) as accelerator:
-        job = Job(source, net, tensors, names, accelerator, activation=activation, clips=chosen)
+        job = Job(source, net, tensors, names, accelerator, activation=activation, clips=chosen, shard=shard)
         if target.stands(job.made_from):
             return
         if job.lacking:
             target.terminal.warn(f"{job.lacking} of {int(chosen.sum())} clips have no pictures; left out")
-        count = job.run(target.path, progress=target.terminal, command=target.provenance)
+        with resumable(target.terminal):
+            count = job.run(target.path, afresh=flags["force"], progress=target.terminal, command=target.provenance)
     target.finish(f"{count} clips, {len(names)} classes")
 
 
@@ -243,7 +248,9 @@ def _check_pictures(
         lacking = "--weights" if not weights else "--classes"
         raise typer.BadParameter(f"Missing option '{lacking}': weights and names of the outputs are never fetched")
     if layer != "probabilities" or other:
-        raise typer.BadParameter("of pictures there is a row a clip, --layer probabilities; leave out --hop and --part")
+        raise typer.BadParameter(
+            "of pictures there is a row a clip, --layer probabilities; leave out --hop and --store"
+        )
 
 
 def _refuse(given: bool) -> None:

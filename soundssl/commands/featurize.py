@@ -62,7 +62,7 @@ def featurize(
             "edges and offset), uclser20 (96 bands, 22.05 kHz, levelled), fsd50k (as uclser20, natural logarithm, not "
             "levelled; inferred), fsdnoisy18k (44.1 kHz, 40 ms every 20 ms, windows of 2 s; inferred: analysis window "
             "and mel scale), panns (32 kHz, 1,024 samples, decibels, 50 Hz to 14 kHz); ours: bird (32 kHz, 150 Hz to "
-            "15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms)."
+            "15 kHz), bat (256 kHz, 10 to 120 kHz, 1 ms). Of a waveform it sets the sample rate, and what --short does."
         ),
     ] = "vggish",
     frame_hop: Annotated[
@@ -180,7 +180,7 @@ def featurize(
     numbers |= {"window_length": window_length, "frame_hop": frame_hop}
     front_end = _front_end(representation, preset, numbers)
     recipe = extraction.Recipe(
-        front_end, images, image_size, channel, clip, short or _short(front_end), truncated, damaged, image_rate
+        front_end, images, image_size, channel, clip, short or _short(preset), truncated, damaged, image_rate
     )
     source: Path | dict[str, Clip] = inputs[0]
     table: Path | None = None
@@ -220,18 +220,21 @@ def _check(
 
 
 def _front_end(representation: str, preset: str, numbers: dict[str, Any]) -> FrontEnd:
-    """Return the front end of a preset, with the numbers that were given in place of its own."""
+    """Return the front end of a preset, or waveforms at its rate, with the numbers that were given in place of its."""
     from soundssl.ops import front_ends
     from soundssl.ops.spectrogram import PRESETS, WAVEFORM
 
-    return front_ends.changed(WAVEFORM if representation == "waveform" else PRESETS[preset], **numbers)
+    if representation == "logmel":
+        return front_ends.changed(PRESETS[preset], **numbers)
+    rate = {"sample_rate": numbers["sample_rate"] or PRESETS[preset].sample_rate}
+    return front_ends.changed(WAVEFORM, **{**numbers, **rate})
 
 
-def _short(front_end: FrontEnd) -> str:
+def _short(preset: str) -> str:
     """Return what becomes of short recordings where nobody says."""
     from soundssl.ops.spectrogram import TILING
 
-    return "tile" if front_end.preset.partition(",")[0] in TILING else "skip"
+    return "tile" if preset in TILING else "skip"
 
 
 def _table(clips: dict[str, Clip], table: Path, asked: bool, output: Path, no_clobber: bool) -> Path | None:

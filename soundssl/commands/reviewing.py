@@ -25,10 +25,15 @@ def write_page(target: Target, groups: Sequence[Group], classes: Sequence[str] =
 
     name = files.text(target.path)
     made = page.build(groups, classes, title=target.path.stem, progress=target.terminal)
+    if made.missing.keys() >= {group.question.file for group in groups}:
+        path, reason = next(iter(made.missing.items()))
+        raise SoundsslError(
+            f"the sound of no question was found ({files.text(path)}: {reason}); run where the recordings of {name} lie"
+        )
     for path, reason in list(made.missing.items())[:NAMED]:
         target.terminal.warn(f"{files.text(path)}: {reason}; its questions have no sound")
-    if len(made.missing) == len({group.question.file for group in groups}):
-        raise SoundsslError(f"the sound of no question was found; run where the recordings of {name} lie")
+    if len(made.missing) > NAMED:
+        target.terminal.warn(f"{len(made.missing) - NAMED} more recordings were not found, or not read")
     with files.replace(target.path, through=True) as partial:
         partial.write_text(made.html, "utf-8", "surrogateescape")
     target.terminal.say(f"{len(groups)} questions in {name}; open it in a browser, and save the sheet for --answers")

@@ -174,6 +174,12 @@ def train(
         str | None,
         typer.Option(help="Numbers of steps, separated by commas, after which OUTPUT's STEM.step-N is kept beside it."),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", file_okay=False, help="Also write the figures for TensorBoard, into this folder."
+        ),
+    ] = None,
     split: Split = None,
     clips: Annotated[
         Path | None,
@@ -257,6 +263,7 @@ def train(
     flags = {"force": force, "no_clobber": no_clobber, "no_provenance": no_provenance, "quiet": quiet}
     target = aim("train", output, beside(features, "", ".safetensors"), read, "safetensors", **flags)
     kept = _kept(keep, target.path, plan)
+    options: dict[str, Any] = {"kept": kept, "tensorboard": tensorboard, "afresh": force, "every": checkpoint_every}
     with hardware.start(device, precision, threads) as accelerator:
         target = target.of_process(accelerator.main)
         given |= {"splits": words(split), "validation": words(validation)}
@@ -270,9 +277,7 @@ def train(
         with Signals() as signals:
             finished = job.run(
                 target.path,
-                kept=kept,
-                afresh=force,
-                every=checkpoint_every,
+                **options,
                 stop=signals.asked,
                 progress=target.terminal,
                 command=target.provenance,

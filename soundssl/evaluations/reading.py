@@ -158,8 +158,8 @@ def read_pair(
     first: str | os.PathLike, second: str | os.PathLike, known: files.Labels, splits: list[str] | None = None
 ) -> tuple[Table, Table]:
     """Read scores of the same clips by two recognisers, as `read_scores` does; raise FormatError for other clips."""
-    keys = [files.Embeddings(path).clips.key for path in (first, second)]
-    if not np.array_equal(*keys):
+    own, other = (np.asarray(files.Embeddings(path).clips.key) for path in (first, second))
+    if not np.array_equal(own, other):
         raise files.FormatError(
             f"{files.text(second)} scores other clips than {files.text(first)}; embed the same features with both"
         )

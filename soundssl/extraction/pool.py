@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
@@ -113,8 +114,11 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, prepare, number), daemon=True)
-        with _pinned(), _sheltered():
-            self.process.start()
+        with _pinned():
+            if hasattr(signal, "pthread_sigmask"):
+                resource_tracker.ensure_running()  # where its process is started, Ctrl-C is let through again
+            with _sheltered():
+                self.process.start()
         theirs.close()
         self.tasks = collections.deque[Any]()
         self.room, self.dead = 1, False

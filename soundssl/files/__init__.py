@@ -2,6 +2,8 @@
 
 schema      the five kinds of file as tables
 checking    what the head of a file says is what its schema has
+probe       what makes HDF5 loop or crash is found in a child process
+trust       what a file fetches from others is refused
 outputs     whole under their final name or not at all
 writing     files with provenance inside
 reading     checked readers of every kind

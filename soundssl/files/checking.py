@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from soundssl.files.schema import ENDLESS, Attribute, Column, Kind
+from soundssl.files.trust import items
 
 SAID = {
     "text": "text",
@@ -101,14 +102,12 @@ def _shown(value: object) -> str:
 def check_storage(file: h5py.File, size: int) -> None:
     """Raise ValueError for a dataset that claims more than a file of `size` bytes can hold."""
 
-    def visit(name: str, item: object) -> None:
+    for name, item in items(file):
         if not isinstance(item, h5py.Dataset) or item.is_virtual or item.external:
-            return
+            continue
         claimed = math.prod(item.shape or (0,)) * item.dtype.itemsize
         if claimed > (size if item.chunks is None else SQUEEZED * size):
             raise ValueError(f"dataset {name} would take {claimed} bytes, the file has {size}")
-
-    file.visititems(visit)
 
 
 def check_columns(kind: Kind, file: h5py.File) -> None:

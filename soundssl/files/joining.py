@@ -17,6 +17,7 @@ import numpy as np
 
 from soundssl.files.features import FRONT_END
 from soundssl.files.outputs import Unusable, guard, guard_inputs, text
+from soundssl.files.probe import probe
 from soundssl.files.reading import FormatError, identity, kind_of, open_checked
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES
 from soundssl.files.spooling import Store, column, order, read_entries
@@ -80,6 +81,7 @@ class Join:
 
     def __init__(self, kind: str, paths: Sequence[str | os.PathLike]) -> None:
         self.kind, parts = kind, []
+        probe(*[path for path in paths if Path(path).is_file()])
         for path in map(Path, paths):
             with open_checked(path, [kind]) as file:
                 if "part/file" in file:

@@ -17,6 +17,7 @@ import numpy as np
 from soundssl import SoundsslError
 from soundssl.files.checking import check_attributes, check_columns, check_storage
 from soundssl.files.outputs import is_special, text
+from soundssl.files.probe import probe
 from soundssl.files.schema import KINDS, SHARED_ATTRIBUTES, check
 from soundssl.files.trust import fetched_from_elsewhere
 from soundssl.files.writing import datasets
@@ -62,7 +63,7 @@ def open_checked(path: str | os.PathLike, kinds: Sequence[str], columns: bool = 
     makers = f"{' or '.join(kinds)} with {' or '.join(KINDS[kind].maker for kind in kinds)}"
     remedy = f"make {makers if len(kinds) <= NAMED else 'it again with the command that wrote it'}"
     try:
-        file = h5py.File(path, "r", locking=False)
+        file = _open(path)
     except OSError as error:
         fact = "is a damaged or truncated HDF5 file" if _is_hdf5(path) else "is not an HDF5 file"
         raise FormatError(f"{text(path)} {fact}; {remedy}") from error
@@ -100,6 +101,7 @@ def _check_parts(path: Path, file: h5py.File) -> None:
     """Raise FormatError where a file whose rows a joined one refers to is missing, or is another one now."""
     if "part/file" not in file:
         return
+    probe(*[part for name in strings(file, "part/file") if (part := path.parent / name).is_file()])
     for name, uuid in zip(strings(file, "part/file"), strings(file, "part/uuid"), strict=True):
         part = path.parent / name
         with contextlib.suppress(OSError):
@@ -115,8 +117,17 @@ def _fetched_by_part(path: Path) -> str:
     """Return in words what a part fetches from other files, empty where its rows lie in itself, as they must."""
     if not path.is_file() or not _is_hdf5(path):
         return ""
-    with h5py.File(path, "r", locking=False) as file:
+    with _open(path) as file:
         return "its rows from parts of its own" if "part/file" in file else fetched_from_elsewhere(path, file)
+
+
+def _open(path: Path) -> h5py.File:
+    """Open an HDF5 file that the library can read to an end; raise FormatError otherwise, OSError where it is none."""
+    try:
+        probe(path)
+    except ValueError as error:
+        raise FormatError(f"{text(path)} is damaged: {error}; make it again") from error
+    return h5py.File(path, "r", locking=False)
 
 
 def _is_hdf5(path: Path) -> bool:
@@ -143,9 +154,9 @@ def attributes_of(path: str | os.PathLike) -> dict[str, Any]:
     if not Path(path).is_file() or not _is_hdf5(Path(path)):
         return {}
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with _open(Path(path)) as file:
             return {**file.attrs}
-    except TORN:  # whatever stands there is not ours; it is about to be replaced
+    except (*TORN, FormatError):  # whatever stands there is not ours; it is about to be replaced
         return {}
 
 
@@ -334,12 +345,15 @@ class Clusters:
 
 
 class Labels:
-    """Read a labels file: `label` [segments, classes] in {1, 0, -1}, its segments and the class names."""
+    """Read a labels file: `label` [segments, classes] in {1, 0, -1}, its segments and the class names.
+
+    `label`, `rated` and `truth` are memory maps: of thousands of classes they may be larger than memory.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         with open_checked(path, ["labels"]) as file:
             self.path, self.attributes = Path(path), dict(file.attrs)
-            self.label = file["label"][:]
+            self.label = mapped(path, file, "label")
             self.classes = list(strings(file, "class"))
             self.key = strings(file, "segment/key")
             self.start, self.end = file["segment/start"][:], file["segment/end"][:]
@@ -348,7 +362,7 @@ class Labels:
             self.origin = file["origin"][:] if "origin" in file else np.zeros(len(self.key), np.uint8)
             self.identifiers = list(strings(file, "class_id")) if "class_id" in file else None
             self.modality = list(strings(file, "modality")) if "modality" in file else None
-            self.rated, self.truth = (file[name][:] if name in file else None for name in ("rated", "truth"))
+            self.rated, self.truth = (mapped(path, file, name) if name in file else None for name in ("rated", "truth"))
             self.noisy = file["segment/noisy"][:] if "segment/noisy" in file else None
             self.recording, self.uploader, self.licence, self.subset = (
                 strings(file, f"segment/{name}") if f"segment/{name}" in file else None

@@ -119,7 +119,7 @@ FEATURES = Kind(
         "clip/onscreen": Column(
             "f4",
             "[C]",
-            "probability that a track is seen; -1 of recordings, and without pictures",
+            "probability that what sounds in a track is seen; -1 of recordings, and where there are no pictures",
             optional=True,
             low=-1,
             high=1,
@@ -144,7 +144,7 @@ FEATURES = Kind(
         "skipped/made_from": Column(
             "str", "[S]", "as clip/made_from; empty where the input may be read another time", optional=True
         ),
-        "images": Column("u1", "[I,height,width,3]", "frames of video, RGB", optional=True),
+        "images": Column("u1", "[I,height,width,3]", "pictures of video, upright, RGB", optional=True),
         "clip/image_offset": Column(
             "i8", "[C+1]", "clip i has images[image_offset[i]:image_offset[i+1]]", optional=True, ends="images"
         ),
@@ -326,10 +326,14 @@ LABELS = Kind(
         "weight": Column("f4", "[S]", "confidence in the segment's labels", optional=True),
         "split": Column("str", "[S]", "fold or split", optional=True),
         "origin": Column("u1", "[S]", "0 annotator, 1 spread from a cluster, 2 a recogniser", optional=True),
-        "event/segment": Column("i4", "[E]", "row of the segment", optional=True, low=0, rows="segment/key"),
-        "event/class": Column("i2", "[E]", "row of the class", optional=True, low=0, rows="class"),
-        "event/onset": Column("f8", "[E]", "seconds into the clip", optional=True, low=0, high=MANY),
-        "event/offset": Column("f8", "[E]", "seconds into the clip", optional=True, low=0),
+        "event/segment": Column(
+            "i4", "[E]", "row of the segment that the event is in", optional=True, low=0, rows="segment/key"
+        ),
+        "event/class": Column("i2", "[E]", "row of the class that is heard", optional=True, low=0, rows="class"),
+        "event/onset": Column("f8", "[E]", "when it begins, seconds into the clip", optional=True, low=0, high=MANY),
+        "event/offset": Column(
+            "f8", "[E]", "when it ends, seconds into the clip, infinity for its end", optional=True, low=0
+        ),
     },
     {
         "questions": Attribute(

@@ -18,9 +18,12 @@ import numpy as np
 
 from soundssl import SoundsslError, __version__
 from soundssl.files.outputs import naming, replace
+from soundssl.files.probe import trust
 from soundssl.files.schema import ENDLESS, KINDS, check, type_name
+from soundssl.files.trust import items
 
 STRING = h5py.string_dtype("utf-8")
+BLOCK = 1 << 24  # bytes of a matrix copied at once
 SUMMARISED = {"frames"}  # columns whose mean says whether they are finite, which takes nothing
 
 
@@ -76,7 +79,14 @@ class Sink:
             self.file.create_dataset(name, data=np.array(strings, dtype=object), dtype=STRING, shape=(len(strings),))
             self.count(name, "\0".join(strings).encode())
             return
-        array = np.ascontiguousarray(values)
+        array = np.asarray(values)
+        if array.ndim > 1 and not array.flags.c_contiguous:  # a copy of the whole may not fit in memory
+            self.reserve(name, array.shape, array.dtype.str[1:])
+            step = max(1, BLOCK // max(1, array[:1].nbytes))
+            for low in range(0, len(array), step):
+                self.fill(name, low, array[low : low + step])
+            return
+        array = np.ascontiguousarray(array)
         require_finite(name, array)
         self.file.create_dataset(name, data=array)
         self.check()
@@ -153,6 +163,7 @@ def create(
         for name, value in {**shared, **attributes}.items():
             file.attrs[name] = value
         check(KINDS[kind], datasets(file))
+    trust(path)
 
 
 class Disk:
@@ -216,14 +227,7 @@ def _opened(path: Path) -> Iterator[tuple[h5py.File, Disk]]:
 
 def datasets(file: h5py.File) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Return name → type and shape of every dataset of an open file."""
-    found: dict[str, tuple[str, tuple[int, ...]]] = {}
-
-    def visit(name: str, item) -> None:
-        if isinstance(item, h5py.Dataset):
-            found[name] = (type_name(item.dtype), item.shape)
-
-    file.visititems(visit)
-    return found
+    return {name: (type_name(item.dtype), item.shape) for name, item in items(file) if isinstance(item, h5py.Dataset)}
 
 
 class Log:
@@ -232,10 +236,10 @@ class Log:
     def __init__(self, path: str | os.PathLike | None) -> None:
         self.path = None if path is None else Path(path)
 
-    def cut_back(self, known: Callable[[dict], bool]) -> None:
-        """Keep the leading lines for which `known` holds."""
+    def cut_back(self, known: Callable[[dict], bool]) -> dict | None:
+        """Keep the leading lines for which `known` holds; return the last of them, None where there is none."""
         if self.path is None:
-            return
+            return None
         kept = []
         if self.path.is_file():
             for line in self.path.read_text("utf-8").splitlines(keepends=True):
@@ -244,6 +248,7 @@ class Log:
                 kept.append(line)
         with replace(self.path) as partial:
             partial.write_text("".join(kept), "utf-8")
+        return json.loads(kept[-1]) if kept else None
 
     def write(self, line: dict) -> None:
         """Append one line with the time of day, UTC; a log without a path takes none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,29 +18,40 @@ def top(score: np.ndarray, count: int = 0, threshold: float | None = None) -> np
     >>> top(np.array([[0.9, 0.2, 0.6]]), 2, 0.5).tolist()
     [[1, 0, 1]]
     """
-    label = np.ones(score.shape, np.int8)
+    chosen = np.ones(score.shape, bool)
     if count and count < score.shape[1]:
-        label[:] = 0
-        best = np.argsort(-score, axis=1, kind="stable")[:, :count]
-        np.put_along_axis(label, best, 1, axis=1)
+        least = -np.partition(-score, count - 1, axis=1)[:, count - 1 : count]
+        least = np.fmax(least, -np.inf)  # where fewer than `count` are numbers
+        chosen = score >= least
+        crowded = np.flatnonzero(chosen.sum(1) > count)  # by classes of equal score
+        tied = score[crowded] == least[crowded]
+        room = count - (chosen[crowded] & ~tied).sum(1, keepdims=True)
+        chosen[crowded] &= ~tied | (tied.cumsum(1) <= room)
     if threshold is not None:
-        label[~(score >= threshold)] = 0
-    return label
+        chosen &= score >= threshold
+    return chosen.astype(np.int8)
 
 
-def threshold_for(score: np.ndarray, count: int, mean: float) -> float:
+def threshold_for(blocks: Iterable[np.ndarray], rows: int, count: int, mean: float) -> float:
     """Return the threshold at which `top` takes `mean` classes a row on average, or as near as scores allow.
 
-    Shape: `[rows, classes]`. Raises ValueError for a mean that no threshold reaches.
+    The scores of `rows` rows come block by block; no more are held than labels that will be taken. Infinity where there
+    are none. Shape: `[n, classes]` each. Raises ValueError for a mean that no threshold reaches.
 
-    >>> threshold_for(np.array([[0.9, 0.2, 0.6], [0.1, 0.5, 0.3]]), 2, 1.5)
+    >>> threshold_for([np.array([[0.9, 0.2, 0.6], [0.1, 0.5, 0.3]])], 2, 2, 1.5)
     0.5
     """
-    most = min(count or score.shape[1], score.shape[1])
-    if not 0 < mean <= most:
-        raise ValueError(f"{mean:g} labels a clip cannot be: at most {most} are taken; give another --mean, or --top")
-    taken = np.sort(score[top(score, count) == 1])[::-1]
-    return float(taken[max(0, round(mean * len(score)) - 1)])
+    wanted, best = max(1, round(mean * rows)), np.empty(0)
+    for score in blocks:
+        most = min(count or score.shape[1], score.shape[1])
+        if not 0 < mean <= most:
+            raise ValueError(
+                f"{mean:g} labels a clip cannot be: at most {most} are taken; give another --mean, or --top"
+            )
+        best = np.concatenate([best, score[top(score, count) == 1]])
+        if len(best) > wanted:
+            best = np.partition(best, -wanted)[-wanted:]
+    return float(best.min(initial=np.inf))
 
 
 @dataclass(frozen=True)

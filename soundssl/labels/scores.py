@@ -17,6 +17,7 @@ from soundssl.labels.moments import Index, align, rows_of
 from soundssl.ops.groups import GroupMeans
 
 BATCH = 1 << 14  # windows read at once
+NUMBERS = 1 << 22  # scores read at once: 32 MB of float64
 RECOGNISER = 2  # the origin of labels that are a recogniser's
 
 
@@ -105,25 +106,24 @@ def machine_labels(
 
     With `mean` the threshold of clips is the one that gives so many labels a clip on average, as MM-Videos has about
     three of sound; `modality` is noted of every class. Clips without windows are left out. Labels have origin 2, and
-    nobody rated them.
+    nobody rated them. Scores are read in blocks, twice with `mean`: beside the labels no more than a block is held.
     """
     classes, clips = classes_of(source), source.clips
+    step, blocks = _rows_at_once(source), clip_means(source)
     if level == "window":
-        blocks = [
-            top(np.asarray(source.embedding[low : low + BATCH], np.float32), count, threshold)
-            for low in range(0, len(source.clip), BATCH)
-        ]
         clip, start = np.asarray(source.clip[:]), np.asarray(source.start[:])
         end = start + float(source.attributes["window"])
-        label = np.concatenate([np.empty((0, len(classes)), np.int8), *blocks])
+        lows = range(0, len(clip), step)
+        blocks = (np.asarray(source.embedding[low : low + step], np.float32) for low in lows)
     else:
-        means = GroupMeans(len(clips))
-        for rows, of in source.batches(np.ones(len(clips), bool), BATCH):
-            means.add(rows, of)
-        clip = np.flatnonzero(means.count > 0)
+        clip = np.unique(source.clip[:])
         start, end = np.zeros(len(clip)), np.full(len(clip), np.inf)
-        score = means.mean()[clip]
-        label = top(score, count, threshold if mean is None else threshold_for(score, count, mean))
+        if mean is not None:
+            threshold = threshold_for(clip_means(source), len(clip), count, mean)
+    label, low = np.empty((len(clip), len(classes)), np.int8), 0
+    for score in blocks:
+        label[low : low + len(score)] = top(score, count, threshold)
+        low += len(score)
     return LabelSet(
         label,
         classes,
@@ -133,9 +133,33 @@ def machine_labels(
         split=clips.split[clip],
         recording=clips.recording[clip],
         origin=np.full(len(clip), RECOGNISER),
-        rated=np.zeros(label.shape, np.uint8),
+        rated=np.broadcast_to(np.uint8(0), label.shape),
         modality=None if modality is None else [modality] * len(classes),
     )
+
+
+def clip_means(source: files.Embeddings) -> Iterator[np.ndarray]:
+    """Yield the mean scores of the clips that have windows, in rising order of their rows, some clips at a time.
+
+    Shape: `[n, classes]` each, float64.
+    """
+    of = np.asarray(source.clip[:], np.int64)
+    order = np.argsort(of, kind="stable")
+    clips, first = np.unique(of[order], return_index=True)
+    bounds, step = np.append(first, len(of)), _rows_at_once(source)
+    for low in range(0, len(clips), step):
+        group = clips[low : low + step]
+        means, last = GroupMeans(len(group)), bounds[low + len(group)]
+        for at in range(bounds[low], last, step):
+            rows = np.sort(order[at : min(at + step, last)])
+            whole = rows[-1] - rows[0] + 1 == len(rows)  # windows of a clip lie together, but for other programs' files
+            read = source.embedding[rows[0] : rows[-1] + 1] if whole else source.embedding[rows]
+            means.add(np.asarray(read, np.float32), np.searchsorted(group, of[rows]))
+        yield means.mean()
+
+
+def _rows_at_once(source: files.Embeddings) -> int:
+    return max(1, min(BATCH, NUMBERS // max(1, source.embedding.shape[1])))
 
 
 def _held(labels: LabelSet, source: files.Embeddings) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from soundssl.datasets.shards import place
 from soundssl.labels.labelset import LabelSet
 
 TRAIN, VALIDATION = "train", "validation"
@@ -55,17 +56,13 @@ class Division(NamedTuple):
 
 
 def clips_of(labels: LabelSet, by: str) -> Clips:
-    """Return the clips of a label set and their groups by `uploader` or `recording`.
+    """Return the clips of a label set and their groups by `uploader`, `recording` or `key`.
 
     A clip without a recording is one of its own. Raises ValueError for labels without uploaders.
     """
     _, first, of = np.unique(labels.key.astype(str), return_index=True, return_inverse=True)
     of = of.reshape(-1)
-    column = labels.uploader if by == "uploader" else labels.recording
-    if column is None and by == "uploader":
-        raise ValueError(
-            "the labels have no uploaders; featurize --dataset csv keeps a column uploader, or split by recording"
-        )
+    column = _column(labels, by)
     names = labels.key[first] if column is None else column[first]
     known = [name or f"\0{i}" for i, name in enumerate(names)]  # unknown ones have nothing in common
     group = np.unique(np.array(known, dtype=str), return_inverse=True)[1].reshape(-1)
@@ -73,6 +70,27 @@ def clips_of(labels: LabelSet, by: str) -> Clips:
     segment, columns = np.nonzero(labels.label == 1)
     present[of[segment], columns] = True
     return Clips(first, group, of, present)
+
+
+def _column(labels: LabelSet, by: str) -> np.ndarray | None:
+    """Return the names of what clips are grouped by, None where only recordings could be and none is known."""
+    if by == "uploader" and labels.uploader is None:
+        raise ValueError(
+            "the labels have no uploaders; featurize --dataset csv keeps a column uploader, or split by recording"
+        )
+    return {"uploader": labels.uploader, "recording": labels.recording, "key": labels.key}[by]
+
+
+def folds(labels: LabelSet, by: str, count: int) -> np.ndarray:
+    """Return the fold of each segment, "1" to `count`, by a checksum of its uploader, recording or key.
+
+    Clips that are added later move no others, and every machine divides alike; MM-Videos has 4,096 folds by a hash of
+    the clip. Of an unknown uploader or recording the key is taken. Shape: strings `[segments]`. Raises ValueError for
+    labels without uploaders.
+    """
+    column = _column(labels, by)
+    names = labels.key if column is None else np.where(column.astype(bool), column, labels.key)
+    return np.array([str(place(str(name), count) + 1) for name in names], object)
 
 
 def contamination(clips: Clips, validation: np.ndarray, train: np.ndarray | None = None) -> Contamination:

@@ -20,6 +20,7 @@ from soundssl.media.opening import DecodeError, choose_tracks, open_container, v
 HOLE = 600.0  # seconds without a packet that may be true; what jumps farther is a clock that was set
 BACK = 0.5  # seconds that stamps may go back: farther, and they have started again
 STRAY = 60.0  # seconds between the time of decoding and that of showing a picture, at most
+REORDERED = 2.0  # seconds from one to the other that may be meant: sixteen pictures at eight a second
 EMPTY = (10.0, 3600.0, 10.0)  # holes from so many seconds on; together at most so long, or so many times what is there
 SOUND_LASTS, PICTURE_LASTS = 1.0, 0.1  # seconds that a packet counts, at most
 FOUND = 0.5  # seconds before a span at which decoding begins: a decoder finds its feet there
@@ -57,7 +58,8 @@ class Clock:
         self._began = float(self.zero)
         self.bare = bool(BARE & self.names)
         self.settings = [0.0]  # seconds that are added to stamps, one for each time that the clock was set
-        self.latest = 0.0  # seconds since zero that any packet has reached
+        self.latest = 0.0  # seconds since zero that any packet has reached, by when it is decoded
+        self.shown = 0.0  # the same by when it is shown: pictures are decoded in another order than they are shown in
         self.empty = self.filled = 0.0  # seconds of holes, and of packets
         self.sought = False
         self._courses = {stream.index: _course(stream) for stream in streams}
@@ -70,7 +72,7 @@ class Clock:
             self.container.seek(min(int((float(self.zero) + start - FOUND) * av.time_base), 1 << 62))
         except av.error.FFmpegError:  # it is read from where it stands
             return
-        self.latest, self.sought = start, True
+        self.latest, self.shown, self.sought = start, start, True
 
     @property
     def steady(self) -> bool:
@@ -112,6 +114,8 @@ class Clock:
         self._check_holes(time - self.latest, lasting)
         course.end = time + lasting
         self.latest = max(self.latest, course.end)
+        ahead = 0.0 if pts is None or dts is None else (pts - dts) * unit
+        self.shown = max(self.shown, course.end + (ahead if 0 < ahead <= REORDERED else 0.0))
 
     def _shift(self, packet: Any, setting: float | None = None) -> None:
         setting = self.settings[0] if setting is None else setting

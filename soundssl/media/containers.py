@@ -167,7 +167,7 @@ class _Track:
         index, clock = self.stream.index, self.clock
         sample, tags = _SampleClock(self.stream, clock.zero, self.rate), Tags()
         for packet in clock.packets():
-            if packet.stream_index != index:
+            if packet.stream.index != index:  # its own number is 0 where the decoder shall give what is left
                 continue
             if start and packet.pts is not None and float(packet.pts * packet.time_base - clock.zero) < start - FOUND:
                 continue

@@ -18,6 +18,13 @@ PADDING = 1 << 16  # zeros behind the sound, at most: more are silence
 # What may stand behind the sound and is none: the tags of MP3 players.
 TAGS = (b"ID3", b"TAG", b"APETAGEX", b"LYRICSBEGIN")
 NAME = set((string.ascii_letters + string.digits + " _-.()").encode())  # bytes of the name of a chunk
+# Chunks that stand behind the sound in WAV, Wave64, AIFF and CAF. One of them ends it also where its size lies, or
+# where the file is cut in it (libsndfile issue 1118).
+CHUNKS = (
+    "LIST list INFO JUNK junk PAD FLLR fact PEAK cue smpl inst plst bext iXML _PMX axml chna id3 ID3 guan wamd umid "
+    "MARK INST COMT ANNO NAME AUTH (c) APPL MIDI free info mark strg regn uuid"
+)
+BEHIND = frozenset(name.encode().ljust(4) for name in CHUNKS.split())
 OLD_TAG = 128  # bytes of a tag of ID3v1
 LONGEST_TAG = 1 << 26  # bytes of an ID3 tag with pictures that are read over
 # Frames of layer III: samples by version (MPEG 2.5, none, 2, 1).
@@ -122,6 +129,8 @@ def _ends_at(file: BinaryIO, size: int, end: int, layout: _Layout | None) -> boo
         if size - place < 12 or behind.startswith(TAGS):
             return True
         if size - place < PADDING and not any(behind) and not any(file.read()):
+            return True
+        if layout is not None and behind[:4] in BEHIND:
             return True
         if layout is not None and set(behind[:4]) <= NAME and len(behind) >= layout.name + struct.calcsize(layout.form):
             (length,) = struct.unpack_from(layout.form, behind, layout.name)

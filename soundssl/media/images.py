@@ -14,6 +14,7 @@ from soundssl.media.clock import Clock
 from soundssl.media.opening import DecodeError, check_readable, choose_tracks, open_container, video_streams
 from soundssl.media.request import Heard
 
+UNSAID = 0.1  # seconds that the first picture lasts where nothing says how long
 LONGEST = 1.0  # seconds that the last picture stays where there is no sound
 MOST_PIXELS = 1 << 26  # of a picture: twice that of 8K, a tenth of a gigabyte
 
@@ -74,7 +75,7 @@ def _decoded(path, clock: Clock, stream, heard: Heard | None) -> Iterator:
     """Yield the pictures that can be decoded; a broken one before the first good one is a beginning in the middle."""
     begun = False
     for packet in clock.packets():
-        if packet.stream_index != stream.index:
+        if packet.stream.index != stream.index:  # its own number is 0 where the decoder shall give what is left
             continue
         try:
             frames = packet.decode()
@@ -93,25 +94,39 @@ def _from_key_frame(frames) -> Iterator:
     return itertools.dropwhile(lambda frame: not frame.key_frame, frames)
 
 
+def _upright(frame, size: tuple[int, int]) -> np.ndarray:
+    """Return a picture of a size as its display matrix has it: turned by quarters, mirrored, or as it is stored.
+
+    The matrix takes (x, y) to (a x + c y, b x + d y). Shape: `[height, width, 3]`, uint8 RGB.
+    """
+    said = frame.side_data.get("DISPLAYMATRIX")
+    a, b, _, c, d = np.frombuffer(bytes(said), "i4", 5).tolist() if said else (1, 0, 0, 0, 1)
+    swapped = abs(b) + abs(c) > abs(a) + abs(d)  # width and height change places
+    height, width = size[::-1] if swapped else size
+    picture = frame.reformat(width=width, height=height, format="rgb24").to_ndarray()
+    across, down = (c, b) if swapped else (a, d)
+    picture = picture.transpose(1, 0, 2) if swapped else picture
+    return picture[:: -1 if down < 0 else 1, :: -1 if across < 0 else 1]
+
+
 def _sample_images(frames, clock: Clock, rate: float, size, start: float, end: float | None) -> Iterator[np.ndarray]:
-    shown, count, time, frame_end = None, 0, 0.0, 0.0
+    shown, count, time, frame_end, lasting = None, 0, 0.0, 0.0, UNSAID
 
     def scaled(frame) -> np.ndarray:
-        turns = round(frame.rotation / 90) % 4  # quarters, counterclockwise
-        height, width = size if turns % 2 == 0 else size[::-1]
-        return np.rot90(frame.reformat(width=width, height=height, format="rgb24").to_ndarray(), turns)
+        return _upright(frame, size)
 
     for frame in frames:
-        time = float(frame.pts * frame.time_base - clock.zero) if frame.pts is not None else frame_end
-        time = min(time, clock.latest)
-        frame_end = time + (float(frame.duration * frame.time_base) if frame.duration else 0.0)
+        before, time = time, float(frame.pts * frame.time_base - clock.zero) if frame.pts is not None else frame_end
+        time = min(time, clock.shown)
+        lasting = time - before if shown and time > before else lasting  # as long as the one before, where none says it
+        frame_end = time + (float(frame.duration * frame.time_base) if frame.duration else lasting)
         while time > start + count / rate + 1e-6:
             if end is not None and start + count / rate >= end:
                 return
             yield scaled(shown or frame)
             count += 1
         shown = frame
-    last = min(frame_end, max(clock.latest, time + LONGEST))  # a picture stays no longer than there is anything
+    last = min(frame_end, max(clock.shown, time + LONGEST))  # a picture stays no longer than there is anything
     while shown is not None and start + count / rate < (last if end is None else min(end, last)) - 1e-6:
         yield scaled(shown)
         count += 1

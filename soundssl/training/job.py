@@ -20,6 +20,7 @@ from soundssl.objectives import Inputs
 from soundssl.ops.spectrogram import PRESETS
 from soundssl.progress import SILENT, Progress
 from soundssl.training.checkpoint import Checkpoint
+from soundssl.training.curves import CurvesLog
 from soundssl.training.loop import Heads, heads_of, loader_workers, tensors_of, train
 
 LEAST_DEVIATION = 1e-3  # of a band, so that one that never changes divides nothing by zero
@@ -95,6 +96,7 @@ class Job:
         output: str | os.PathLike,
         *,
         kept: Mapping[int, Path] | None = None,
+        tensorboard: Path | None = None,
         afresh: bool = False,
         every: float = EVERY,
         stop: Callable[[], bool] = lambda: False,
@@ -103,10 +105,10 @@ class Job:
     ) -> bool:
         """Train, write the model file and return True; False where `stop` said yes and the state was saved.
 
-        Beside OUTPUT is written OUTPUT.metrics.jsonl. `kept` are files for models after so many steps. The state of an
-        interrupted run is taken over, unless `afresh`; it is saved every so many seconds. `command` is the command line
-        that the files carry. Raises SoundsslError while another run writes the same output, and where the loss is not
-        finite.
+        Beside OUTPUT is written OUTPUT.metrics.jsonl. `kept` are files for models after so many steps, `tensorboard` a
+        folder that gets the curves too. The state of an interrupted run is taken over, unless `afresh`; it is saved
+        every so many seconds. `command` is the command line that the files carry. Raises SoundsslError while another
+        run writes the same output, and where the loss is not finite.
         """
         output, kept = Path(output), kept or {}
         accelerator, main = self.accelerator, self.accelerator.main
@@ -139,7 +141,7 @@ class Job:
                     seed=self.seed,
                     workers=loader_workers(accelerator),
                     checkpoint=checkpoint,
-                    log=files.Log(output.with_name(output.name + ".metrics.jsonl") if main else None),
+                    log=self._log(output.with_name(output.name + ".metrics.jsonl"), tensorboard),
                     heads=heads,
                     advance=advance,
                     say=progress.say,
@@ -157,6 +159,14 @@ class Job:
                     f"{files.text(checkpoint.path)}, and the same command goes on from there"
                 )
         return trained.finished
+
+    def _log(self, path: Path, tensorboard: Path | None) -> files.Log:
+        """Return what takes the figures; of several processes the main one's is written."""
+        if not self.accelerator.main:
+            return files.Log(None)
+        return (
+            CurvesLog(path, tensorboard, [stage.steps for stage in self.plan.stage]) if tensorboard else files.Log(path)
+        )
 
     def _clips(self) -> np.ndarray:
         """Return which clips may be trained on; raise FormatError for a list that names none of them."""

@@ -19,16 +19,28 @@ if TYPE_CHECKING:
 def split(
     labels: Given,
     by: Annotated[
-        Literal["recording", "uploader"], typer.Option(help="What clips of training and validation shall not share.")
+        Literal["recording", "uploader", "key"],
+        typer.Option(help="What clips of training and validation shall not share; key: each clip is on its own."),
     ] = "recording",
-    validation: Annotated[float, typer.Option(help="Share of each class that validates, between 0 and 1.")] = 0.1,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of each class that validates, between 0 and 1. Default: 0.1.")
+    ] = None,
     method: Annotated[
-        Literal["least", "stratified"],
+        Literal["least", "stratified"] | None,
         typer.Option(
-            help="least: least within-class contamination, of sets of clips that share an uploader and classes (after "
-            "Fonseca et al. 2022; inferred); stratified: iterative stratification of single clips, its rival."
+            help="least (default): least within-class contamination, of sets of clips that share an uploader and "
+            "classes (after Fonseca et al. 2022; inferred); stratified: iterative stratification of single clips, its "
+            "rival."
         ),
-    ] = "least",
+    ] = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            help="So many folds, named from 1, by a checksum of what --by names, in place of train and validation: "
+            "clips that come later move no others (MM-Videos has 4096, of single clips).",
+        ),
+    ] = None,
     only: Annotated[
         str | None,
         typer.Option(
@@ -42,7 +54,7 @@ def split(
     no_provenance: NoProvenance = False,
     quiet: Quiet = False,
 ) -> None:
-    """Divide clips into the splits train and validation, and say how much the two have in common.
+    """Divide clips into the splits train and validation, and say how much the two have in common; or into folds.
 
     WC is the share of validation clips that have a training clip of the same uploader (or recording) and class, BC of
     those with one of other classes only. What --split of other commands takes is the split of the labels where they
@@ -51,9 +63,22 @@ def split(
     Example:
 
     soundssl labels split labels.h5 --by uploader --validation 0.1 -o divided.labels.h5
+
+    soundssl labels split machine.labels.h5 --by key --folds 15 -o folds.labels.h5
     """
-    if not 0 < validation < 1:
-        raise typer.BadParameter(f"{validation:g} does not lie between 0 and 1", param_hint="--validation")
+    flags = Flags(force, no_clobber, no_provenance, quiet)
+    if folds is not None:
+        if validation is not None or method or seed:
+            raise typer.BadParameter("folds are by a checksum; leave out --validation, --method and --seed")
+        divided = {"by": by, "folds": folds, "split": only}
+        count = folds
+        remake(
+            "split", labels, output, {}, divided, flags, lambda to, given: _folds(to, given, labels, by, count, only)
+        )
+        return
+    share = 0.1 if validation is None else validation
+    if not 0 < share < 1:
+        raise typer.BadParameter(f"{share:g} does not lie between 0 and 1", param_hint="--validation")
 
     def make(target: Target, given: LabelSet) -> tuple[LabelSet, str]:
         import dataclasses
@@ -63,16 +88,34 @@ def split(
         clips = splits.clips_of(given, by)
         chosen = labelset.in_splits(given, words(only), labels)[clips.first]
         part = splits.part(clips, chosen)
-        divide = splits.least_contaminated if method == "least" else splits.stratified
-        division = divide(part, validation, seed)
+        divide = splits.stratified if method == "stratified" else splits.least_contaminated
+        division = divide(part, share, seed)
         _tell(target, given, part, division, chosen)
         whole = splits.spread(division.validation, chosen)
         named = splits.named(given, clips, whole, chosen)
         return dataclasses.replace(given, split=named), f"after: {splits.contamination(part, division.validation)}"
 
-    flags = Flags(force, no_clobber, no_provenance, quiet)
-    options = {"by": by, "validation": validation, "method": method, "split": only, "seed": seed}
+    options = {"by": by, "validation": share, "method": method or "least", "split": only, "seed": seed}
     remake("split", labels, output, {}, options, flags, make)
+
+
+def _folds(target: Target, given: LabelSet, path: Path, by: str, count: int, only: str | None) -> tuple[LabelSet, str]:
+    """Divide clips into folds by a checksum, those of other splits left as they are."""
+    import dataclasses
+
+    import numpy as np
+
+    from soundssl.labels import labelset, splits
+
+    chosen = labelset.in_splits(given, words(only), path)
+    fold = splits.folds(given, by, count)
+    before = np.full(len(given), "", object) if given.split is None else given.split
+    clips = {str(key): str(name) for key, name in zip(given.key[chosen], fold[chosen], strict=True)}
+    sizes = np.unique(list(clips.values()), return_counts=True)[1]
+    if len(sizes) < count:
+        target.terminal.warn(f"{count - len(sizes)} of {count} folds are empty; take fewer --folds")
+    made = dataclasses.replace(given, split=np.where(chosen, fold, before))
+    return made, f"{len(clips)} clips in {len(sizes)} folds of {sizes.min(initial=0)} to {sizes.max(initial=0)}"
 
 
 def _tell(target: Target, given: LabelSet, part: Clips, division: Division, chosen) -> None:
