@@ -144,7 +144,7 @@ def markdown(options: argparse.Namespace) -> str:
     head = ["chosen on", "wanted", "precision promised", "found (95 %)", "within its interval"]
     lines = [[*head, "recall promised", "found (95 %)", "within its interval"]]
     lines += [["---"] * len(lines[0]), *(rows_of(told, way) for way, told in found.items())]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return sections.rows(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -167,18 +167,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SoundsslError, OSError) as error:
         print(f"calibrated.py: {error}", file=sys.stderr)
         return 1
-    if options.results:
-        words = [f"## {options.title}", "", *sections.circumstances(options.command)]
-        words += [
-            f"Thresholds were chosen on fold {options.calibrate}, its clips as they are or strung into recordings with",
-            f"noise between; found on {options.test}, strung so. Means of classes and {len(options.models)} seeds.",
-            "Intervals are over recordings drawn with replacement. A window counts by the clip that holds its middle,",
-            "silence within a clip too.",
-        ]
-        sections.put(options.results, options.section, "\n".join(words) + "\n\n" + table)
-    with files.replace(options.output) as partial:
-        partial.write_text(table, "utf-8")
-    print(table, end="")
+    notes = [
+        f"Thresholds were chosen on fold {options.calibrate}, its clips as they are or strung into recordings with",
+        f"noise between; found on {options.test}, strung so. Means of classes and {len(options.models)} seeds.",
+        "Intervals are over recordings drawn with replacement. A window counts by the clip that holds its middle,",
+        "silence within a clip too.",
+    ]
+    sections.publish(table, options, notes)
     return 0
 
 

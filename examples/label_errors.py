@@ -247,15 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"label_errors.py: {error}", file=sys.stderr)
         return 1
     lines.insert(1, ["---"] * len(lines[0]))
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-    if options.results:
-        words = [f"## {options.title}", "", *sections.circumstances(options.command)]
-        words += [f"{options.steps} steps of {options.batch}, percentile {options.percentile:g}; means over the seeds "
-                  f"{', '.join(map(str, options.seeds))}, intervals of 95 % over the clips held out."]  # fmt: skip
-        sections.put(options.results, options.section, "\n".join(words) + "\n\n" + table)
-    with files.replace(options.output) as partial:
-        partial.write_text(table, "utf-8")
-    print(table, end="")
+    notes = [f"{options.steps} steps of {options.batch}, percentile {options.percentile:g}; means over the seeds "
+             f"{', '.join(map(str, options.seeds))}, intervals of 95 % over the clips held out."]  # fmt: skip
+    sections.publish(sections.rows(lines), options, notes)
     return 0
 
 

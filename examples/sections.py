@@ -1,14 +1,16 @@
-"""What the scripts of examples share: running a tool in this process, and a file of results kept as sections.
+"""What the scripts of examples share: running a tool in this process, tables, and a file of results kept as sections.
 
 A section lies between two markers, so that a run replaces its own and no other.
 """
 
+import argparse
 import contextlib
 import datetime
 import io
 import os
 import platform
 import subprocess
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import soundssl
@@ -62,3 +64,21 @@ def put(path: Path, name: str, text: str) -> None:
         before, after = old.rstrip("\n") + "\n\n", ""
     with files.replace(path) as partial:
         partial.write_text(f"{before}{begin}\n{text}{end}\n{after}", "utf-8")
+
+
+def rows(lines: Iterable[Sequence[str]]) -> str:
+    """Return lines of cells, the head and the rule below it among them, as the rows of a table in Markdown."""
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+
+
+def publish(table: str, options: argparse.Namespace, notes: Sequence[str] = ()) -> None:
+    """Write a table to `output`, with its title, circumstances and notes into `results` where that is named; print it.
+
+    `options` are those of the script's command line.
+    """
+    if options.results:
+        words = [f"## {options.title}", "", *circumstances(options.command), *notes]
+        put(options.results, options.section, "\n".join(words) + "\n\n" + table)
+    with files.replace(options.output) as partial:
+        partial.write_text(table, "utf-8")
+    print(table, end="")

@@ -112,20 +112,7 @@ def markdown(found: dict[str, dict[str, np.ndarray]]) -> str:
     chance = ["chance"]
     for task, (_, _, recovered) in columns.items():
         chance += [f"{found[BASELINE][task][:, 1].mean():.3f}", *([""] if recovered else [])]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*lines, chance]) + "\n"
-
-
-def section(table: str, options: argparse.Namespace) -> str:
-    """Return the section of the file of results: what was run, when and where, then the table."""
-    lines = [
-        f"## {options.title}",
-        "",
-        *sections.circumstances(options.command or "table.py"),
-        "Training saw the other recordings, without labels but for the topline.",
-        f"Mean ± standard deviation over the seeds {', '.join(options.seeds)}; recovery is",
-        "(score - log-mel) / (supervised - log-mel), seed by seed.",
-    ]
-    return "\n".join(lines) + "\n\n" + table
+    return sections.rows([*lines, chance])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,11 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SoundsslError, OSError) as error:
         print(f"table.py: {error}", file=sys.stderr)
         return 1
-    if options.results:
-        sections.put(options.results, options.section, section(table, options))
-    with files.replace(options.output) as partial:
-        partial.write_text(table, "utf-8")
-    print(table, end="")
+    options.command = options.command or "table.py"
+    notes = [
+        "Training saw the other recordings, without labels but for the topline.",
+        f"Mean ± standard deviation over the seeds {', '.join(options.seeds)}; recovery is",
+        "(score - log-mel) / (supervised - log-mel), seed by seed.",
+    ]
+    sections.publish(table, options, notes)
     return 0
 
 

@@ -55,7 +55,7 @@ def markdown(run: Path, labels: files.Labels, questions: Sequence[str], seeds: S
                 cells.append(f"{found.mean():.3f} ± {reach:.3f}")
             count, right = quality(folder, seeds, labels)
             lines.append([*cells, f"{count:.0f}", f"{right:.2f}"])
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
+    return sections.rows(lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -76,13 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SoundsslError, OSError) as error:
         print(f"trained.py: {error}", file=sys.stderr)
         return 1
-    if options.results:
-        words = [f"## {options.title}", "", *sections.circumstances(options.command)]
-        words += [f"Means and 95 % intervals over the seeds {', '.join(options.seeds)}."]
-        sections.put(options.results, options.section, "\n".join(words) + "\n\n" + table)
-    with files.replace(options.output) as partial:
-        partial.write_text(table, "utf-8")
-    print(table, end="")
+    notes = [f"Means and 95 % intervals over the seeds {', '.join(options.seeds)}."]
+    sections.publish(table, options, notes)
     return 0
 
 

@@ -299,7 +299,7 @@ LABELS = Kind(
     "weak, strong, partial and spread labels in one form",
     {
         "label": Column("i1", "[S,L]", "1 present, 0 absent, -1 unknown", low=-1, high=1),
-        "segment/key": Column("str", "[S]", "key of the clip"),
+        "segment/key": Column("str", "[S]", "key of the clip, or path of the recording that clips lie in"),
         "segment/start": Column("f8", "[S]", "seconds into the clip", low=0, high=MANY),
         "segment/end": Column("f8", "[S]", "seconds into the clip, infinity for its end", low=0),
         "class": Column("str", "[L]", "names of the classes"),
