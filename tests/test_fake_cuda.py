@@ -184,7 +184,10 @@ MORE = {
     "contrastive": [{"augment": "time,band,crop,reversal,compression,masks,noise,blur"}, {"adjust": False}],
     "clustering": [{"momentum": 0.9}, {"gamma_start": 1.0}],
     "mixit": [{"equal": True}],
-    "classification": [{"hidden": 4}, {"loss": "bce", "hidden": 4}, {"freeze": True}, {"weighted": False}],
+    "classification": [
+        *({"hidden": 4}, {"loss": "bce", "hidden": 4}, {"freeze": True}, {"weighted": False}, {"mixup": 0.4}),
+        *({"mixup": 0.4, "mixup_with": "between", "loss": "bce"}, {"smoothing": 0.1}, {"balance": 0.5}),
+    ],
 }
 
 
@@ -234,10 +237,8 @@ def kind_of_inputs(name: str, options: dict) -> str:
     return "pictures" if pictures else "plain"
 
 
-@ON
-@pytest.mark.parametrize(("name", "options"), cases(), ids=named)
-def test_every_objective(inputs, monkeypatch, where, name, options):
-    """The loss in the precision of a GPU, and on `meta` its gradients, meet no other device and wait for nothing."""
+def objective_of(inputs, name: str, options: dict) -> tuple[torch.nn.Module, dict[str, torch.Tensor]]:
+    """Build an objective on a small net, and a batch of its examples."""
     module, given = objectives.load(name), inputs[kind_of_inputs(name, options)]
     if name == "coincidence" and "preset" not in options:
         options = {"min_distance": 0.0, **options}  # the clips of the toy set hold no two windows apart
@@ -246,7 +247,25 @@ def test_every_objective(inputs, monkeypatch, where, name, options):
         chosen = module.Options(**{"clusters": 7, **options})
     objective = module.Objective(Tracks() if objectives.separates(name) else Bands(), given, chosen).train()
     examples = module.Examples(given, chosen, 0)
-    batch = examples.__getitems__([(0, row % len(examples)) for row in range(BATCH)])
+    return objective, examples.__getitems__([(0, row % len(examples)) for row in range(BATCH)])
+
+
+@pytest.mark.parametrize(("name", "options"), cases(), ids=named)
+def test_every_objective_in_the_half_precision_of_a_processor(inputs, name, options):
+    """Mixed precision on a CPU refuses what that of a GPU takes, as windows of float16 among what it casts itself."""
+    torch.manual_seed(0)
+    objective, batch = objective_of(inputs, name, options)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss, figures = objective(batch, 0.5)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(torch.as_tensor(each)).all() for each in figures.values())
+
+
+@ON
+@pytest.mark.parametrize(("name", "options"), cases(), ids=named)
+def test_every_objective(inputs, monkeypatch, where, name, options):
+    """The loss in the precision of a GPU, and on `meta` its gradients, meet no other device and wait for nothing."""
+    objective, batch = objective_of(inputs, name, options)
     with fake_device.faked(monkeypatch) as (mode, waits):
         own = fake_device.state(objective, mode, where, learnt=where == META)
         sent = {key: mode.from_tensor(value).to(where, non_blocking=True) for key, value in batch.items()}

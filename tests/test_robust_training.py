@@ -56,6 +56,31 @@ def test_each_robust_loss_is_that_of_its_part(inputs):
         assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"robust": "lq", "q": 0.4, "selective": True},
+        {"robust": "soft", "beta": 0.6, "through": True},
+        {"robust": "hard"},
+        {"robust": "lq", "q": 0.4, "discard": "percentile", "discard_q": 0.7, "discard_from": 1},
+        {"discard": "maximum"},
+        {"smoothing": 0.1, "smoothing_step": 0.05, "noisy_classes": "a"},
+        {"mixup": 0.4},
+        {"mixup": 0.4, "mixup_with": "between", "loss": "bce"},
+        {"mixup": 0.4, "mixup_from": 1},
+    ],
+    ids=str,
+)
+def test_every_option_learns_in_half_precision_too(inputs, chosen):
+    """The loss of the mixed precision that a processor or a GPU of today chooses is near that of float32."""
+    objective, batch, *_ = made(inputs, epoch=1, **chosen)
+    wanted = objective(batch, 0.0)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = objective(batch, 0.0)[0]
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(float(wanted.detach()), abs=0.05)
+
+
 def test_discarding_begins_with_its_epoch_and_divides_by_what_is_kept(inputs):
     chosen = {
         "robust": "lq",

@@ -379,7 +379,7 @@ class Objective(nn.Module):
     def forward(self, batch: dict[str, Tensor], progress: float) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, the share of examples whose highest class is one of theirs, and of those that were kept."""
         window, target, known = self._targets(batch)
-        logits = self.classifier(self.encoder(window.float())).float()
+        logits = self.classifier(self.encoder(window)).float()
         loss, count = self._losses(logits, target, known, batch)
         weight = count * batch["weight"]
         figures = {}
@@ -396,7 +396,7 @@ class Objective(nn.Module):
 
     def _targets(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return windows, targets and which classes are known, mixed. Shape: that of window, of label twice."""
-        window, label = batch["window"], batch["label"]
+        window, label = batch["window"].float(), batch["label"]  # mixed precision on a CPU rolls no half precision
         target, known = self._target(label), label >= 0
         if "share" not in batch:
             return window, target, known
@@ -406,7 +406,7 @@ class Objective(nn.Module):
         share = torch.where(batch["epoch"] < self.options.mixup_from, 1.0, batch["share"])
         known = known & ((partner_label >= 0) | (share == 1)[:, None])
         target = robust.mixed(target, self._target(partner_label), share)
-        return robust.mixed(window.float(), partner.float(), share), target, known
+        return robust.mixed(window, partner.float(), share), target, known
 
     def _target(self, label: Tensor) -> Tensor:
         """Return the targets of labels: 1 and 0, or of exclusive classes distributions, perhaps smoothed."""
