@@ -50,7 +50,7 @@ def soundssl(*words: object) -> list[str]:
     return [str(word) for word in (*words, "-q")]
 
 
-def train(folder: Path, generator: np.random.Generator) -> Path:
+def train(folder: Path, generator: np.random.Generator, encoder: str) -> Path:
     """Train a recogniser of the tones; return its path."""
     rows = []
     (folder / "clips").mkdir()
@@ -64,7 +64,7 @@ def train(folder: Path, generator: np.random.Generator) -> Path:
     features, labels, model = (folder / name for name in ("clips.h5", "labels.h5", "recogniser.safetensors"))
     given = ("--dataset", "csv", folder / "clips.csv", "--root", folder / "clips", "-o", features, "--labels", labels)
     measure(soundssl("featurize", *given))
-    learn = ("--objective", "classification", "--steps", 20, "--batch-size", 16)
+    learn = ("--objective", "classification", "--encoder", encoder, "--steps", 20, "--batch-size", 16)
     measure(soundssl("train", features, "--labels", labels, *learn, "-o", model))
     return model
 
@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=24.0, help="length of the recording")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="workers of featurize and of detect")
     parser.add_argument("--kills", type=int, default=3, help="kills before a run is left to end")
+    parser.add_argument("--encoder", default="plain", help="net of the recogniser")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     generator, draw = np.random.default_rng(options.seed), random.Random(options.seed)
@@ -96,7 +97,7 @@ def main() -> None:
         folder = Path(name)
         recording, jobs = folder / "day.flac", ("-j", options.jobs)
         write_recording(recording, options.hours, generator)
-        model = train(folder, generator)
+        model = train(folder, generator, options.encoder)
         features, vectors = folder / "features.h5", folder / "scores.h5"
         _, made = measure(soundssl("featurize", recording, *jobs, "--no-images", "-o", features))
         embed = soundssl("embed", features, "-m", model, "--layer", "probabilities", "--hop", HOP, "-o", vectors)
