@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sections
+from scipy.special import stdtrit
 
 from soundssl import SoundsslError, files, labelling
 from soundssl.evaluations import clusters as agreement
@@ -43,7 +44,6 @@ TITLES = {
     "complete": "all labels",
 }
 PENALTY = 1.0  # inverse weight of the squared weights in the logistic regression, scikit-learn's default
-NORMAL = 1.96  # standard errors in a 95 % interval
 
 
 class Part(NamedTuple):
@@ -214,9 +214,10 @@ def between(budgets: Sequence[int], most: int) -> list[int]:
 
 
 def mean(lines: list[dict[str, Any]], way: str, budget: int, metric: str) -> tuple[float, float, float]:
-    """Return the mean of a metric over runs, and the ends of its 95 % interval."""
+    """Return the mean of a metric over runs, and the ends of its 95 % interval, by Student's t."""
     values = np.array([line[metric] for line in lines if (line["way"], line["budget"]) == (way, budget)])
-    reach = NORMAL * values.std(ddof=1) / len(values) ** 0.5 if len(values) > 1 else 0.0
+    count = len(values)
+    reach = stdtrit(count - 1, 0.975) * values.std(ddof=1) / count**0.5 if count > 1 else 0.0
     low, high = values.mean() - reach, values.mean() + reach
     if metric in ("accuracy", "mAP"):
         low, high = max(0.0, low), min(1.0, high)
