@@ -90,7 +90,7 @@ def test_the_filter_lists_the_clips_that_reach_a_probability(world, tmp_path):
     assert done.status == 0, done.err
     rows = {row["key"]: row["probability"] for row in map(json.loads, done.out.splitlines())}
     assert list(rows) == [f"clip-{i:02}" for i in range(8)] and all(0 < each < 1 for each in rows.values())
-    least = sorted(rows.values())[4]
+    least = sorted(rows.values())[4]  # as it was printed
     listed = run("evaluate", "coincidence", *words, "--at-least", least, "-o", tmp_path / "list.txt")
     assert listed.status == 0 and "4 of 8 clips reach" in listed.err
     assert set((tmp_path / "list.txt").read_text().split()) == {key for key, each in rows.items() if each >= least}

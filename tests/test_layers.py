@@ -110,6 +110,7 @@ OPTIONAL = {
     "pyarrow",
     "sed_eval",
     "sed_scores_eval",
+    "tensorboard",
     "timm",
     "torchaudio",
     "torchvision",

@@ -214,7 +214,7 @@ def test_misuse_is_named():
 def model(toy, tmp_path_factory):
     path = tmp_path_factory.mktemp("representations") / "m.safetensors"
     words = train_command(toy.features, path, 2, 4)
-    assert command(*words[1:]) == 0
+    assert command(*words) == 0
     return path
 
 

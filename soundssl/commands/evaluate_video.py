@@ -58,15 +58,18 @@ def coincidence(
     chosen = source.clips.in_splits(words(split), source.path)
     with hardware.start(device, precision, threads) as accelerator:
         found = task.probabilities(source, trained, accelerator, chosen, terminal)
-    known = [(str(key), float(value)) for key, value in zip(source.clips.key, found, strict=True) if value == value]
+    # As printed, so that a clip reaches the probability that was printed for it.
+    known = [
+        (str(key), round(float(value), 6)) for key, value in zip(source.clips.key, found, strict=True) if value == value
+    ]
     if lacking := int(chosen.sum()) - len(known):
         terminal.say(f"{lacking} of {int(chosen.sum())} clips have no pictures or are shorter than a window; left out")
     if at_least is not None:
         kept = [key for key, value in known if value >= at_least]
-        terminal.say(f"{len(kept)} of {len(known)} clips reach {at_least:g}")
+        terminal.say(f"{len(kept)} of {len(known)} clips reach {at_least}")
         _write([*kept], output)
     elif output or not sys.stdout.isatty():
-        _write([json.dumps({"key": key, "probability": round(value, 6)}) for key, value in known], output)
+        _write([json.dumps({"key": key, "probability": value}) for key, value in known], output)
     else:
         print_table(["key", "probability"], [[key, f"{value:.3f}"] for key, value in known])
 

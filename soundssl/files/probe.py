@@ -24,8 +24,9 @@ import h5py
 
 from soundssl.files.trust import fetched_from_elsewhere, items
 
-if sys.platform != "win32":
-    import resource
+if sys.platform != "win32":  # where nothing forks, nothing is probed
+    with contextlib.suppress(ImportError):
+        import resource
 
 SECONDS = 2  # of CPU time that one step may take: an attribute, a listing, or a block of strings
 PATIENCE = 60.0  # seconds without a step after which a disk is slow, or the child stuck, and the file is not judged

@@ -26,6 +26,7 @@ class CurvesLog(files.Log):
         super().__init__(path)
         self.folder, self.stages = Path(folder), list(stages)
         with needed("TensorBoard's curves", "tensorboard", "pip install 'soundssl[tensorboard]'"):
+            import tensorboard  # noqa: F401
             from torch.utils.tensorboard import SummaryWriter
         self._open = SummaryWriter
         self._writer: SummaryWriter | None = None
