@@ -43,8 +43,10 @@ def staying(potential: float) -> np.ndarray:
 def learn(labels: LabelSet, classes: Sequence[str], hop: float, window: float) -> np.ndarray:
     """Return potentials of change from labels with events, counted on windows of a grid over the clips.
 
-    They are the logarithm of how much likelier two states follow one another than if they did not depend on each other,
-    so that what is frequent, which scores know already, does not count twice. A class without events is neutral.
+    They are a quarter of the logarithm of the odds ratio of neighbouring states, for staying and against changing, so
+    that what is frequent, which scores know already, does not count twice; and a step of a hop counts as that share of
+    a window, since windows that overlap have most of their sound in common (both inferred). A class without events is
+    neutral.
 
     Shape: `[classes, 2, 2]`. Raises ValueError for labels without any event of the classes.
     """
@@ -65,9 +67,9 @@ def learn(labels: LabelSet, classes: Sequence[str], hop: float, window: float) -
     for number, name in enumerate(classes):
         if name in found and (events["class"] == found[name]).any():
             own = present[:, found[name]].astype(int)
-            pairs = np.bincount(2 * own[:-1][next_] + own[1:][next_], minlength=4).reshape(2, 2) + PRIOR
-            pairs = (pairs + pairs.T) / pairs.sum() / 2
-            change[number] = np.log(pairs / np.outer(pairs.sum(1), pairs.sum(0)))
+            pairs = np.log(np.bincount(2 * own[:-1][next_] + own[1:][next_], minlength=4) + PRIOR)
+            tie = (pairs[0] + pairs[3] - pairs[1] - pairs[2]) / 4
+            change[number] = np.array([[tie, -tie], [-tie, tie]]) * min(1.0, hop / window)
     return change
 
 
