@@ -2,7 +2,9 @@
 
 import json
 
+import h5py
 import numpy as np
+import program
 import pytest
 import torch
 from separation_world import RATE, write_waves
@@ -168,3 +170,25 @@ def test_separators_and_encoders_do_not_share_a_curriculum():
         curriculum.from_data({"stage": stages})
     assert curriculum.from_data({"stage": stages[:1]}).encoder == models.SEPARATOR
     assert curriculum.from_data({"stage": stages[1:]}).encoder == curriculum.AUTO
+
+
+def test_sound_that_is_no_number_ends_in_a_line_with_both_remedies(tmp_path):
+    path = write_waves(tmp_path / "w.h5")
+    with h5py.File(path, "r+") as file:
+        file["frames"][...] = np.nan
+    words = [
+        "train",
+        path,
+        "--objective",
+        "mixit",
+        "--separator",
+        "tdcn-stft-small",
+        "--steps",
+        1,
+        "--set",
+        "seconds=0.5",
+    ]
+    done = program.run(*words, "--batch-size", 2, "-o", tmp_path / "m.safetensors", "-q")
+    assert done.status == 1 and done.stderr.count("\n") == 1, done.stderr
+    assert "the loss is nan at step 1; lower --learning-rate, or see with soundssl info --verify" in done.stderr
+    assert not (tmp_path / "m.safetensors").exists()

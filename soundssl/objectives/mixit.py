@@ -89,7 +89,7 @@ class Examples(torch.utils.data.Dataset):
             place = int(generator.integers(room + 1))
             excerpt = np.asarray(self.frames[begin + place : begin + place + self.length], np.float32)
             power = float(np.mean(excerpt**2))
-            if power > loudest:
+            if not power <= loudest:  # also where it is no number: then so is the loss, which is told
                 best, loudest, where = excerpt, power, place
             if loudest > AUDIBLE:
                 break

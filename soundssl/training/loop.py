@@ -291,7 +291,10 @@ def train(
             if (step + 1) % log_every == 0 or step + 1 == stage.steps:
                 line = {name: float(device.mean(value)) for name, value in {"loss": loss, **figures}.items()}
                 if not math.isfinite(line["loss"]):
-                    raise SoundsslError(f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate")
+                    raise SoundsslError(
+                        f"the loss is {line['loss']} at step {step + 1}; lower --learning-rate, or see with "
+                        "soundssl info --verify whether the features are finite"
+                    )
                 log.write({"stage": number, "step": step + 1, **line, "learning_rate": rate})
                 advance(0, f"loss {line['loss']:.4f}")
             advance(1, "")
