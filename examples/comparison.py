@@ -1,7 +1,7 @@
 """Write the scores of many runs as a table, each with its interval over runs, and put it into a file of results.
 
 A run lies in RUN/FOLD/ROW/SEED/, its scores in TASK.scores.jsonl. The value of a row is the mean over folds and seeds,
-its 95 % interval Student's over seeds, of their means over folds; of one seed there is none.
+its 95 % interval Student's over seeds, of their means over folds; or of one seed over folds.
 
     python comparison.py work/100-steps --folds 5 --seeds 0 1 2 --rows max aps --columns tagging:top1:accuracy \\
         --title "Shifts" --section shift -o table.md
@@ -18,9 +18,9 @@ from table import score
 
 
 def values(run: Path, row: str, task: str, metric: str, folds: Sequence[str], seeds: Sequence[str]) -> np.ndarray:
-    """Return a score of a row for each seed, the mean over folds. Shape: [seeds]."""
+    """Return a score of a row for each seed, the mean over folds; of one seed for each fold. Shape: [seeds or folds]."""
     cells = [[score(run / fold / row / seed / f"{task}.scores.jsonl", metric)[0] for fold in folds] for seed in seeds]
-    return np.mean(cells, axis=1)
+    return np.array(cells[0]) if len(seeds) == 1 else np.mean(cells, axis=1)
 
 
 def cell(found: np.ndarray) -> str:
