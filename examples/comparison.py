@@ -18,7 +18,7 @@ from table import score
 
 
 def values(run: Path, row: str, task: str, metric: str, folds: Sequence[str], seeds: Sequence[str]) -> np.ndarray:
-    """Return a score of a row for each seed, the mean over folds; of one seed for each fold. Shape: [seeds or folds]."""
+    """Return a score for each seed, the mean over folds; of one seed for each fold. Shape: [seeds or folds]."""
     cells = [[score(run / fold / row / seed / f"{task}.scores.jsonl", metric)[0] for fold in folds] for seed in seeds]
     return np.array(cells[0]) if len(seeds) == 1 else np.mean(cells, axis=1)
 
