@@ -61,6 +61,7 @@ def test_without_the_package_one_line_says_what_to_install(tmp_path, monkeypatch
 
 
 def test_train_writes_curves_and_refuses_a_folder_that_is_a_file(tmp_path):
+    pytest.importorskip("tensorboard")
     generator = np.random.default_rng(0)
     clips = [generator.normal(size=(200, 64)) for _ in range(6)]
     end = {**FrontEnd().attributes(), "resampler": "none"}

@@ -64,6 +64,8 @@ def test_every_format_has_an_ending_to_propose():
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("more", [[], ["--store", "float16", "--split", "1"]])
 def test_vectors_for_other_programs_are_those_of_the_embeddings_file(ending, more, toy, model, tmp_path):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow")
     words = ["embed", toy.features, "-m", model, "--hop", 0.48, "--device", "cpu", "-q", *more]
     assert run(*words, "-o", tmp_path / "e.h5").status == 0
     done = run(*words, "-o", tmp_path / f"e.{ending}")

@@ -79,7 +79,7 @@ def test_without_a_command_a_model_is_named_by_its_content(tmp_path):
         ({name: ones for name in names}, {"size": 4}),
     ]
     assert len({same[0], *(identity(*other) for other in others)}) == 1 + len(others)
-    assert identity({}, {}, "soundssl test") != identity({}, {}, "soundssl test")
+    assert identity({names[0]: ones}, {}, "soundssl test") != identity({names[0]: ones}, {}, "soundssl test")
 
 
 def test_equal_models_are_equal_bytes(tmp_path):

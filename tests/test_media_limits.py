@@ -106,7 +106,7 @@ def test_damage_is_kept_or_skipped_as_asked(tmp_path):
     data[len(data) // 2 : len(data) // 2 + 600] = np.random.default_rng(0).bytes(600)
     (tmp_path / "a.flac").write_bytes(data)
     done = run("featurize", tmp_path / "a.flac", "-o", tmp_path / "f.h5", "-j", "1")
-    assert done.status == 0 and ": damaged at " in done.stderr and done.stderr.count("; kept") == 1
+    assert done.status == 0 and ": damaged" in done.stderr and done.stderr.count("; kept") == 1
     done = run("featurize", "--damaged", "skip", tmp_path / "a.flac", "-o", tmp_path / "g.h5", "-j", "1")
     assert done.status == 1 and "damaged" in done.stderr and not (tmp_path / "g.h5").exists()
     done = run("featurize", "--damaged", "mend", tmp_path / "a.flac", "-o", tmp_path / "g.h5")

@@ -72,7 +72,7 @@ def write_model(
         try:
             safetensors.numpy.save_file(tensors, partial, {**metadata, "config": json.dumps(config, sort_keys=True)})
         except safetensors.SafetensorError as error:  # says in words what is wrong with the disk
-            if number := re.search(r"os error (\d+)", str(error)):
+            if number := re.search(r"(?:os error |code: )(\d+)", str(error)):
                 raise OSError(int(number[1]), os.strerror(int(number[1])), os.fspath(partial)) from error
             raise
         _sort_header(partial)
