@@ -67,8 +67,9 @@ class Running:
         return self.returncode
 
     def send_signal(self, number: int, group: bool = False) -> None:
-        """Send a signal to the process, or to it and all that it started."""
-        (os.killpg if group else os.kill)(self.pid, number)
+        """Send a signal to the process, or to it and all that it started; where it has ended already, to nobody."""
+        with contextlib.suppress(ProcessLookupError):
+            (os.killpg if group else os.kill)(self.pid, number)
 
     def wait(self) -> int:
         """Return the status once it has ended, and all that it said is in `stderr`; kill it where that takes long."""

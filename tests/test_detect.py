@@ -200,7 +200,7 @@ def test_a_folder_of_somebody_else_stays(recogniser, recordings, tmp_path):
     assert os.listdir(mine) == ["notes.txt"]
 
 
-@pytest.mark.parametrize("wait", [0.3, 1.0])
+@pytest.mark.parametrize("wait", [0.2, 0.6])
 def test_a_killed_run_goes_on_to_the_same_bytes(wait, recogniser, recordings, tmp_path):
     words = ["detect", recordings, "-m", recogniser, "--precision", "float32", "--threads", 1, "-j", 1, "-o"]
     assert run(*words, tmp_path / "whole.csv").status == 0
