@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+import builder
 import numpy as np
 import pytest
 from cluster_world import make_world
@@ -238,3 +239,12 @@ def test_a_conversation_goes_on_where_its_journal_ends(folder):
     assert isinstance(other.upcoming().question, sheets.Question) and other.upcoming().heading.startswith(
         "question 4 of 4"
     )
+
+
+@pytest.mark.parametrize("heads", [{}, {"clustering": {}}, {"clustering": {"scale": "x"}}, None])
+def test_a_model_that_does_not_say_the_scale_of_its_head_is_refused(heads, tmp_path):
+    """As a mutated file had it (fuzz bench, seed 111560)."""
+    config = {} if heads is None else {"heads": heads}
+    path = builder.model(tmp_path / "m.safetensors", {"head.clustering.head.weight": np.eye(3, dtype="f4")}, config)
+    with pytest.raises(files.FormatError, match=r"m\.safetensors"):
+        clustering.read_centres(path)

@@ -85,7 +85,12 @@ def _stored_centres(path: str | os.PathLike) -> Centres:
             f"{files.text(path)} holds no clustering head; train one with --objective clustering, or name a clusters "
             f"file"
         )
-    return Centres(model.tensors[name], scale=float(model.config["heads"]["clustering"]["scale"]))
+    try:
+        return Centres(model.tensors[name], scale=float(model.config["heads"]["clustering"]["scale"]))
+    except (KeyError, TypeError, ValueError):
+        raise files.FormatError(
+            f"{files.text(path)} is damaged: it does not say the scale of its clustering head; make it again"
+        ) from None
 
 
 class Store(Protocol):
