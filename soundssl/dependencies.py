@@ -14,7 +14,11 @@ from soundssl import SoundsslError
 
 
 class DependencyError(SoundsslError):
-    """A package that is needed here is not installed, or does not load."""
+    """A package that is needed here is not installed, or does not load; `package` is its name."""
+
+    def __init__(self, line: str, package: str) -> None:
+        super().__init__(line)
+        self.package = package
 
 
 @contextlib.contextmanager
@@ -29,10 +33,10 @@ def needed(user: str, package: str, remedy: str, beside: tuple[str, ...] = ()) -
     # once is left half made, without its attributes.
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] == package:
-            raise DependencyError(f"{user} needs {package}, which is not installed; {remedy}") from error
+            raise DependencyError(f"{user} needs {package}, which is not installed; {remedy}", package) from error
         where = " and ".join(each for each in map(_release, beside) if each)
         fact = f"which does not load{' beside ' * bool(where)}{where} ({_cause(error)})"
-        raise DependencyError(f"{user} needs {_release(package) or package}, {fact}; {remedy}") from error
+        raise DependencyError(f"{user} needs {_release(package) or package}, {fact}; {remedy}", package) from error
 
 
 def _release(package: str) -> str:

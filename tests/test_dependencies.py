@@ -3,11 +3,12 @@
 import subprocess
 import sys
 
+import conftest
 import pytest
 import torch
 
 from soundssl import SoundsslError, models
-from soundssl.dependencies import needed
+from soundssl.dependencies import DependencyError, needed
 from soundssl.ops import kmeans, neighbors
 from soundssl.reports import pictures
 
@@ -76,6 +77,13 @@ def test_the_nets_of_torch_alone_need_no_other_package(fail):
     assert {models.build_image(name, 4).size for name in ("folded", "vgg", "vgg-small")} == {4}
     tdcn = [name for name in models.SEPARATORS if name.startswith("tdcn")]
     assert [models.build_separator(name, 2).tracks for name in tdcn] == [2] * len(tdcn) != []
+
+
+def test_tests_are_skipped_only_where_a_package_does_not_load():
+    assert conftest.loads("numpy") and not conftest.loads("no_such_package")
+    with pytest.raises(DependencyError) as told, needed("this test", "no_such_package", "none"):
+        import no_such_package  # noqa: F401
+    assert told.value.package == "no_such_package"
 
 
 def test_beside_a_torch_with_cuda_every_net_is_built():
