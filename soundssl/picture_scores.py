@@ -25,17 +25,6 @@ from soundssl.weights import Weights
 BATCH = 64  # pictures that run through the net at a time
 
 
-def read_classes(path: Path) -> list[str]:
-    """Return the names of outputs that a text file lists, one a line; raise Missing, FormatError for no such list."""
-    try:
-        names = files.require(path).read_text("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise files.FormatError(f"{files.text(path)} is no text: {error}; list the classes, one a line") from error
-    if not names or not all(names) or len(set(names)) < len(names):
-        raise files.FormatError(f"{files.text(path)} has empty or repeated lines; list the classes, one a line")
-    return names
-
-
 class Job:
     """Say which pictures are classified by which net. `made_from` stands for all of it.
 

@@ -212,12 +212,12 @@ def _pictures(
     """Classify the pictures of each clip by an image classifier of timm."""
     from soundssl import device as hardware
     from soundssl import files
-    from soundssl.picture_scores import Job, read_classes
+    from soundssl.picture_scores import Job
     from soundssl.weights import read
 
     read_too, default = [path, weights, classes], beside(path, "embeddings", part=shard)
     target = aim("embed", output, default, read_too, "HDF5", **flags)
-    source, tensors, names = files.Features(path), read(weights), read_classes(classes)
+    source, tensors, names = files.Features(path), read(weights), files.read_classes(classes)
     chosen = _clips(source, split, shard)
     with hardware.start(*machine) as accelerator:
         job = Job(source, net, tensors, names, accelerator, activation=activation, clips=chosen, shard=shard)

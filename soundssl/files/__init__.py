@@ -23,7 +23,7 @@ from soundssl.files.features import Features
 from soundssl.files.inspection import chain, inspect, parts, skipped, verify
 from soundssl.files.joining import Join, are_features, join
 from soundssl.files.keeping import Vectors
-from soundssl.files.listing import among, read_keys
+from soundssl.files.listing import among, read_classes, read_keys
 from soundssl.files.model import Model, model_made_from, read_model, read_tensors, write_model
 from soundssl.files.outputs import FULL, Lock, Unusable, alone, guard, guard_inputs, is_special, replace, telling, text
 from soundssl.files.reading import (
@@ -85,6 +85,7 @@ __all__ = [
     "made_from",
     "model_made_from",
     "parts",
+    "read_classes",
     "read_keys",
     "read_matrix",
     "read_model",

@@ -1,4 +1,4 @@
-"""Lists of clips: their keys in a text file, one a line, as `evaluate coincidence --at-least` prints them."""
+"""Lists in text files, one a line: keys of clips, as `evaluate coincidence --at-least` prints them, and classes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,25 @@ from soundssl.files.reading import Clips, FormatError, require
 
 def read_keys(path: str | os.PathLike) -> set[str]:
     """Return the keys of clips that a text file lists; raise Missing, or FormatError for a list that is none."""
-    try:
-        found = {line for line in require(path).read_text("utf-8").splitlines() if line}
-    except UnicodeDecodeError as error:
-        raise FormatError(f"{text(path)} is no text: {error}; list keys of clips, one a line") from error
+    found = {line for line in _lines(path, "keys of clips") if line}
     if not found:
         raise FormatError(f"{text(path)} lists no clip; write one with soundssl evaluate coincidence --at-least")
     return found
+
+
+def read_classes(path: str | os.PathLike) -> list[str]:
+    """Return the names of outputs that a text file lists, one a line; raise Missing, FormatError for no such list."""
+    names = _lines(path, "the classes")
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise FormatError(f"{text(path)} has empty or repeated lines; list the classes, one a line")
+    return names
+
+
+def _lines(path: str | os.PathLike, what: str) -> list[str]:
+    try:
+        return require(path).read_text("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{text(path)} is no text: {error}; list {what}, one a line") from error
 
 
 def among(clips: Clips, keys: Collection[str], path: str | os.PathLike = "the file") -> np.ndarray:

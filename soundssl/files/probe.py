@@ -106,7 +106,8 @@ def _begun_afresh(path: Path) -> tuple[int, int]:
     beats, told = os.pipe()
     code = AFRESH.format(path=sys.path, limits=(SECONDS, MEMORY), name=os.fspath(path), told=told)
     try:
-        child = os.posix_spawn(sys.executable, [sys.executable, "-c", code], os.environ, file_actions=_kept(told))
+        python = sys.executable or ""  # empty where Python is built into another program
+        child = os.posix_spawn(python, [python, "-c", code], os.environ, file_actions=_kept(told))
     except OSError:
         child = 0
     os.close(told)
