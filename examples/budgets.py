@@ -120,18 +120,8 @@ def write_rows(path: Path, data: Data) -> None:
 def clusters(rows: Path, count: int, seed: int, context: float, steps: int | None) -> files.Clusters:
     """Run soundssl cluster on some rows."""
     output = rows.with_name("clusters.h5")
-    words = [
-        "--k",
-        count,
-        "--seed",
-        seed,
-        "--starts",
-        1,
-        "--context",
-        context,
-        "--steps",
-        steps,
-    ]  # nine groupings a run
+    words = ["--k", count, "--seed", seed, "--starts", 1, "--context", context]  # nine groupings a run
+    words += [] if steps is None else ["--steps", steps]
     sections.tool("cluster", rows, *words, "-q", "--force", "-o", output)
     return files.Clusters(output)
 

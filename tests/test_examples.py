@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,16 @@ def test_budgets_are_compared_on_the_same_clips_with_intervals(quick_start):
         if line["way"] == "random":
             assert line["precision"] == 1 and line["labelled"] == line["budget"]
     assert "| 5 | clusters, our best way |" in printed and "| all | all labels |" in printed
+
+
+def test_a_grouping_has_the_default_steps_of_cluster_unless_told(quick_start, tmp_path):
+    """As the whole form of the quick start has it, whose small form tells."""
+    rows = Path(shutil.copy(quick_start[0] / "categories.embeddings.h5", tmp_path / "rows.embeddings.h5"))
+    last = {}
+    for told in (None, 5):
+        budgets.clusters(rows, 3, 0, 0.0, told)
+        last[told] = json.loads((tmp_path / "clusters.h5.metrics.jsonl").read_text().splitlines()[-1])["step"]
+    assert last[5] == 5 and last[None] >= 300
 
 
 def test_how_many_random_labels_equal_a_score_is_read_off_their_curve():
