@@ -17,6 +17,9 @@ from soundssl.objectives import coincidence
 from soundssl.progress import SILENT, Progress
 
 
+BATCH = 64  # pictures, and windows about them, that run through the nets at a time
+
+
 class Pair(nn.Module):
     """Score windows with pictures, one by one."""
 
@@ -68,7 +71,11 @@ def _of(source: Features, clip: int, length: int, network: nn.Module, accelerato
     centre = np.arange(len(images)) / float(source.attributes["image_rate"]) * float(source.attributes["frame_rate"])
     begin, end = source.offset[clip], source.offset[clip + 1]
     first = begin + np.clip(np.round(centre - length / 2).astype(np.int64), 0, end - begin - length)
-    windows = torch.from_numpy(source.frames.gather(first, length)).float()
-    with accelerator.autocast():
-        found = network(windows.to(accelerator.device), torch.from_numpy(np.array(images)).to(accelerator.device))
-    return float(found.double().mean())
+    total = 0.0
+    for low in range(0, len(images), BATCH):
+        windows = torch.from_numpy(source.frames.gather(first[low : low + BATCH], length)).float()
+        pictures = torch.from_numpy(np.array(images[low : low + BATCH]))
+        with accelerator.autocast():
+            found = network(windows.to(accelerator.device), pictures.to(accelerator.device))
+        total += float(found.double().sum())
+    return total / len(images)

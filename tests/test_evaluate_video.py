@@ -9,7 +9,7 @@ from cluster_world import run
 from separation_world import write_waves
 from test_onscreen import train
 
-from soundssl import files
+from soundssl import coincidence, files
 from soundssl.evaluations import onscreen as task
 
 NOISE = np.random.default_rng(0)
@@ -84,12 +84,18 @@ def test_bad_input_of_evaluate_onscreen(world, words, status, said):
     assert (done.status, said in done.err) == (status, True), done.err
 
 
-def test_the_filter_lists_the_clips_that_reach_a_probability(world, tmp_path):
+def test_the_filter_lists_the_clips_that_reach_a_probability(world, tmp_path, monkeypatch):
     words = [world / "f.h5", "-m", world / "c.safetensors", "--threads", 1]
     done = run("evaluate", "coincidence", *words)
     assert done.status == 0, done.err
     rows = {row["key"]: row["probability"] for row in map(json.loads, done.out.splitlines())}
     assert list(rows) == [f"clip-{i:02}" for i in range(8)] and all(0 < each < 1 for each in rows.values())
+    monkeypatch.setattr(coincidence, "BATCH", 1)  # a long recording is no one batch
+    again = run("evaluate", "coincidence", *words)
+    assert [json.loads(line)["probability"] for line in again.out.splitlines()] == pytest.approx(
+        list(rows.values()), abs=5e-3
+    )
+    monkeypatch.undo()
     least = sorted(rows.values())[4]  # as it was printed
     listed = run("evaluate", "coincidence", *words, "--at-least", least, "-o", tmp_path / "list.txt")
     assert listed.status == 0 and "4 of 8 clips reach" in listed.err
