@@ -16,7 +16,6 @@ from soundssl.files import Features
 from soundssl.objectives import coincidence
 from soundssl.progress import SILENT, Progress
 
-
 BATCH = 64  # pictures, and windows about them, that run through the nets at a time
 
 
