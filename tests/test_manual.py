@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from soundssl import manual
-from soundssl.commands import COMMANDS, app
+from soundssl.commands import COMMANDS, application
 from soundssl.files.schema import KINDS
 from soundssl.manual.files import NOTES, SIZES
 from soundssl.manual.parameters import Parameter, parameters_of, read_docstring
@@ -19,7 +19,7 @@ from soundssl.manual.roff import escape, prose
 from soundssl.objectives import OBJECTIVES, describe
 
 FOLDER = Path(__file__).parents[1] / "man"
-ROOT = typer.main.get_command(app)
+ROOT = typer.main.get_command(application())
 
 
 def leaves() -> dict[str, object]:

@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from soundssl import clustering, extraction, labelling, objectives, training
-from soundssl.commands import app, cluster, featurize, main, scoring
+from soundssl.commands import application, cluster, featurize, main, scoring
 from soundssl.evaluations import shallow
 from soundssl.ops import spectrogram
 
@@ -91,7 +91,7 @@ def commands_with_presets(group) -> Iterator[str]:
 
 def test_every_command_with_presets_is_asked_here():
     asked = {*GIVEN, "featurize", "tagging"}  # and the mean of tagging in test_protocols
-    assert set(commands_with_presets(typer.main.get_group(app))) == asked
+    assert set(commands_with_presets(typer.main.get_group(application()))) == asked
 
 
 @pytest.mark.parametrize(

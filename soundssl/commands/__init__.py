@@ -59,17 +59,6 @@ class Headed(typer.core.TyperGroup):
                 formatter.write_dl([(name, self.commands[name].get_short_help_str(100)) for name in commands])
 
 
-app = typer.Typer(
-    name="soundssl",
-    cls=Headed,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,  # rich keeps the line ends of docstrings, and gives half the width to the types of options
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
-
-
 def _show_version(value: bool) -> None:
     if value:
         typer.echo(f"soundssl {__version__}")
@@ -87,7 +76,6 @@ def _show_completion(shell: str | None) -> None:
 COMPLETE = "_SOUNDSSL_COMPLETE"
 
 
-@app.callback()
 def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
@@ -118,12 +106,25 @@ def root(
     """
 
 
-for _commands in COMMANDS.values():
-    for _name, _command in _commands.items():
-        if isinstance(_command, typer.Typer):
-            app.add_typer(_command, name=_name)
+def application(only: str = "") -> typer.Typer:
+    """Return the application with the command that is asked for, else with all: their options take 0.07 s to build."""
+    app = typer.Typer(
+        name="soundssl",
+        cls=Headed,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,  # rich keeps the line ends of docstrings, and gives half the width to types of options
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    )
+    app.callback()(root)
+    every = {name: command for members in COMMANDS.values() for name, command in members.items()}
+    for name, command in [(only, every[only])] if only in every else every.items():
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
         else:
-            app.command(_name)(_command)
+            app.command(name)(command)
+    return app
 
 
 def _terminate(number, frame) -> None:
@@ -137,7 +138,9 @@ def main(arguments: list[str] | None = None) -> None:
     if COMPLETE in os.environ:  # asked by a script of --completion; typer knows the shells only after this
         typer.completion.completion_init()
     try:
-        typer.main.get_command(app).main(arguments, prog_name="soundssl", complete_var=COMPLETE)
+        typer.main.get_command(application("".join(arguments[:1]))).main(
+            arguments, prog_name="soundssl", complete_var=COMPLETE
+        )
     except Exception as error:  # the one place where an error ends a run
         if os.environ.get("SOUNDSSL_DEBUG"):
             raise

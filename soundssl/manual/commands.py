@@ -30,7 +30,7 @@ WRITTEN = {"train": ["model"], "separate": ["features"], "evaluate": ["scores"]}
 
 def command_pages() -> dict[str, str]:
     """Return the pages of all commands and of the program by their file names."""
-    root = typer.main.get_group(commands.app)
+    root = typer.main.get_group(commands.application())
     made = {"soundssl.1": page("soundssl", 1, overview(root))}
     for name in names():
         command = root.commands[name]
