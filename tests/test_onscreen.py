@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import builder
 import numpy as np
@@ -159,9 +160,41 @@ def test_warming_up_keeps_the_separator_from_the_classifier(waves):
     assert (found["both"] - found["none"]).abs().max() > 1
 
 
+def coincidence_of(size: int = 8) -> SimpleNamespace:
+    """Return what the objective reads of a model of coincidence, with fresh nets."""
+    nets = {
+        "encoder.": models.build("space-to-depth", size, 64, 96),
+        "head.coincidence.image.": models.build_image("space-to-depth", size),
+    }
+    tensors = {
+        f"{place}{name}": value.numpy() for place, net in nets.items() for name, value in net.state_dict().items()
+    }
+    learnt = {"coincidence": {"modality": "image", "tower": "space-to-depth"}}
+    config = {"encoder": "space-to-depth", "size": size, "norm": "batch", "frames": 96, "front_end": {}}
+    return SimpleNamespace(path="c.safetensors", config={**config, "stage": [{"objective": learnt}]}, tensors=tensors)
+
+
+@pytest.mark.parametrize("freeze", [True, False])
+def test_frozen_nets_of_coincidence_stay_as_they_are(waves, freeze):
+    inputs = inputs_of(waves, coincidence=coincidence_of())
+    options = onscreen.Options(seconds=0.5, freeze=freeze)
+    objective = onscreen.Objective(models.build_separator("tdcn-stft-small", tracks=2), inputs, options).train()
+    before = {name: value.clone() for name, value in objective.scope.state_dict().items()}
+    learnt = [parameter for parameter in objective.parameters() if parameter.requires_grad]
+    batch = onscreen.Examples(inputs, options, 0).__getitems__([(0, 0), (0, 1), (0, 2)])
+    objective(batch, 1.0)[0].backward()
+    torch.optim.SGD(learnt, 0.1).step()
+    changed = {
+        name.split(".")[0] for name, value in objective.scope.state_dict().items() if not value.equal(before[name])
+    }
+    assert {"query", "classifier"} <= changed
+    assert ({"audio", "image"} <= changed) is not freeze and not (freeze and changed & {"audio", "image"})
+
+
 @pytest.mark.parametrize(
     ("more", "status", "said"),
     [
+        (["--set", "freeze=true"], 1, "freeze keeps the nets of a model of coincidence, and none is given"),
         (["--set", "off_screen=2"], 1, "off_screen of the onscreen objective is 2.0; it is a share, 0 to 1"),
         (["--set", "loss=none"], 2, "loss of objective onscreen"),
         (["--clips", "absent.txt"], 2, "absent.txt does not exist"),

@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--esc", type=Path, help="folder of ESC-10 or ESC-50; without it the sounds are synthesised")
     parser.add_argument("--clips", type=int, default=24, help="videos of each kind (%(default)s)")
     parser.add_argument("--first", type=int, default=0, help="recordings of each kind to pass over (%(default)s)")
+    parser.add_argument("--takes", type=int, default=1, help="videos of each recording, with scenes of their own")
+    parser.add_argument("--kinds-only", action="store_true", help="leave out of the table whether a sound is seen")
     parser.add_argument("--seconds", type=float, default=5.0, help="length of a video (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is drawn (%(default)s)")
     options = parser.parse_args(arguments)
@@ -82,16 +84,18 @@ def main(arguments: list[str] | None = None) -> None:
             else made(kind, options.first, options.clips, options.seconds, options.seed)
         )
         for index, sound in enumerate(heard, options.first):
-            generator = np.random.default_rng([options.seed, number, index, 1])
-            seen = (index // TEST + index + number) % 2 == 0  # of the training and of the test videos half
             level = pictures.loudness(sound, round(len(sound) / RATE * FRAME_RATE))
-            name = hashlib.sha256(f"{kind} {index} {options.seed}".encode()).hexdigest()[:12] + ".mp4"
-            film = pictures.film(shape if seen else nothing, generator, level, FRAME_RATE)
-            synthesise.write_media(folder / name, "", film, FRAME_RATE, sound[None], RATE)
-            split = "test" if index % TEST == TEST - 1 else "train"
-            rows.append([name, f"{kind};{ON_SCREEN}" if seen else kind, split])
+            for take in range(options.takes):
+                generator = np.random.default_rng([options.seed, number, index, 1, take])
+                seen = (index // TEST + index + number + take) % 2 == 0  # of the training and of the test videos half
+                name = hashlib.sha256(f"{kind} {index} {take} {options.seed}".encode()).hexdigest()[:12] + ".mp4"
+                film = pictures.film(shape if seen else nothing, generator, level, FRAME_RATE)
+                synthesise.write_media(folder / name, "", film, FRAME_RATE, sound[None], RATE)
+                split = "test" if index % TEST == TEST - 1 else "train"
+                told = f"{kind};{ON_SCREEN}" if seen and not options.kinds_only else kind
+                rows.append([name, told, split, f"{kind}-{index}"])
     with open(options.out / "labels.csv", "w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream, lineterminator="\n").writerows([["path", "class", "split"], *sorted(rows)])
+        csv.writer(stream, lineterminator="\n").writerows([["path", "class", "split", "recording"], *sorted(rows)])
     print(f"{folder}: {len(rows)} videos of {len(KINDS)} kinds")
 
 

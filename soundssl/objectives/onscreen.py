@@ -55,6 +55,7 @@ class Options:
     tower: str = option(
         "auto", "net for pictures, as of the coincidence objective; of the model of coincidence if given"
     )
+    freeze: bool = option(False, "keep the nets of the model of coincidence as they are; the paper trains them on")
     size: int = option(128, "numbers in the vectors of tracks and pictures (inferred)")
     attention: int = option(64, "numbers in a query of the attention (inferred)")
     hidden: int = option(128, "units of the classifier (inferred)")
@@ -201,11 +202,23 @@ class Objective(nn.Module):
         self.encoder, self.options = encoder, options
         self.scope = AudioScope(sizes(inputs, options))
         given = inputs.coincidence
+        if given is None and options.freeze:
+            raise ValueError("freeze keeps the nets of a model of coincidence, and none is given; see --coincidence")
         if given is None:
             self._standardise(Examples(inputs, options, 0))
         else:
             self.scope.audio.load_state_dict(below(given.tensors, "encoder."))
             self.scope.image.load_state_dict(below(given.tensors, "head.coincidence.image."))
+        self.frozen = [self.scope.audio, self.scope.image] if options.freeze else []
+        for net in self.frozen:
+            net.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> Objective:
+        """Set the mode of training; a frozen net keeps the statistics of its norms."""
+        super().train(mode)
+        for net in self.frozen:
+            net.eval()
+        return self
 
     @torch.no_grad()
     def _standardise(self, examples: Examples) -> None:
