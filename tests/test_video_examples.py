@@ -113,7 +113,7 @@ def test_a_net_of_sound_learns_the_labels_of_machines_and_is_scored_beside_the_t
     known = files.Labels(machine_labels / "machine.labels.h5")
     assert model.config["stage"][0]["objective"]["classification"]["visual"] == "half"
     assert model.config["heads"]["classification"]["classes"] == known.classes
-    for name in ("tagger", "half"):
+    for name in ("log-mel", "picture-tagger", "tagger", "half"):
         for task in ("retrieval", "shallow"):
             rows = lines(machine_labels / "test" / name / "0" / f"{task}.scores.jsonl")
             found = {row["metric"]: row for row in rows if row["class"] is None}
