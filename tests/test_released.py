@@ -54,7 +54,7 @@ def vggish_by_hand(checkpoint, windows):
         kernel, bias = checkpoint[f"vggish/{name}/weights"], checkpoint[f"vggish/{name}/biases"]
         padded = functional.pad(maps, (0, 0, 1, 1, 1, 1))
         height, width = maps.shape[1:3]
-        total = torch.zeros(*maps.shape[:3], kernel.shape[3])
+        total = torch.zeros(*maps.shape[:3], kernel.shape[3], dtype=maps.dtype)
         for i in range(3):
             for j in range(3):
                 total += padded[:, i : i + height, j : j + width] @ kernel[i, j]
@@ -80,9 +80,10 @@ def test_released_vggish_gives_the_numbers_of_a_pass_by_hand(checkpoint, layout,
     encoder.mean.zero_()
     encoder.deviation.fill_(1)
     assert released.fill(encoder, "vggish", weights.read(path).tensors) == []
-    windows = torch.randn(2, FRAMES, BANDS, generator=torch.Generator().manual_seed(1))
+    windows = torch.randn(2, FRAMES, BANDS, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    exact = {name: value.double() for name, value in checkpoint.items()}  # what is summed in another order rounds alike
     with torch.no_grad():
-        found, expected = encoder.eval()(windows), vggish_by_hand(checkpoint, windows)
+        found, expected = encoder.double().eval()(windows), vggish_by_hand(exact, windows)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
@@ -144,10 +145,11 @@ def test_released_cnn14_gives_the_numbers_of_a_pass_by_hand(scale, tmp_path, mon
     torch.save({"model": state, "iteration": 1}, path)
     encoder = models.build("cnn14", widths[-1], 64, 70)
     assert released.fill(encoder, "cnn14", weights.read(path).tensors) == []
-    windows = torch.randn(2, 70, 64, generator=torch.Generator().manual_seed(1)) * 10 - 20
+    windows = torch.randn(2, 70, 64, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 10 - 20
+    exact = {name: value.double() for name, value in state.items()}
     with torch.no_grad():
-        found, expected = encoder.eval()(windows), cnn14_by_hand(state, windows, len(widths))
-    torch.testing.assert_close(found, expected, atol=1e-5 * float(expected.abs().max()), rtol=1e-5)
+        found, expected = encoder.double().eval()(windows), cnn14_by_hand(exact, windows, len(widths))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     lines = released.fill(models.build("cnn14", 8, 64, 70), "cnn14", state)
     assert len(lines) == 2 and all("fc1." in line and "begins afresh" in line for line in lines)
 
