@@ -11,7 +11,8 @@ import torch
 from cluster_world import run
 from separation_world import RATE, picture, tone, write_waves
 
-from soundssl import files, models, objectives
+from soundssl import files, models, objectives, training
+from soundssl.curriculum import Stage
 from soundssl.models import audioscope
 from soundssl.models.audioscope import AudioScope, LogMel, Sizes
 from soundssl.objectives import onscreen
@@ -189,6 +190,26 @@ def test_frozen_nets_of_coincidence_stay_as_they_are(waves, freeze):
     }
     assert {"query", "classifier"} <= changed
     assert ({"audio", "image"} <= changed) is not freeze and not (freeze and changed & {"audio", "image"})
+
+
+def test_frozen_nets_leave_the_separator_to_other_objectives(waves):
+    inputs = inputs_of(waves, coincidence=coincidence_of())
+    parts = {"onscreen": {"weight": 1.0, "seconds": 0.5, "freeze": True}, "mixit": {"weight": 1.0, "seconds": 0.5}}
+    separator = models.build_separator("tdcn-stft-small", tracks=2)
+    loss, _ = training.build_stage(Stage(parts, steps=1, batch_size=2), separator, inputs, {}, 0)
+    assert set(loss.parts) == set(parts)
+
+
+def test_an_on_screen_model_goes_on_with_its_own_nets(waves):
+    inputs, stage = inputs_of(waves, coincidence=coincidence_of()), {"weight": 1.0, "seconds": 0.5, "freeze": True}
+    separator = models.build_separator("tdcn-stft-small", tracks=2)
+
+    def build(heads):
+        return training.build_stage(Stage({"onscreen": stage}, steps=1, batch_size=2), separator, inputs, heads, 0)[0]
+
+    earlier = {name: value + 1 for name, value in build({}).heads()["onscreen"].items()}
+    now = build({"onscreen": earlier}).heads()["onscreen"]
+    assert all(now[name].equal(value) for name, value in earlier.items())
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,42 @@ def test_what_stands_is_not_made_again(onscreen):
     assert make(EXAMPLES / "onscreen", "-q", "SMALL=1", f"WORK={onscreen}").returncode == 0
 
 
+def trainings(example: str, work, *words: str) -> list[str]:
+    """Return the trainings of a whole example, as lines that name their output last; nothing is run."""
+    done = make(EXAMPLES / example, "-n", f"WORK={work}", *words)
+    assert done.returncode == 0, done.stderr
+    return [line for line in done.stdout.replace("\\\n", " ").splitlines() if " soundssl train " in line]
+
+
+@pytest.mark.parametrize("esc", [[], ["ESC=/esc"]])
+def test_runs_of_the_whole_example_are_what_their_places_say(tmp_path, esc):
+    """Each loss, with two tracks or four, on the nets of coincidence or none; only ESC-10 goes into the results."""
+    runs = ["fresh/0", "exact/1", "exact-4/0", "multi-instance/0", "active-combinations-4/2", "fresh-4/0"]
+    found = trainings("onscreen", tmp_path, f"RUNS={' '.join(runs)}", *esc)
+    assert "--objective coincidence" in found.pop(0)
+    for run, line in zip(runs, found, strict=True):
+        name, seed = run.split("/")
+        loss = name.removesuffix("-4").replace("fresh", "exact")
+        assert (
+            f"-o {tmp_path}/{run}.safetensors" in line and f"--set loss={loss} " in line and f"--seed {seed} " in line
+        )
+        assert f"--tracks {4 if name.endswith('-4') else 2} " in line
+        assert ("--coincidence " in line) == ("--set freeze=true" in line) == (not name.startswith("fresh"))
+    for example in ("onscreen", "machine-labels"):
+        dry = make(EXAMPLES / example, "-n", f"WORK={tmp_path}", *esc).stdout
+        assert ("--results ../RESULTS.md" in dry) == bool(esc)
+
+
+def test_methods_of_the_whole_example_learn_from_the_labels_that_they_name(tmp_path):
+    found = trainings("machine-labels", tmp_path, "METHODS=half all supervised", "SEEDS=0")
+    learnt = {line.split(f"{tmp_path}/test/")[-1].split("/")[0]: line for line in found}
+    assert set(learnt) == {"tagger", "half", "all", "supervised"}
+    labels = dict.fromkeys(("half", "all"), "machine") | {"supervised": "labelled", "tagger": "tagged"}
+    for name, line in learnt.items():
+        assert f"--labels {tmp_path}/{labels[name]}.labels.h5" in line
+        assert ("--set visual=half" in line) == (name == "half")
+
+
 def test_taggers_say_what_they_see_and_hear_of_videos_they_never_learnt_from(machine_labels):
     learnt, labelled = (set(table(machine_labels / each / "labels.csv")) for each in ("tagged", "labelled"))
     assert len(labelled) == VIDEOS and not learnt & labelled

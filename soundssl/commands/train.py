@@ -138,7 +138,9 @@ def train(
     init: Annotated[Path | None, typer.Option(help="Model to start from: its encoder and its heads.")] = None,
     coincidence: Annotated[
         Path | None,
-        typer.Option(help="Model of sound and picture, with whose nets the on-screen classifier begins."),
+        typer.Option(
+            help="Model of sound and picture, with whose nets the on-screen classifier begins where --init has none."
+        ),
     ] = None,
     weights: Annotated[
         Path | None,

@@ -14,7 +14,7 @@ from soundssl.files.reading import FormatError
 from soundssl.files.statistics import statistics_of
 from soundssl.files.writing import Sink, require_finite
 
-BLOCK = 1 << 20  # bytes copied at a time; of a quarter of that the calls of HDF5 take a fifth of the time
+BLOCK = 1 << 20  # bytes copied at a time: with a quarter of that, a fifth of the time goes into calls of HDF5
 OPEN_FILES = 64  # held open: every worker that died left two
 
 Stretch = tuple[Path, int, int]  # a file, where in it the rows begin, and how many bytes they take

@@ -55,7 +55,11 @@ class Options:
     tower: str = option(
         "auto", "net for pictures, as of the coincidence objective; of the model of coincidence if given"
     )
-    freeze: bool = option(False, "keep the nets of the model of coincidence as they are; the paper trains them on")
+    freeze: bool = option(
+        False,
+        "keep the nets that hear and see as they begin: those of --coincidence, or of the on-screen model of --init; "
+        "the paper trains them on",
+    )
     size: int = option(128, "numbers in the vectors of tracks and pictures (inferred)")
     attention: int = option(64, "numbers in a query of the attention (inferred)")
     hidden: int = option(128, "units of the classifier (inferred)")

@@ -140,7 +140,7 @@ def build_stage(
         own = module.Examples(inputs, chosen, seed)
         examples[name] = next((each for each in examples.values() if each == own), own)
         parts[name] = module.Objective(encoder, inputs, chosen)
-    if len(parts) > 1 and any(options.get("freeze") for options in stage.objective.values()):
+    if len(parts) > 1 and not any(each.requires_grad for each in encoder.parameters()):
         raise ValueError("a frozen encoder teaches other objectives nothing; give the frozen one a stage of its own")
     loss = MultiTaskLoss(encoder, parts, weights)
     loss.take_heads(heads)
