@@ -77,6 +77,13 @@ def test_a_frozen_encoder_keeps_weights_and_statistics(toy, tmp_path):
     assert heads["classification"]["classifier.layers.0.weight"].abs().sum() > 0
 
 
+def test_a_frozen_encoder_has_its_stage_for_itself(toy):
+    parts = {"classification": {"weight": 1.0, "freeze": True}, "contrastive": {"weight": 1.0}}
+    stage = curriculum.Stage(parts, steps=1, batch_size=4)
+    with pytest.raises(ValueError, match="a frozen encoder teaches other objectives nothing"):
+        training.build_stage(stage, models.build("draft", 8), inputs_of(toy), {}, 0)
+
+
 def test_a_frozen_encoder_is_standardised_by_the_training_windows(toy):
     """Embeddings far from the origin and of little spread: without it the classifier finds next to nothing."""
     torch.manual_seed(0)

@@ -11,6 +11,7 @@ from soundssl.models import ENCODERS, build, net
 from soundssl.models.multiply_adds import count
 
 LARGE = 10e6  # weights above which a net is trained in slow tests only
+SLOW_TO_LEARN = {"vggish": 20}  # steps; without norms its gradients are small at first, and a higher rate throws it off
 
 # Name: published weights, multiply-adds, relative tolerance of each, last map (frames, bands). None: not published.
 PUBLISHED = {
@@ -126,17 +127,15 @@ def test_every_net_learns_which_windows_go_together(name):
     windows[1::2, :, high : high + 6] += 2.0
     classes = torch.tensor([0, 1] * 4)
     encoder, head = build(name, row.size, row.bands, row.frames), torch.nn.Linear(row.size, 2)
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=1e-4)
-    losses: list[float] = []
-    for _ in range(40):  # VGGish, which has no norms, begins slowly
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=3e-4)
+    losses = []
+    for _ in range(SLOW_TO_LEARN.get(name, 8)):
         optimizer.zero_grad()
         loss = torch.nn.functional.cross_entropy(head(encoder(windows)), classes)
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
-        if losses[-1] < 0.8 * losses[0]:
-            break
-    assert losses[-1] < 0.8 * losses[0], losses
+    assert min(losses[-2:]) < 0.8 * losses[0], losses
 
 
 POOLED = [
