@@ -19,6 +19,7 @@ import runpy
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -53,7 +54,7 @@ class Running:
         nothing = os.open(os.devnull, os.O_RDWR)
         self._there = _asked(loaded(), words, cwd, environment, [nothing, nothing, told])
         os.close(nothing), os.close(told)
-        self.pid = int(self._there.recv(20))
+        self.pid = _number(self._there)
         self._listener = threading.Thread(target=self._listen, args=(err,), daemon=True)
         self._listener.start()
 
@@ -82,7 +83,7 @@ class Running:
         return self.returncode
 
     def _end(self) -> None:
-        self.returncode = int(self._there.recv(20))
+        self.returncode = _number(self._there)
         self._there.close()
 
 
@@ -158,7 +159,7 @@ def _run(words: list[str], stdin: bytes, cwd: str, environment: dict[str, str]) 
     with _asked(loaded(), words, cwd, environment, [given, written, told]) as there:
         for descriptor in (given, written, told):
             os.close(descriptor)
-        child = int(there.recv(20))
+        child = _number(there)
         overdue = threading.Timer(SECONDS, os.kill, (child, signal.SIGKILL))
         feeder = threading.Thread(target=_feed, args=(writer, stdin))
         errors: list[bytes] = []
@@ -167,7 +168,7 @@ def _run(words: list[str], stdin: bytes, cwd: str, environment: dict[str, str]) 
             thread.start()
         output = _drain(out)
         feeder.join(), listener.join()
-        status = int(there.recv(20))
+        status = _number(there)
         overdue.cancel()
     return status, output, errors[0]
 
@@ -179,6 +180,14 @@ def _asked(path: str, words: list[str], cwd: str, environment: dict[str, str], s
     socket.send_fds(there, [len(request).to_bytes(8, "little")], streams)
     there.sendall(request)
     return there
+
+
+def _send(number: int, there: socket.socket) -> None:
+    there.sendall(struct.pack("<q", number))
+
+
+def _number(there: socket.socket) -> int:
+    return struct.unpack("<q", there.recv(8, socket.MSG_WAITALL))[0]
 
 
 def _feed(descriptor: int, data: bytes) -> None:
@@ -199,31 +208,70 @@ def serve(number: int, alive: int) -> None:
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)
     importlib.import_module("torch._dynamo")  # takes a second of the first step of any optimiser
+    for name in _loaded_by(["info", "/nothing/there"]):
+        importlib.import_module(name)
     gc.collect(), gc.freeze()  # no forked process walks, and so copies, what was loaded
     threading.Thread(target=_end_with, args=(alive,), daemon=True).start()
     there = socket.socket(fileno=number)
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    woken, wakes = socket.socketpair()
+    for end in (woken, wakes):
+        end.setblocking(False)
+    signal.set_wakeup_fd(wakes.fileno(), warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)  # what wakes the loop is the byte that Python writes
+    running: dict[int, socket.socket] = {}
     while True:
+        ready, _, _ = select.select([there, woken], [], [])
+        if woken in ready:
+            woken.recv(4096)
+            _tell_those_that_ended(running)
+        if there not in ready:
+            continue
         connection, _ = there.accept()
-        if not os.fork():
-            break
-        connection.close()
-    there.close(), os.close(alive)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    request, length = b"", int.from_bytes(head, "little")
-    while len(request) < length:
-        request += connection.recv(length - len(request))
-    child = os.fork()
-    if not child:
-        connection.close()
-        _become(*json.loads(request), streams)
-    for stream in streams:
-        os.close(stream)
-    connection.send(str(child).encode())
-    _, ended = os.waitpid(child, 0)
-    connection.send(str(os.waitstatus_to_exitcode(ended)).encode())
-    os._exit(0)
+        head, streams, _, _ = socket.recv_fds(connection, 8, 3)
+        request, length = b"", int.from_bytes(head, "little")
+        while len(request) < length:
+            request += connection.recv(length - len(request))
+        child = os.fork()
+        if not child:
+            signal.set_wakeup_fd(-1), signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for each in (there, woken, wakes, connection, *running.values()):
+                each.close()
+            os.close(alive)
+            _become(*json.loads(request), streams)
+        for stream in streams:
+            os.close(stream)
+        running[child] = connection
+        _send(child, connection)
+
+
+def _loaded_by(words: list[str]) -> list[str]:
+    """Return the modules that are loaded only while a command line is read, as what it is read with loads them."""
+    read, write = os.pipe()
+    if not os.fork():
+        os.close(read)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(nothing, stream)
+        before, sys.argv = set(sys.modules), ["soundssl", *words]
+        from soundssl.__main__ import main
+
+        with contextlib.suppress(SystemExit):
+            main()
+        os.write(write, json.dumps(sorted(set(sys.modules) - before)).encode())
+        os._exit(0)
+    os.close(write)
+    names = json.loads(_drain(read))
+    os.wait()
+    return names
+
+
+def _tell_those_that_ended(running: dict[int, socket.socket]) -> None:
+    while running:
+        child, ended = os.waitpid(-1, os.WNOHANG)
+        if not child:
+            return
+        with running.pop(child) as connection, contextlib.suppress(OSError):  # whoever asked may have ended before it
+            _send(os.waitstatus_to_exitcode(ended), connection)
 
 
 def _end_with(alive: int) -> None:
@@ -270,6 +318,6 @@ def _become(words: list[str], cwd: str, environment: dict[str, str], streams: li
 
 if __name__ == "__main__":
     with _asked(sys.argv[1], sys.argv[2:], os.getcwd(), dict(os.environ), [0, 1, 2]) as server:
-        server.recv(20)
-        ended_with = int(server.recv(20))
+        _number(server)
+        ended_with = _number(server)
     sys.exit(ended_with if ended_with >= 0 else 128 - ended_with)
