@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 CAPTURE = b"OggS\0"  # what every page begins with, and the version
 HEAD = 27  # bytes before the lengths of a page's segments
 BEGINS, ENDS = 2, 4  # flags of the first and the last page of a stream
-READ = 1 << 20  # bytes read at a time
+READ = 1 << 16  # bytes read at a time: as long as a page can be; a mebibyte took longer to lay out than a clip to read
 # How the first packet of a stream of pictures begins: Theora, VP8, Dirac, OGM, Daala.
 PICTURES = (b"\x80theora", b"OVP80", b"BBCD\0", b"\x01video\0", b"\x80daala")
 # Ogg takes the bits of a byte from the highest, zlib from the lowest: the checksum of turned bytes is the turned one.
