@@ -37,7 +37,7 @@ def statistics_of(rows: np.ndarray) -> Statistics:
     """Return the statistics of rows, computed in float64. Shape: `[n, bands]`."""
     bands = rows.shape[1]
     found, step = Statistics(0, np.zeros(bands), np.zeros(bands)), max(1, CACHED // bands)
-    held = np.empty((min(step, len(rows)), bands))  # one for all: memory that is new at each step costs half as much again
+    held = np.empty((min(step, len(rows)), bands))  # one for all: new memory at each step is touched for the first time
     for first in range(0, len(rows), step):
         some = held[: len(rows) - first]
         some[:] = rows[first : first + step]
