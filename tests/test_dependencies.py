@@ -137,3 +137,16 @@ print(*{name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:]))
     packages = ["timm", "torchvision", "torchaudio", "sklearn", "faiss", "matplotlib"]
     run = subprocess.run([sys.executable, "-c", words, *packages], capture_output=True, text=True, check=True)
     assert run.stdout.split() == []
+
+
+def test_learning_loads_no_codecs_and_no_evaluation():
+    words = """
+import sys
+from soundssl import clustering, objectives, training
+for name in ("triplet", "contrastive", "coincidence", "clustering", "classification"):
+    objectives.load(name)
+print(*{name.partition(".")[0] for name in sys.modules} & set(sys.argv[1:]))
+"""
+    packages = ["av", "soundfile", "soxr", "scipy", "matplotlib"]
+    run = subprocess.run([sys.executable, "-c", words, *packages], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == []

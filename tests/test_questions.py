@@ -98,7 +98,7 @@ def test_a_question_names_a_file_and_the_seconds_in_it(recordings, tmp_path, how
 
 
 def test_the_picture_shows_sound_where_it_is_found_and_names_where_not(recordings, tmp_path, monkeypatch):
-    from soundssl.clustering import summary
+    from soundssl.clustering import picture
 
     features = features_of("cut", recordings, tmp_path)
     model = write_model(tmp_path / "m.safetensors", features)
@@ -107,14 +107,14 @@ def test_the_picture_shows_sound_where_it_is_found_and_names_where_not(recording
     words = ["cluster", tmp_path / "e.h5", "--method", "kmeans", "--k", 3, "-o", tmp_path / "c.h5", *on]
     done(*words, "--picture", tmp_path / "c.png")
     nearest = clustering.largest(tmp_path / "c.h5")[0]["nearest"]
-    shown = summary._spectrograms(nearest, 0.96)
+    shown = picture._spectrograms(nearest, 0.96)
     assert len(shown) == len(nearest) and all(frames.shape[1] == 64 for frames in shown)
-    assert summary._spectrograms([{**nearest[0], "file": "gone.wav"}], 0.96) == []
+    assert picture._spectrograms([{**nearest[0], "file": "gone.wav"}], 0.96) == []
     assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_picture_shows_the_frames_of_any_front_end(recordings, tmp_path, monkeypatch):
-    from soundssl.clustering import summary
+    from soundssl.clustering import picture
     from soundssl.reports import pictures
 
     features = tmp_path / "f.h5"
@@ -125,7 +125,7 @@ def test_the_picture_shows_the_frames_of_any_front_end(recordings, tmp_path, mon
     shown = []
     monkeypatch.setattr(pictures, "clusters", lambda *given: shown.append(given))
     found = clustering.largest(tmp_path / "c.h5")
-    summary.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
+    picture.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
     source, (_, _, _, _, categories, scale) = files.Features(features), shown[0]
     assert (scale.fmin, scale.fmax) == (150.0, 15000.0)
     for category, each in zip(categories, found, strict=True):
@@ -137,9 +137,9 @@ def test_the_picture_shows_the_frames_of_any_front_end(recordings, tmp_path, mon
             first -= window["start"] < 1e-6  # frames_of is one at the least
             assert np.array_equal(frames, source.frames[first : first + source.window])
     features.unlink()  # then the recordings are there still, as VGGish has them
-    summary.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
+    picture.plot(tmp_path / "c.png", tmp_path / "c.h5", found)
     assert shown[1][5].fmax == 7500.0 and shown[1][4][0].frames[0].shape[1] == 64
-    assert summary._stored(source, [{"row": 3}], 0.96) == []
+    assert picture._stored(source, [{"row": 3}], 0.96) == []
 
 
 def test_clusters_of_earlier_versions_name_their_clips(tmp_path):

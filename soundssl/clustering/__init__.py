@@ -4,6 +4,7 @@ rows     embeddings by block, averaged over their surroundings, of some splits
 fit      centres learnt by entropy in the training loop, or found by k-means
 assign   every row to one of given centres
 summary  what is said of the clusters
+picture  the clusters drawn
 job      from rows to clusters, and what stands for all of it
 
     centres = clustering.fit("embeddings.h5", k=50)
@@ -26,7 +27,7 @@ from soundssl.clustering.fit import (
 )
 from soundssl.clustering.job import EVERY, Job, fit
 from soundssl.clustering.rows import MAGIC, Rows, read_rows
-from soundssl.clustering.summary import Summary, largest, plot, table
+from soundssl.clustering.summary import Summary, largest, table
 
 __all__ = [
     "CONTEXT",
@@ -51,7 +52,6 @@ __all__ = [
     "fit",
     "largest",
     "nearness",
-    "plot",
     "read_centres",
     "read_rows",
     "stability",

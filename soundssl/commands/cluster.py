@@ -190,7 +190,9 @@ def _clear(runs: list[Runs], path: Path, picture: Path | None) -> None:
     for run in runs:
         run.clear_finished()
     if picture:
-        clustering.plot(picture, path, clustering.largest(path))
+        from soundssl.clustering.picture import plot
+
+        plot(picture, path, clustering.largest(path))
 
 
 def _fit(job: Job, runs: list[Runs], told: Terminal, signals: Signals) -> list[Centres]:
@@ -272,7 +274,9 @@ def _report(summary: Summary, target: Target, picture: Path | None) -> None:
     figures, shows = summary.figures(), sys.stdout.isatty() and not target.quiet
     largest = clustering.largest(target.path) if shows or picture or not target.implied else []
     if picture:
-        clustering.plot(picture, target.path, largest)
+        from soundssl.clustering.picture import plot  # with it come codecs, which nothing else here needs
+
+        plot(picture, target.path, largest)
     if shows:
         shown = [[name, f"{value:.4g}" if isinstance(value, float) else str(value)] for name, value in figures.items()]
         print_table(["figure", "value"], shown)

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from soundssl import device, objectives
+from soundssl import device, evaluations, objectives
 from soundssl.curriculum import LOWER, Stage
 from soundssl.device import Accelerator
-from soundssl.evaluations import knn, retrieval, tagging
 from soundssl.evaluations.table import Table
 from soundssl.labels import Index
 from soundssl.objectives import Inputs
@@ -53,14 +52,11 @@ class Validation:
             elif kind == "mAP":
                 classifier = objective.parts["classification"]
                 output = torch.sigmoid if classifier.options.loss == "bce" else _softmax
-                value = _of(
-                    tagging.evaluate(self._table(lambda each: output(classifier.classifier(encoder(each))))), "mAP"
-                )
+                table = self._table(lambda each: output(classifier.classifier(encoder(each))))
+                value = _of(evaluations.load("tagging").evaluate(table), "mAP")
             else:
                 table = self._table(lambda each: nn.functional.normalize(encoder(each).float(), dim=1))
-                value = _of(
-                    (knn if kind == "knn" else retrieval).evaluate(table), "accuracy" if kind == "knn" else "mAP"
-                )
+                value = _of(evaluations.load(kind).evaluate(table), "accuracy" if kind == "knn" else "mAP")
         finally:
             objective.train(training)
             device.set_random_state(random)
