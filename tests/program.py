@@ -228,9 +228,13 @@ def serve(number: int, alive: int) -> None:
             continue
         connection, _ = there.accept()
         head, streams, _, _ = socket.recv_fds(connection, 8, 3)
-        request, length = b"", int.from_bytes(head, "little")
-        while len(request) < length:
-            request += connection.recv(length - len(request))
+        length = int.from_bytes(head, "little")
+        request = connection.recv(length, socket.MSG_WAITALL)
+        if not length or len(request) < length:  # whoever asked was killed; others go on asking
+            for stream in streams:
+                os.close(stream)
+            connection.close()
+            continue
         child = os.fork()
         if not child:
             signal.set_wakeup_fd(-1), signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -241,7 +245,8 @@ def serve(number: int, alive: int) -> None:
         for stream in streams:
             os.close(stream)
         running[child] = connection
-        _send(child, connection)
+        with contextlib.suppress(OSError):  # whoever asked may have been killed
+            _send(child, connection)
 
 
 def _loaded_by(words: list[str]) -> list[str]:
@@ -270,7 +275,7 @@ def _tell_those_that_ended(running: dict[int, socket.socket]) -> None:
         child, ended = os.waitpid(-1, os.WNOHANG)
         if not child:
             return
-        with running.pop(child) as connection, contextlib.suppress(OSError):  # whoever asked may have ended before it
+        with running.pop(child) as connection, contextlib.suppress(OSError):  # as above
             _send(os.waitstatus_to_exitcode(ended), connection)
 
 
